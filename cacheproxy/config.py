@@ -1,0 +1,252 @@
+"""What an operator can set, with types and ranges; `config.toml` at the top of the repository is the manual.
+
+Order of strength: flags, then `CACHEPROXY_SECTION__KEY` in the environment, then the file, then the defaults here.
+A key nobody knows is an error that names the nearest valid one. Everything is frozen after loading.
+This module reads one file and the environment at `load` and does nothing else; it never reads `OLLAMA_HOST`, which
+would point the proxy at itself on machines where it is exported for clients.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cacheproxy.errors import ConfigError
+
+ENV_PREFIX = "CACHEPROXY_"
+
+_DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|kB|MB|GB)")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds in a duration as Ollama's users write it (`"50ms"`, `"1h30m"`, or a plain number of seconds).
+
+    Raises ValueError, which pydantic turns into an error that names the key.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f'{value!r} is not a duration; write "50ms", "30s", "1h30m" or a number of seconds')
+    if isinstance(value, (int, float)):
+        return float(value)
+    text = value.strip()
+    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+        return float(text)
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f'{value!r} is not a duration; write "50ms", "30s", "1h30m" or a number of seconds')
+    return sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in parts)
+
+
+def parse_size(value: object) -> int:
+    """Bytes in a size (`"64MiB"`, `"10MB"`, or a plain number of bytes). Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if value.strip().isdigit():
+            return int(value)
+        if match := _SIZE.fullmatch(value.strip()):
+            return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    raise ValueError(f'{value!r} is not a size; write "64MiB", "10MB" or a number of bytes')
+
+
+def _parse_similarity(value: object) -> object:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 < value <= 100:
+        raise ValueError(f"{value}: similarity is between 0 and 1, did you mean {value / 100:g}?")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Similarity = Annotated[float, BeforeValidator(_parse_similarity), Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    """[server]: the port that clients of Ollama use."""
+
+    listen: str = "127.0.0.1:11435"
+    workers: int = Field(1, ge=1, le=64)
+    origins: tuple[str, ...] = ()
+    header_timeout: Duration = 10.0
+    body_timeout: Duration = 15.0
+    idle_timeout: Duration = 75.0
+    drain_timeout: Duration = 30.0
+
+
+class Admin(_Section):
+    """[admin]: the operator's port."""
+
+    listen: str = "127.0.0.1:11436"
+    token: str = ""
+
+
+class Upstream(_Section):
+    """[upstream]: where Ollama is."""
+
+    url: str = "http://127.0.0.1:11434"
+    parallel: int = Field(1, ge=1, le=1024)
+    queue: int = Field(512, ge=1)
+    connect_timeout: Duration = 5.0
+    read_timeout: Duration = 0.0
+    digest_ttl: Duration = 5.0
+    digest_grace: Duration = 86400.0
+
+
+class Redis(_Section):
+    """[redis]: where entries are kept."""
+
+    url: str = "embedded"
+    data_dir: str = ""
+    prefix: str = Field("cacheproxy", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    timeout: Duration = 0.05
+    memory: Size = 512 * 1024**2
+    connections: int = Field(64, ge=2, le=4096)
+
+
+class Cache(_Section):
+    """[cache]: what is kept, and how long."""
+
+    ttl: Duration = 3600.0
+    ttl_jitter: float = Field(0.1, ge=0, le=0.5)
+    ttl_max: Duration = 30 * 86400.0
+    memory: Size = 64 * 1024**2
+    body_max: Size = 16 * 1024**2
+    answer_max: Size = 8 * 1024**2
+    store_truncated: bool = False
+    stale_if_error: Duration = 0.0
+    max_temperature: float = Field(2.0, ge=0)
+    partition_headers: tuple[str, ...] = ("Authorization",)
+    cache_control: Literal["honor", "ignore"] = "honor"
+    headers: Literal["full", "trail"] = "full"
+    remote_ttl: Duration = 300.0
+
+
+class ModelRule(_Section):
+    """[models."pattern"]: what differs for the models whose name matches the pattern (`*` and `?`)."""
+
+    ttl: Duration | None = None
+    cache: bool = True
+
+
+class Log(_Section):
+    """[log]: what the program says on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    prompts: bool = False
+
+
+class Config(_Section):
+    """The whole of `config.toml`."""
+
+    server: Server = Server()
+    admin: Admin = Admin()
+    upstream: Upstream = Upstream()
+    redis: Redis = Redis()
+    cache: Cache = Cache()
+    models: dict[str, ModelRule] = {}
+    log: Log = Log()
+
+    def model_rule(self, name: str) -> ModelRule:
+        """The rule of the first pattern in the file that matches `name`, else the empty rule."""
+        for pattern, rule in self.models.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                return rule
+        return _NO_RULE
+
+
+_NO_RULE = ModelRule()
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Host and port of `"127.0.0.1:11435"`, `":11435"` (all interfaces) or `"[::1]:11435"`. Raises ConfigError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f'listen = "{listen}": expected HOST:PORT, for example "127.0.0.1:11435"')
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the operator wrote ":PORT", which means all interfaces
+
+
+def load(
+    path: Path | None = None, overrides: dict[str, Any] | None = None, env: dict[str, str] | None = None
+) -> Config:
+    """Read, merge and check the configuration.
+
+    `path`: the file, or None for defaults only. `overrides`: flags, nested as in the file.
+    `env`: stands for `os.environ`. Raises ConfigError, whose text lists every problem with its remedy.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    _merge(tree, _from_env(os.environ if env is None else env))
+    _merge(tree, overrides or {})
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        where = path.name if path else "config"
+        raise ConfigError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in sorted(env.items()):
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            section, _, key = name[len(ENV_PREFIX) :].lower().partition("__")
+            tree.setdefault(section, {})[key] = _env_value(section, key, value)
+    return tree
+
+
+def _env_value(section: str, key: str, text: str) -> Any:
+    """Lists are written with commas, booleans as in TOML; everything else is left to the type of the key."""
+    fields = Config.model_fields.get(section)
+    kind = getattr(fields.annotation, "model_fields", {}).get(key) if fields else None
+    if kind is None:
+        return text
+    if kind.annotation == tuple[str, ...]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _explain(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    dotted = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _valid_names(location[:-1]), n=1)
+        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        section = f"[{'.'.join(location[:-1])}] " if len(location) > 1 else ""
+        return f'{section}unknown key "{location[-1]}"{hint}'
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{dotted} = {problem['input']!r}: {message}"
+
+
+def _valid_names(location: list[str]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        model = ModelRule if model is Config and part == "models" else getattr(model, "model_fields", {}).get(part)
+        model = getattr(model, "annotation", model)
+        if part == "models":
+            break
+    return list(getattr(model, "model_fields", {}))

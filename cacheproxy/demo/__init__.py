@@ -1,0 +1,1 @@
+"""The tour for people who have no Ollama at hand."""

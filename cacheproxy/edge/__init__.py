@@ -1,0 +1,1 @@
+"""The HTTP faces: the only home of `aiohttp.web`."""

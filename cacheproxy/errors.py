@@ -1,0 +1,72 @@
+"""Every error cacheproxy raises, divided by whose fault it is.
+
+    CacheproxyError
+    ├── ConfigError            the operator's: config, flags or environment cannot be used
+    ├── CallerError            the client's: the proxy answers 4xx
+    │   └── BodyTimeoutError   a request body came too slowly (408)
+    ├── UpstreamError          Ollama's: the proxy answers 502
+    │   ├── UpstreamUnreachableError   no connection, or none that gave a first byte
+    │   └── UpstreamBrokenError        an answer began and did not end as HTTP says it must
+    └── CacheError             ours and Redis's: never seen by a caller, it becomes a miss and a count
+        ├── StoreUnavailableError      no answer from Redis within the deadline, or the breaker is open
+        ├── EntryCorruptError          bytes under one of our keys that are not an entry we can read
+        └── EmbedderError              no vector for a text
+
+Foreign exceptions are translated in the file that owns the library and go no further.
+This module refuses to know HTTP bodies: a dialect words the error in its own shape.
+"""
+
+from __future__ import annotations
+
+
+class CacheproxyError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class ConfigError(CacheproxyError):
+    """Config, a flag or an environment variable is unusable; the text names it, its value and the remedy."""
+
+
+class CallerError(CacheproxyError):
+    """The client's request cannot be served.
+
+    `status` is the HTTP status (400..499) the caller sees.
+    """
+
+    status = 400
+
+
+class BodyTimeoutError(CallerError):
+    """The request's body came more slowly than `server.body_rate` allows."""
+
+    status = 408
+
+
+class UpstreamError(CacheproxyError):
+    """Ollama could not be asked, or did not answer as HTTP says."""
+
+    status = 502
+
+
+class UpstreamUnreachableError(UpstreamError):
+    """No response byte was received; asking again on a fresh connection is safe for inference."""
+
+
+class UpstreamBrokenError(UpstreamError):
+    """The response ended early or broke HTTP framing; what was received must not be kept."""
+
+
+class CacheError(CacheproxyError):
+    """The cache could not do its part. The ask goes on without it and a counter says so."""
+
+
+class StoreUnavailableError(CacheError):
+    """Redis gave no usable answer within the deadline, or the breaker is open."""
+
+
+class EntryCorruptError(CacheError):
+    """Stored bytes are not an entry of a version this program reads."""
+
+
+class EmbedderError(CacheError):
+    """The embedder raised, was late, or gave a vector of wrong shape or value."""

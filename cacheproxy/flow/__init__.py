@@ -1,0 +1,1 @@
+"""What happens to one ask, in order; no HTTP and no Redis of its own."""

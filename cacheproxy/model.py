@@ -1,0 +1,168 @@
+"""The vocabulary: what an ask, an answer, an entry and an outcome are. Data only, no behaviour beyond a property.
+
+Everything here is frozen, so it can be shared between tasks and compared in tests.
+This module refuses to know bytes on the wire, Redis or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+JSONObject: TypeAlias = Mapping[str, Any]
+
+
+class Outcome(StrEnum):
+    """How an ask was answered. Closed: the number of asks is always the sum over these."""
+
+    EXACT = "exact"
+    SEMANTIC = "semantic"
+    JOINED = "joined"
+    MISS = "miss"
+    BYPASS = "bypass"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a model name stands for right now.
+
+    `digest` is the manifest digest of `/api/tags` (64 hex); `canonical` the full name it was found under.
+    `remote` is true for models that run elsewhere (contract: cloud models), whose weights can change under one digest.
+    """
+
+    canonical: str
+    digest: str
+    remote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One parsed request for an answer, free of everything that does not shape the answer.
+
+    `canonical` holds, as sorted compact JSON, all that shapes the answer except the model's identity and the partition.
+    Two asks of one `family` with equal `canonical` bytes, identity and partition may share an answer.
+    """
+
+    dialect: str
+    """Name of the dialect that parsed it (`chat`, `generate`); it also renders the reply."""
+    family: str
+    """Asks of different families never share answers (a chat turn and a prompt are rendered differently)."""
+    model: str
+    """The caller's own spelling; echoed in the reply, never part of a key."""
+    stream: bool
+    canonical: bytes
+    body: JSONObject
+    """The normalised request that `canonical` was made from. Treated as immutable."""
+    temperature: float | None = None
+    """As asked for; None where the caller left it to the model."""
+    logprobs: bool = False
+    keep_alive: object = None
+    """As the caller wrote it; None when absent. Only matters to a hit's side effects."""
+    controls: JSONObject = field(default_factory=dict)
+    """Cache controls found in the body (`options.cache`), already taken out of `forward`."""
+    forward: bytes | None = None
+    """The body to send upstream where it differs from what the client sent; None: send the client's own bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One complete reply of a model, free of dialect and of the name the caller used.
+
+    `final` holds the members of Ollama's last chunk that are neither text nor identity (durations in ns, token
+    counts, and members newer than this program) in the order they came; what was absent stays absent.
+    """
+
+    text: str
+    thinking: str = ""
+    tool_calls: tuple[JSONObject, ...] = ()
+    """In order; `arguments` keeps the order of its members."""
+    logprobs: tuple[JSONObject, ...] = ()
+    context: tuple[int, ...] | None = None
+    """`/api/generate` only: the conversation encoded as tokens."""
+    done_reason: str = "stop"
+    final: JSONObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An answer with what the cache knows of it.
+
+    `check` is a keyed BLAKE2b-256 over partition, digest, family and canonical ask: the proof that this entry answers
+    that ask, since the key's xxh3 is not collision-proof against an adversary (Cyan4973/xxHash #1127).
+    """
+
+    key: str
+    check: bytes
+    partition: str
+    """Hex, fixed length; empty for asks without partition headers."""
+    scope: str
+    """Hex of the setting's hash; only entries of one scope are ever compared by meaning."""
+    digest: str
+    """Digest of the model that answered."""
+    answer: Answer
+    made: float
+    """Unix time, s."""
+    expires: float
+    """Unix time, s; after it the entry may only be served as stale."""
+    question: str = ""
+    """The text compared by meaning; empty where near answers are off."""
+    vector: bytes = b""
+    """float32 little endian, unit length; empty where there is none."""
+
+    @property
+    def id(self) -> str:
+        """The public name of the entry: the hash part of its key, as `X-Cache-Entry` shows it and purge takes it."""
+        return self.key.split(":answer:", 1)[-1].split(":", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `rules/admit` decided for an ask.
+
+    `reason` is empty when the ask may be cached; else why it goes around the cache (one word, closed list in
+    `rules/admit.py`), and the keys are empty.
+    """
+
+    reason: str = ""
+    key: str = ""
+    check: bytes = b""
+    partition: str = ""
+    scope: str = ""
+    question: str | None = None
+    """None: near answers are off for this ask; `near_off` says why."""
+    near_off: str = ""
+    ttl_s: float = 0.0
+    """How long an answer may be kept, before jitter; 0 means: look, but do not keep."""
+    threshold: float = 1.0
+    """Least similarity (0..1) at which a near entry may be served."""
+    max_age_s: float | None = None
+    """An entry older than this is a miss; None: no limit."""
+    read: bool = True
+    """False: the caller wants a fresh answer, which is kept (`Cache-Control: no-cache`)."""
+    only_if_cached: bool = False
+    stale_if_error_s: float = 0.0
+    """An expired entry may serve for this long when Ollama cannot."""
+
+    @property
+    def cacheable(self) -> bool:
+        """True when the ask takes part in the cache at all."""
+        return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A stored entry near a question. `similarity` is the cosine, 1 = same."""
+
+    entry: Entry
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a match may be served; `reason` names the guard or limit that said no (`guard:numbers`)."""
+
+    serve: bool
+    reason: str = ""

@@ -1,0 +1,1 @@
+"""Ollama as seen from here: the only home of the `aiohttp` client."""

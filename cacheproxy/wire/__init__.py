@@ -1,0 +1,1 @@
+"""What Ollama's requests and replies look like as bytes; pure functions."""
