@@ -1,0 +1,563 @@
+"""What the program counts, each figure declared once with its unit and a sentence that says when to worry.
+
+One set of counts feeds both faces: `text` (Prometheus) and `snapshot` (the operator's `/stats`), so they cannot
+disagree. Counting is plain dictionary arithmetic; Prometheus shapes are made only when somebody looks.
+Called from the event loop's thread only. This module refuses to see prompt text, and bounds every set of labels.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from cacheproxy import __version__
+from cacheproxy.clock import Clock
+from cacheproxy.model import Outcome
+
+PREFIX = "cacheproxy_"
+OTHER = "other"
+"""Label that stands for every name outside a closed or known list."""
+SERIES_MAX = 4096
+"""Series of one family; past it new combinations count under `other` (50 models need about 1,000)."""
+
+HITS = (Outcome.EXACT, Outcome.SEMANTIC, Outcome.JOINED, Outcome.STALE)
+"""Asks that cost Ollama nothing. Hit rate = these / (these + misses); a bypass is in neither."""
+TIERS = ("memory", "redis", "none")
+PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+WINDOWS_S = {"1m": 60, "5m": 300, "15m": 900}
+
+STEPS: Mapping[str, str] = {
+    "parse": "bytes of the request to an ask",
+    "memory": "look-up in the process's own tier",
+    "exact": "look-up in Redis by key",
+    "embed": "question to vector",
+    "semantic": "look-up in Redis by nearness, guards included",
+    "queue": "waiting for a free place at Ollama",
+    "upstream_first_byte": "request sent to Ollama until its first byte",
+    "upstream_total": "request sent to Ollama until its last byte",
+    "reply": "answer to bytes taken by the client's connection",
+    "store": "complete answer to entry written",
+}
+
+
+class Fault(StrEnum):
+    """What went wrong without the caller having caused it. Closed."""
+
+    REDIS_UNAVAILABLE = "redis_unavailable"
+    BREAKER_OPENED = "breaker_opened"
+    ENTRY_CORRUPT = "entry_corrupt"
+    CHECK_MISMATCH = "check_mismatch"
+    STORE_FAILED = "store_failed"
+    STORE_DROPPED = "store_dropped"
+    EMBEDDER = "embedder"
+    GUARD = "guard"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_BROKEN = "upstream_broken"
+    UPSTREAM_ERROR = "upstream_error"
+    QUEUE_FULL = "queue_full"
+    DIGEST_CHANGED = "digest_changed"
+    TAGS_UNAVAILABLE = "tags_unavailable"
+    RELOAD_FAILED = "reload_failed"
+    LOOP_STALLED = "loop_stalled"
+    INTERNAL = "internal"
+
+
+FAULTS: Mapping[Fault, str] = {
+    Fault.REDIS_UNAVAILABLE: "no answer from Redis in time; the ask went on without it",
+    Fault.BREAKER_OPENED: "Redis failed often enough that it is left alone for a while",
+    Fault.ENTRY_CORRUPT: "bytes under one of our keys could not be read; one is a curiosity, many a foreign writer",
+    Fault.CHECK_MISMATCH: "an entry was found under a key it does not answer; any at all is a reason to look",
+    Fault.STORE_FAILED: "a complete answer could not be written",
+    Fault.STORE_DROPPED: "too many answers were waiting to be written, so this one was not",
+    Fault.EMBEDDER: "no vector for a question; only exact answers while it lasts",
+    Fault.GUARD: "a guard raised; its match was not served",
+    Fault.UPSTREAM_UNREACHABLE: "no connection to Ollama, or none that gave a byte",
+    Fault.UPSTREAM_BROKEN: "an answer of Ollama's began and did not end properly; it was not kept",
+    Fault.UPSTREAM_ERROR: "Ollama answered with a status of 500 or more",
+    Fault.QUEUE_FULL: "more misses were waiting than `upstream.queue` allows; callers saw 503",
+    Fault.DIGEST_CHANGED: "a model was replaced while it was answering; the answer was not kept",
+    Fault.TAGS_UNAVAILABLE: "Ollama's list of models could not be read",
+    Fault.RELOAD_FAILED: "a changed config file could not be used; the old one stays in force",
+    Fault.LOOP_STALLED: "the event loop stood still long enough for callers to feel it",
+    Fault.INTERNAL: "a mistake in this program; any at all should be reported",
+}
+
+Labels: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric. `name` lacks the prefix; `worry` is the sentence that says when an operator should act."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: Labels
+    meaning: str
+    worry: str
+
+
+FAMILIES = (
+    Family(
+        "asks_total",
+        "counter",
+        ("outcome", "dialect", "model", "tier"),
+        "Asks for an answer, by how they were answered.",
+        "Worry when the share of misses rises and your users' habits have not changed.",
+    ),
+    Family(
+        "bypass_total",
+        "counter",
+        ("reason",),
+        "Asks that went around the cache, by reason.",
+        "Worry when one reason dominates: those callers get nothing from the cache.",
+    ),
+    Family(
+        "ask_duration_seconds",
+        "histogram",
+        ("outcome", "tier"),
+        "Time from a parsed ask to the end of its reply.",
+        "Worry when exact answers take more than 50 ms: Redis or this process is short of something.",
+    ),
+    Family(
+        "step_duration_seconds",
+        "histogram",
+        ("step",),
+        "Time spent in one step of an ask.",
+        "Worry when `exact` nears `redis.timeout`, or `queue` outgrows `upstream_total`.",
+    ),
+    Family(
+        "faults_total",
+        "counter",
+        ("kind",),
+        "Things that went wrong and were survived, by kind.",
+        "Worry when one kind keeps rising; `check_mismatch` and `internal` deserve a look at the first.",
+    ),
+    Family(
+        "kept_total", "counter", (), "Answers written to the cache.", "Worry when it stands still while misses rise."
+    ),
+    Family(
+        "kept_bytes_total",
+        "counter",
+        (),
+        "Bytes of the entries written.",
+        "Worry when one TTL's worth of it exceeds `redis.memory`: entries leave before they expire.",
+    ),
+    Family(
+        "not_kept_total",
+        "counter",
+        ("reason",),
+        "Answers that were not kept, by reason.",
+        "Worry when it is most of the misses; the reason says which setting or model is behind it.",
+    ),
+    Family(
+        "saved_seconds_total",
+        "counter",
+        (),
+        "Estimate: seconds Ollama took for the answers now given from the cache.",
+        "Worry never; it is what the cache is for.",
+    ),
+    Family(
+        "saved_tokens_total",
+        "counter",
+        (),
+        "Tokens of the answers given from the cache.",
+        "Worry never; it is what the cache is for.",
+    ),
+    Family(
+        "passed_through_total",
+        "counter",
+        ("path_class", "status"),
+        "Requests that are not asks, relayed as they are.",
+        "Worry when 502 or 504 appear: Ollama was away.",
+    ),
+    Family(
+        "asks_in_flight",
+        "gauge",
+        (),
+        "Asks being answered now.",
+        "Worry when it grows and never falls: Ollama is too slow for the load.",
+    ),
+    Family(
+        "upstream_in_flight",
+        "gauge",
+        (),
+        "Requests that Ollama is working on now.",
+        "Worry when it stays at `upstream.parallel`: callers are queueing.",
+    ),
+    Family(
+        "memory_bytes",
+        "gauge",
+        (),
+        "Bytes held by the process's own tier.",
+        "Worry when it is above `cache.memory`.",
+    ),
+    Family(
+        "memory_entries",
+        "gauge",
+        (),
+        "Entries in the process's own tier.",
+        "Worry when it is few while `memory_bytes` is full: single answers are very large.",
+    ),
+    Family("redis_up", "gauge", (), "1 while Redis answers.", "Worry when 0 for a minute: every miss goes to Ollama."),
+    Family(
+        "breaker_open",
+        "gauge",
+        (),
+        "1 while Redis is left alone after failures.",
+        "Worry when it flaps: Redis is overloaded rather than gone.",
+    ),
+    Family("start_time_seconds", "gauge", (), "Unix time of this start.", "Worry when it changes by itself."),
+    Family(
+        "build_info",
+        "gauge",
+        ("version", "python"),
+        "Always 1; the labels say what is running.",
+        "Worry when proxies that share a Redis differ for longer than a roll-out takes.",
+    ),
+)
+
+
+class Histogram:
+    """Durations in log-linear bins: fixed memory (8 kB), any percentile within 1.6 % from 1 µs to 2.3 h.
+
+    Each doubling of a millisecond is cut into 32 equal bins, so a bin is at most 1/32 of its lower bound wide and its
+    middle is at most 1/64 off. A bin holds (lower, upper], as Prometheus's `le` demands; bounds that are powers of two
+    of a millisecond are bounds of bins, so the exported buckets are exact sums.
+    """
+
+    BINS_PER_DOUBLING = 32
+    LOWEST_EXPONENT = -10
+    HIGHEST_EXPONENT = 23
+    LONGEST_S = 2.0**HIGHEST_EXPONENT / 1000
+    SHORTEST_S = 2.0**LOWEST_EXPONENT / 1000
+    BOUNDS_MS = tuple(2.0**exponent for exponent in range(-3, 20))
+    """Upper bounds of the exported buckets: 0.125 ms to 524 s, each twice the last."""
+
+    __slots__ = ("bins", "count", "longest_s", "total_s")
+
+    def __init__(self) -> None:
+        doublings = self.HIGHEST_EXPONENT - self.LOWEST_EXPONENT
+        self.bins = [0] * (doublings * self.BINS_PER_DOUBLING + 1)
+        self.count = 0
+        self.total_s = 0.0
+        self.longest_s = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Count one duration; what is negative or not a number counts as 0, what is too long as the longest."""
+        if not 0.0 <= seconds <= self.LONGEST_S:
+            seconds = self.LONGEST_S if seconds > 0 else 0.0
+        self.bins[self._bin(seconds)] += 1
+        self.count += 1
+        self.total_s += seconds
+        self.longest_s = max(self.longest_s, seconds)
+
+    def percentile(self, share: float) -> float | None:
+        """Duration in seconds that `share` (0..1) of those recorded did not exceed; None when there are none."""
+        if not self.count:
+            return None
+        rank = max(1, math.ceil(share * self.count))
+        seen = 0
+        for index, number in enumerate(self.bins):
+            seen += number
+            if seen >= rank:
+                return min(self._middle_s(index), self.longest_s)
+        raise AssertionError("the bins always add up to the count")
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Upper bound in seconds and cumulative count, as Prometheus wants them."""
+        found: list[tuple[str, float]] = []
+        seen, start = 0, 0
+        for bound_ms in self.BOUNDS_MS:
+            end = self._bin(bound_ms / 1000) + 1
+            seen += sum(self.bins[start:end])
+            start = end
+            found.append((repr(bound_ms / 1000), seen))
+        found.append(("+Inf", self.count))
+        return found
+
+    def summary(self) -> dict[str, float | None]:
+        """Count, mean, percentiles and longest, all in seconds, since the start of the process."""
+        figures: dict[str, float | None] = {
+            "count": self.count,
+            "mean_s": self.total_s / self.count if self.count else None,
+        }
+        for name, share in PERCENTILES.items():
+            figures[f"{name}_s"] = self.percentile(share)
+        figures["longest_s"] = self.longest_s
+        return figures
+
+    def _bin(self, seconds: float) -> int:
+        if seconds <= self.SHORTEST_S:
+            return 0
+        mantissa, exponent = math.frexp(seconds * 1000.0)
+        within = math.ceil((mantissa - 0.5) * (2 * self.BINS_PER_DOUBLING))
+        return (exponent - 1 - self.LOWEST_EXPONENT) * self.BINS_PER_DOUBLING + within
+
+    def _middle_s(self, index: int) -> float:
+        if index == 0:
+            return self.SHORTEST_S
+        doubling, within = divmod(index - 1, self.BINS_PER_DOUBLING)
+        lower_ms = 2.0 ** (doubling + self.LOWEST_EXPONENT)
+        return lower_ms * (1 + (within + 0.5) / self.BINS_PER_DOUBLING) / 1000
+
+
+class Window:
+    """Outcomes of the last quarter of an hour in rows of five seconds; a row without asks is never made."""
+
+    ROW_S = 5
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start_s = clock.monotonic()
+        self._rows: deque[tuple[int, dict[str, int]]] = deque(maxlen=max(WINDOWS_S.values()) // self.ROW_S)
+        self._slot = -1
+        self._row: dict[str, int] = {}
+
+    def count(self, outcome: Outcome) -> None:
+        """One ask ended so, now."""
+        slot = int(self._clock.monotonic() / self.ROW_S)
+        if slot != self._slot:
+            self._slot = slot
+            self._row = dict.fromkeys(Outcome, 0)
+            self._rows.append((slot, self._row))
+        self._row[outcome] += 1
+
+    def summary(self, length_s: int) -> dict[str, Any]:
+        """Asks of the last `length_s` (to within one row) and their rate over the time really covered."""
+        now_s = self._clock.monotonic()
+        first_slot = int(now_s / self.ROW_S) - length_s // self.ROW_S + 1
+        covered_s = now_s - max(first_slot * self.ROW_S, self._start_s)
+        outcomes = dict.fromkeys(map(str, Outcome), 0)
+        for slot, row in self._rows:
+            if slot >= first_slot:
+                for outcome, number in row.items():
+                    outcomes[outcome] += number
+        asks = sum(outcomes.values())
+        return {
+            "asks": asks,
+            # At least a second, so that the first ask of all does not read as thousands a second.
+            "asks_per_s": asks / max(covered_s, 1.0),
+            "hit_rate": hit_rate(outcomes),
+            "outcomes": outcomes,
+        }
+
+
+class Metrics:
+    """All counts of one process. Nothing here is global, so two proxies in one test do not meet."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start_s = clock.monotonic()
+        self._start_time_s = clock.now()
+        self._counts: dict[str, dict[Labels, float]] = {f.name: {} for f in FAMILIES if f.kind == "counter"}
+        self._durations: dict[str, dict[Labels, Histogram]] = {f.name: {} for f in FAMILIES if f.kind == "histogram"}
+        self._gauges: dict[str, Callable[[], float]] = {"start_time_seconds": lambda: self._start_time_s}
+        self._window = Window(clock)
+        self._model_labels: dict[str, str] = {}
+        self.known_models: frozenset[str] = frozenset()
+        self._registry = CollectorRegistry()
+        self._registry.register(_Face(self._families))
+        ProcessCollector(registry=self._registry)
+        # What the hot path touches, found once.
+        self._asks = self._counts["asks_total"]
+        self._ask_durations = self._durations["ask_duration_seconds"]
+        self._step_durations = {step: Histogram() for step in STEPS}
+        self._durations["step_duration_seconds"].update({(step,): h for step, h in self._step_durations.items()})
+        # A counter that exists from the start shows its first increase; one born at 1 does not.
+        self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
+        for name in ("kept_total", "kept_bytes_total", "saved_seconds_total", "saved_tokens_total"):
+            self._counts[name][()] = 0
+
+    def set_known_models(self, names: Iterable[str]) -> None:
+        """Names that may be a label (those of `/api/tags`); asks of any other model count under `other`.
+
+        A name that ends in `:latest` is also known without it, under its full name.
+        """
+        self.known_models = frozenset(names)
+        self._model_labels = {name.removesuffix(":latest"): _plain(name) for name in self.known_models}
+        self._model_labels.update({name: _plain(name) for name in self.known_models})
+
+    def ask(self, outcome: Outcome, *, dialect: str, model: str, tier: str, seconds: float) -> None:
+        """Count one ask that has ended; exactly once for each. `tier`: where the answer lay, one of `TIERS`."""
+        if tier not in TIERS:
+            tier = OTHER
+        labels = (outcome, dialect, self._model_labels.get(model, OTHER), tier)
+        if labels in self._asks:
+            self._asks[labels] += 1
+        else:
+            _add_series(self._asks, labels, 1, past_bound=(outcome, OTHER, OTHER, OTHER))
+        durations = self._ask_durations.get((outcome, tier))
+        if durations is None:
+            durations = self._ask_durations[outcome.value, tier] = Histogram()
+        durations.record(seconds)
+        self._window.count(outcome)
+
+    def step(self, step: str, seconds: float) -> None:
+        """Count the time one step of an ask took. Raises KeyError for a step that is not in `STEPS`."""
+        self._step_durations[step].record(seconds)
+
+    def bypass(self, reason: str) -> None:
+        """Count why an ask went around the cache; `ask` is called for it too."""
+        self._add("bypass_total", (reason,))
+
+    def fault(self, kind: Fault) -> None:
+        """Count one fault. Raises ValueError for one that is not in `Fault`."""
+        self._add("faults_total", (Fault(kind).value,))
+
+    def kept(self, size_bytes: int) -> None:
+        """Count one entry written."""
+        self._add("kept_total", ())
+        self._add("kept_bytes_total", (), size_bytes)
+
+    def not_kept(self, reason: str) -> None:
+        """Count one answer that was not kept."""
+        self._add("not_kept_total", (reason,))
+
+    def saved(self, seconds: float, tokens: int) -> None:
+        """Add what the original answer had cost. Figures no answer can have (over a day, over 10 million) add nothing.
+
+        They come from what Ollama once said, so they are not trusted: a counter must never fall or become infinite.
+        """
+        if 0 < seconds <= 86_400:
+            self._add("saved_seconds_total", (), seconds)
+        if 0 < tokens <= 10_000_000:
+            self._add("saved_tokens_total", (), tokens)
+
+    def passed_through(self, path_class: str, status: int) -> None:
+        """Count one relayed request that was no ask. `path_class` comes from a closed list, never from the client."""
+        self._add("passed_through_total", (path_class, str(status) if 100 <= status <= 599 else OTHER))
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """Read the gauge `name` (without prefix) through `read` whenever somebody looks; `read` must not raise.
+
+        A gauge nobody watches is absent. Raises KeyError for a name that is not a gauge without labels.
+        """
+        if name not in {f.name for f in FAMILIES if f.kind == "gauge" and not f.labels}:
+            raise KeyError(f"no gauge is called {name!r}; declare it in metrics.FAMILIES")
+        self._gauges[name] = read
+
+    def text(self) -> tuple[bytes, str]:
+        """The Prometheus exposition and its content type."""
+        return generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8"
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything `/stats` says of this process, ready for JSON: totals since the start, windows, percentiles."""
+        outcomes = self._outcomes(lambda _: "")[""]
+        return {
+            "version": __version__,
+            "started": self._start_time_s,
+            "uptime_s": self._clock.monotonic() - self._start_s,
+            **_totals(outcomes),
+            "windows": {name: self._window.summary(length_s) for name, length_s in WINDOWS_S.items()},
+            "models": {
+                name: _totals(found) for name, found in self._outcomes(lambda labels: labels[2]).items() if name
+            },
+            "dialects": {
+                name: _totals(found) for name, found in self._outcomes(lambda labels: labels[1]).items() if name
+            },
+            "tiers": self._by_label("asks_total", 3),
+            "bypass": self._by_label("bypass_total", 0),
+            "faults": self._by_label("faults_total", 0),
+            "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
+            "not_kept": self._by_label("not_kept_total", 0),
+            "saved": {
+                "seconds": self._counts["saved_seconds_total"][()],
+                "tokens": self._counts["saved_tokens_total"][()],
+            },
+            "passed_through": {
+                "paths": self._by_label("passed_through_total", 0),
+                "statuses": self._by_label("passed_through_total", 1),
+            },
+            "latency": {"outcomes": self._outcome_latency(), "steps": self._step_latency()},
+            "gauges": {name: read() for name, read in self._gauges.items()},
+        }
+
+    def _add(self, name: str, labels: Labels, amount: float = 1) -> None:
+        series = self._counts[name]
+        if labels in series:
+            series[labels] += amount
+        else:
+            _add_series(series, labels, amount, past_bound=(OTHER,) * len(labels))
+
+    def _outcomes(self, group: Callable[[Labels], str]) -> dict[str, dict[str, int]]:
+        """Asks by outcome within each group; the group `""` is always there."""
+        groups: dict[str, dict[str, int]] = {"": dict.fromkeys(map(str, Outcome), 0)}
+        for labels, number in self._asks.items():
+            found = groups.setdefault(group(labels), dict.fromkeys(map(str, Outcome), 0))
+            found[labels[0]] += int(number)
+        return groups
+
+    def _by_label(self, name: str, position: int) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for labels, number in self._counts[name].items():
+            sums[labels[position]] = sums.get(labels[position], 0) + number
+        return sums
+
+    def _outcome_latency(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        found: dict[str, dict[str, dict[str, float | None]]] = {}
+        for (outcome, tier), histogram in self._ask_durations.items():
+            found.setdefault(outcome, {})[tier] = histogram.summary()
+        return found
+
+    def _step_latency(self) -> dict[str, dict[str, float | None]]:
+        return {step: histogram.summary() for step, histogram in self._step_durations.items() if histogram.count}
+
+    def _families(self) -> Iterator[Metric]:
+        for family in FAMILIES:
+            name, text = PREFIX + family.name, f"{family.meaning} {family.worry}"
+            if family.kind == "counter":
+                counter = CounterMetricFamily(name, text, labels=family.labels)
+                for labels, number in self._counts[family.name].items():
+                    counter.add_metric(labels, number)
+                yield counter
+            elif family.kind == "histogram":
+                histogram = HistogramMetricFamily(name, text, labels=family.labels)
+                for labels, durations in self._durations[family.name].items():
+                    histogram.add_metric(labels, durations.buckets(), durations.total_s)
+                yield histogram
+            else:
+                gauge = GaugeMetricFamily(name, text, labels=family.labels)
+                if family.name == "build_info":
+                    gauge.add_metric((__version__, platform.python_version()), 1)
+                elif family.name in self._gauges:
+                    gauge.add_metric((), self._gauges[family.name]())
+                yield gauge
+
+
+class _Face:
+    """What prometheus_client calls a collector."""
+
+    def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
+        self.collect = families
+
+
+def hit_rate(outcomes: Mapping[str, int]) -> float | None:
+    """Hits / (hits + misses), 0..1; None while there is neither."""
+    hits = sum(outcomes[outcome] for outcome in HITS)
+    looked_up = hits + outcomes[Outcome.MISS]
+    return hits / looked_up if looked_up else None
+
+
+def _totals(outcomes: Mapping[str, int]) -> dict[str, Any]:
+    return {"asks": sum(outcomes.values()), "outcomes": dict(outcomes), "hit_rate": hit_rate(outcomes)}
+
+
+def _add_series(series: dict[Labels, float], labels: Labels, amount: float, past_bound: Labels) -> None:
+    """Add to a series that may be new; when the family is full, to the one that stands for all others."""
+    labels = tuple(_plain(label) for label in labels)
+    if labels not in series and len(series) >= SERIES_MAX:
+        labels = tuple(_plain(label) for label in past_bound)
+    series[labels] = series.get(labels, 0) + amount
+
+
+def _plain(label: str) -> str:
+    """`label` as text that UTF-8 can carry: a lone surrogate would end every later scrape with an error."""
+    return str(label).encode("utf-8", "backslashreplace").decode("utf-8")
