@@ -26,7 +26,7 @@ PREFIX = "cacheproxy_"
 OTHER = "other"
 """Label that stands for every name outside a closed or known list."""
 SERIES_MAX = 4096
-"""Series of one family; past it new combinations count under `other` (50 models need about 1,000)."""
+"""Series of one family; past it, new combinations count under `other` (50 models need about 1,000)."""
 
 HITS = (Outcome.EXACT, Outcome.SEMANTIC, Outcome.JOINED, Outcome.STALE)
 """Asks that cost Ollama nothing. Hit rate = these / (these + misses); a bypass is in neither."""
@@ -335,19 +335,14 @@ class Window:
         now_s = self._clock.monotonic()
         first_slot = int(now_s / self.ROW_S) - length_s // self.ROW_S + 1
         covered_s = now_s - max(first_slot * self.ROW_S, self._start_s)
-        outcomes = dict.fromkeys(map(str, Outcome), 0)
+        outcomes: dict[str, float] = {}
         for slot, row in self._rows:
             if slot >= first_slot:
                 for outcome, number in row.items():
-                    outcomes[outcome] += number
-        asks = sum(outcomes.values())
-        return {
-            "asks": asks,
-            # At least a second, so that the first ask of all does not read as thousands a second.
-            "asks_per_s": asks / max(covered_s, 1.0),
-            "hit_rate": hit_rate(outcomes),
-            "outcomes": outcomes,
-        }
+                    outcomes[outcome] = outcomes.get(outcome, 0) + number
+        totals = _totals(outcomes)
+        # At least a second, so that the first ask of all does not read as thousands a second.
+        return {"asks_per_s": totals["asks"] / max(covered_s, 1.0), **totals}
 
 
 class Metrics:
@@ -450,19 +445,15 @@ class Metrics:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything `/stats` says of this process, ready for JSON: totals since the start, windows, percentiles."""
-        outcomes = self._outcomes(lambda _: "")[""]
+        by_outcome = self._by_label("asks_total", 0)
         return {
             "version": __version__,
             "started": self._start_time_s,
             "uptime_s": self._clock.monotonic() - self._start_s,
-            **_totals(outcomes),
+            **_totals(by_outcome),
             "windows": {name: self._window.summary(length_s) for name, length_s in WINDOWS_S.items()},
-            "models": {
-                name: _totals(found) for name, found in self._outcomes(lambda labels: labels[2]).items() if name
-            },
-            "dialects": {
-                name: _totals(found) for name, found in self._outcomes(lambda labels: labels[1]).items() if name
-            },
+            "models": self._totals_by_label(2),
+            "dialects": self._totals_by_label(1),
             "tiers": self._by_label("asks_total", 3),
             "bypass": self._by_label("bypass_total", 0),
             "faults": self._by_label("faults_total", 0),
@@ -487,13 +478,12 @@ class Metrics:
         else:
             _add_series(series, labels, amount, past_bound=(OTHER,) * len(labels))
 
-    def _outcomes(self, group: Callable[[Labels], str]) -> dict[str, dict[str, int]]:
-        """Asks by outcome within each group; the group `""` is always there."""
-        groups: dict[str, dict[str, int]] = {"": dict.fromkeys(map(str, Outcome), 0)}
+    def _totals_by_label(self, position: int) -> dict[str, dict[str, Any]]:
+        groups: dict[str, dict[str, float]] = {}
         for labels, number in self._asks.items():
-            found = groups.setdefault(group(labels), dict.fromkeys(map(str, Outcome), 0))
-            found[labels[0]] += int(number)
-        return groups
+            group = groups.setdefault(labels[position], {})
+            group[labels[0]] = group.get(labels[0], 0) + number
+        return {name: _totals(group) for name, group in groups.items()}
 
     def _by_label(self, name: str, position: int) -> dict[str, float]:
         sums: dict[str, float] = {}
@@ -539,15 +529,52 @@ class _Face:
         self.collect = families
 
 
-def hit_rate(outcomes: Mapping[str, int]) -> float | None:
-    """Hits / (hits + misses), 0..1; None while there is neither."""
-    hits = sum(outcomes[outcome] for outcome in HITS)
-    looked_up = hits + outcomes[Outcome.MISS]
+def describe() -> str:
+    """`docs/reference/metrics.md`: every family, step and fault, from the tables above."""
+    lines = [_DESCRIPTION_HEAD]
+    lines += ["| metric | kind | labels | meaning | when to worry |", "|---|---|---|---|---|"]
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{PREFIX}{family.name}` | {family.kind} | {labels} | {family.meaning} | {family.worry} |")
+    lines += ["", "## Steps", "", "| `step` | from what to what |", "|---|---|"]
+    lines += [f"| `{step}` | {sentence} |" for step, sentence in STEPS.items()]
+    lines += ["", "## Faults", "", "| `kind` | what happened |", "|---|---|"]
+    lines += [f"| `{kind}` | {sentence} |" for kind, sentence in FAULTS.items()]
+    return "\n".join(lines) + "\n"
+
+
+_DESCRIPTION_HEAD = f"""\
+# Metrics
+
+The admin port's `/metrics` (Prometheus) and `/stats` (JSON) read the same counts. This page is made from the tables in
+`cacheproxy/metrics.py`; a test holds the two together.
+
+* The number of asks is always the sum over `outcome`: {", ".join(f"`{outcome}`" for outcome in Outcome)}.
+* **Hit rate** = hits / (hits + misses), where hits are the asks that cost Ollama nothing:
+  {", ".join(f"`{outcome}`" for outcome in HITS)}. A `bypass` is in neither. As PromQL:
+
+      sum(rate({PREFIX}asks_total{{outcome=~"{"|".join(HITS)}"}}[5m]))
+        / sum(rate({PREFIX}asks_total{{outcome!="bypass"}}[5m]))
+
+* `tier` says where the answer lay: {", ".join(f"`{tier}`" for tier in TIERS)}.
+* `model` is a name that Ollama lists, else `{OTHER}`. A family holds at most {SERIES_MAX} series; past that, new ones
+  count under `{OTHER}`.
+* Percentiles in `/stats` cover the time since the start and are at most 1.6 % off between 1 µs and 2.3 h. Windows there
+  (1, 5 and 15 minutes) are exact to within five seconds; their rates are over the time really covered.
+* Each process counts for itself. `process_*` (memory, CPU time, open files) come from the operating system.
+"""
+
+
+def hit_rate(outcomes: Mapping[str, float]) -> float | None:
+    """Hits / (hits + misses), 0..1; None while there is neither. An outcome that is absent counts as 0."""
+    hits = sum(outcomes.get(outcome, 0) for outcome in HITS)
+    looked_up = hits + outcomes.get(Outcome.MISS, 0)
     return hits / looked_up if looked_up else None
 
 
-def _totals(outcomes: Mapping[str, int]) -> dict[str, Any]:
-    return {"asks": sum(outcomes.values()), "outcomes": dict(outcomes), "hit_rate": hit_rate(outcomes)}
+def _totals(found: Mapping[str, float]) -> dict[str, Any]:
+    outcomes = {outcome.value: found.get(outcome, 0) for outcome in Outcome}
+    return {"asks": sum(outcomes.values()), "hit_rate": hit_rate(outcomes), "outcomes": outcomes}
 
 
 def _add_series(series: dict[Labels, float], labels: Labels, amount: float, past_bound: Labels) -> None:
