@@ -9,6 +9,7 @@
     │   └── UpstreamBrokenError        an answer began and did not end as HTTP says it must
     └── CacheError             ours and Redis's: never seen by a caller, it becomes a miss and a count
         ├── StoreUnavailableError      no answer from Redis within the deadline, or the breaker is open
+        │   └── StoreRefusedError      Redis answered, and refused this one command
         ├── EntryCorruptError          bytes under one of our keys that are not an entry we can read
         └── EmbedderError              no vector for a text
 
@@ -64,9 +65,32 @@ class StoreUnavailableError(CacheError):
     """Redis gave no usable answer within the deadline, or the breaker is open."""
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """Redis is there and refused this one command, so others may well succeed.
+
+    `code` is the first word of Redis' reply (`WRONGTYPE`, `OOM`, `READONLY`), or `NOINDEX` for a search index that is
+    not there. The reply itself is kept out: it can quote the command, and with it a prompt.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class EntryCorruptError(CacheError):
     """Stored bytes are not an entry of a version this program reads."""
 
 
 class EmbedderError(CacheError):
     """The embedder raised, was late, or gave a vector of wrong shape or value."""
+
+
+class UnkeyableError(CacheError):
+    """No key can stand for this request: it is forwarded as it came and never cached.
+
+    `reason` is one word of a closed list (see where it is raised); it goes into the trail and a counter.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

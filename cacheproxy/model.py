@@ -30,12 +30,19 @@ class Identity:
     """What a model name stands for right now.
 
     `digest` is the manifest digest of `/api/tags` (64 hex); `canonical` the full name it was found under.
-    `remote` is true for models that run elsewhere (contract: cloud models), whose weights can change under one digest.
+    `remote` is true for models that run elsewhere (Ollama's cloud), whose weights can change under one digest.
+    `server_version` is Ollama's own, since defaults change between versions.
     """
 
     canonical: str
     digest: str
     remote: bool = False
+    server_version: str = ""
+
+    @property
+    def short(self) -> str:
+        """The name as `ollama list` shows it: without the default registry and namespace, with the tag."""
+        return self.canonical.removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,10 @@ class Ask:
     temperature: float | None = None
     """As asked for; None where the caller left it to the model."""
     logprobs: bool = False
+    canonical_plain: bytes = b""
+    """With `logprobs`: the canonical form of the same ask without them."""
+    name_matters: bool = False
+    """True where Ollama acts on the model's name besides its weights (it strips thinking from history by name)."""
     keep_alive: object = None
     """As the caller wrote it; None when absent. Only matters to a hit's side effects."""
     controls: JSONObject = field(default_factory=dict)
@@ -140,6 +151,9 @@ class Plan:
     """Least similarity (0..1) at which a near entry may be served."""
     max_age_s: float | None = None
     """An entry older than this is a miss; None: no limit."""
+    plain_key: str = ""
+    """For an ask with logprobs: the key of the same ask without, which the same answer serves once they are cut."""
+    plain_check: bytes = b""
     read: bool = True
     """False: the caller wants a fresh answer, which is kept (`Cache-Control: no-cache`)."""
     only_if_cached: bool = False

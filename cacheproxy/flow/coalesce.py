@@ -1,0 +1,262 @@
+"""Equal asks in flight share one fetch; every follower gets the whole reply, live, from its first byte.
+
+A *flight* is one fetch with its followers. Who started it is a follower like the rest: anyone may leave without harm
+to the others, and when the last one leaves the fetch ends. A flight is found by its key until its answer has been
+kept, so an equal ask finds either the flight or the entry:
+
+    1. ask A misses, starts flight F            4. F ends, A and B get their last bytes
+    2. ask B misses, finds F, follows           5. F's answer is kept
+    3. F delivers to A and B                    6. F is forgotten; ask C hits the entry
+
+Replies up to the recorder's limit are held whole, so a slow follower slows nobody. A larger one is no longer joined
+nor held: the fetch then waits for its slowest follower, at most `LAG_BYTES_MAX` behind.
+Refuses to retry and to decide what is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cacheproxy.errors import UpstreamBrokenError, UpstreamError
+from cacheproxy.flow.record import Recorder
+from cacheproxy.model import Answer, Ask
+
+LAG_BYTES_MAX = 256 * 1024
+"""How far the fetch of a reply too large to hold may run ahead of its slowest follower."""
+
+
+_TAKES_NO_BYTES = sys.maxsize
+
+
+class Reply(Protocol):
+    """An upstream reply whose head has come (`upstream.client.UpstreamReply`)."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Bytes as they arrive. Raises UpstreamBrokenError."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or end it if the body was not read to its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status line and end-to-end headers."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+
+
+Fetch = Callable[[], Awaitable[Reply]]
+Landed = Callable[["Flight"], Awaitable[None]]
+"""Called when a reply has ended well, before the flight is forgotten. Must not raise."""
+
+
+class Flight:
+    """One fetch. `ask` is the ask that started it."""
+
+    def __init__(self, ask: Ask, recorder: Recorder) -> None:
+        self.ask = ask
+        self.answer: Answer | None = None
+        """The whole answer, once the reply has ended; None then means there is none to keep."""
+        self._recorder = recorder
+        self._head: Head | None = None
+        self._error: UpstreamError | None = None
+        self._ended = False
+        self._pieces: list[bytes] = []
+        self._chunks: list[Mapping[str, Any]] = []
+        self._dropped = 0
+        """Pieces no longer held, of a reply too large to hold."""
+        self._followers: dict[Follower, int] = {}
+        self._moved = asyncio.Event()
+        """Replaced and set whenever something changed, so any number can wait for the next change."""
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "flying"
+        return f"<Flight {self.ask.dialect} {state}, {len(self._followers)} followers, {len(self._pieces)} pieces>"
+
+    @property
+    def reason(self) -> str:
+        """Why there is no answer to keep, in one word; empty if there is one."""
+        return "broken" if self._error is not None else self._recorder.reason
+
+    @property
+    def head(self) -> Head:
+        """Status and headers, once a follower's `wait_head` has returned."""
+        assert self._head is not None  # noqa: S101 - the one caller has waited
+        return self._head
+
+    @property
+    def joinable(self) -> bool:
+        """False once the first bytes are no longer held."""
+        return not self._recorder.too_large
+
+    async def run(self, fetch: Fetch) -> None:
+        """Fetch to the end, or until the last follower leaves. Never raises but for cancellation."""
+        try:
+            reply = await fetch()
+            try:
+                self._head = Head(reply.status, reply.reason, reply.headers)
+                self._wake()
+                async for piece in reply.chunks():
+                    await self._deliver(piece)
+            finally:
+                await reply.close()
+            if self._head.status == 200:
+                self._chunks.extend(self._recorder.end())
+                self.answer = self._recorder.answer()
+        except UpstreamError as error:
+            self._error = error
+        finally:
+            self._ended = True
+            self._wake()
+
+    async def _deliver(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        chunks = self._recorder.feed(piece)
+        if self.head.status == 200:
+            self._chunks.extend(chunks)
+        self._wake()
+        while self._recorder.too_large and self._lag_bytes() > LAG_BYTES_MAX:
+            await self._wait_moved()
+
+    def _lag_bytes(self) -> int:
+        """Forget the pieces every follower has taken; return the bytes the slowest has yet to take."""
+        slowest = min([self._dropped + len(self._pieces), *self._followers.values()])
+        del self._pieces[: slowest - self._dropped]
+        self._dropped = max(self._dropped, slowest)
+        return sum(map(len, self._pieces))
+
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _wait_moved(self) -> None:
+        await self._moved.wait()
+
+
+class Follower:
+    """One caller's view of a flight. Leave it exactly once (`async with flights.follow(...)` does)."""
+
+    def __init__(self, flight: Flight) -> None:
+        self.flight = flight
+        flight._followers[self] = 0
+
+    async def wait_head(self) -> Head:
+        """Wait for status and headers. Raises the UpstreamError that came instead."""
+        flight = self.flight
+        while flight._head is None:
+            if flight._error is not None:
+                raise flight._error
+            await flight._wait_moved()
+        return flight._head
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The reply's bytes as they came. Raises UpstreamBrokenError where the reply broke off."""
+        flight = self.flight
+        while True:
+            while (position := flight._followers[self] - flight._dropped) < len(flight._pieces):
+                flight._followers[self] += 1
+                yield flight._pieces[position]
+                if flight._recorder.too_large:
+                    flight._wake()
+            if flight._ended:
+                break
+            await flight._wait_moved()
+        self._raise_if_broken()
+
+    async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
+        """The reply's chunks, each as soon as it is complete.
+
+        Raises UpstreamBrokenError, also for a reply that became too large to be recorded.
+        """
+        flight, taken = self.flight, 0
+        flight._followers[self] = _TAKES_NO_BYTES
+        while True:
+            while taken < len(flight._chunks):
+                taken += 1
+                yield flight._chunks[taken - 1]
+            if flight._recorder.too_large:
+                raise UpstreamBrokenError("the reply is too large to be converted for a caller who joined it")
+            if flight._ended:
+                break
+            await flight._wait_moved()
+        self._raise_if_broken()
+
+    async def wait_end(self) -> Answer | None:
+        """Wait for the whole reply; None if it came to no good end. Raises UpstreamBrokenError."""
+        self.flight._followers[self] = _TAKES_NO_BYTES
+        while not self.flight._ended:
+            await self.flight._wait_moved()
+        self._raise_if_broken()
+        return self.flight.answer
+
+    def _raise_if_broken(self) -> None:
+        if self.flight._error is not None:
+            raise UpstreamBrokenError(str(self.flight._error)) from self.flight._error
+
+
+class Flights:
+    """The flights under way, by key."""
+
+    def __init__(self) -> None:
+        self._flying: dict[str, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def follow(self, key: str, ask: Ask, recorder: Recorder, fetch: Fetch, landed: Landed) -> tuple[Follower, bool]:
+        """Join the flight of `key`, or start one. The second value is True for the follower that started it.
+
+        `recorder` and `fetch` are used only if a flight is started. The caller must `await leave(follower)`.
+        """
+        flight = self._flying.get(key)
+        if flight is not None and flight.joinable:
+            return Follower(flight), False
+        flight = Flight(ask, recorder)
+        self._flying[key] = flight
+        follower = Follower(flight)
+        flight._task = asyncio.create_task(self._fly(key, flight, fetch, landed))
+        return follower, True
+
+    def leave(self, follower: Follower) -> None:
+        """A follower has all it wanted, or is gone. The last one to leave an unfinished flight ends it."""
+        flight = follower.flight
+        flight._followers.pop(follower, None)
+        flight._wake()
+        if not flight._followers and not flight._ended and flight._task is not None:
+            self._forget(flight)
+            flight._task.cancel()
+
+    async def _fly(self, key: str, flight: Flight, fetch: Fetch, landed: Landed) -> None:
+        try:
+            await flight.run(fetch)
+            if flight._error is None:
+                await landed(flight)
+        finally:
+            self._forget(flight, key)
+
+    def _forget(self, flight: Flight, key: str | None = None) -> None:
+        keys = [key] if key is not None else [key for key, flying in self._flying.items() if flying is flight]
+        for each in keys:
+            if self._flying.get(each) is flight:
+                del self._flying[each]
+
+    async def close(self) -> None:
+        """Wait for what is being kept; end the rest."""
+        tasks = [flight._task for flight in self._flying.values() if flight._task is not None]
+        for flight in list(self._flying.values()):
+            if not flight._ended and flight._task is not None:
+                flight._task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,89 @@
+"""Store what landed: the last step of a miss.
+
+Runs behind the caller, who already has every byte. An answer is stored under the digest that was known before it was
+asked for, and only if the model's name still stands for that digest in a list read afterwards and nobody has purged
+meanwhile. Whatever goes wrong here is counted, never raised: the caller's answer was good.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cacheproxy.clock import Clock
+from cacheproxy.config import Cache
+from cacheproxy.errors import CacheError
+from cacheproxy.flow.coalesce import Flight
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.model import Answer, Ask, Entry, Identity, Plan
+from cacheproxy.rules import keep
+from cacheproxy.store.exact import Exact
+from cacheproxy.store.memory import Memory
+from cacheproxy.upstream.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Everything needed to store an answer. `spread` gives random numbers in 0..1 for the jitter of lifetimes."""
+
+    settings: Cache
+    memory: Memory
+    exact: Exact
+    models: Models
+    metrics: Metrics
+    clock: Clock
+    spread: Callable[[], float] = random.random
+
+    async def keep(self, flight: Flight, plan: Plan, identity: Identity, epoch: int) -> None:
+        """Store the flight's answer if it may be. `epoch`: the store's when the ask was admitted. Never raises."""
+        if flight.head.status != 200:
+            if flight.head.status == 404:
+                self.models.unknown_nowait()
+            self.metrics.not_kept("status")
+            return
+        answer = flight.answer
+        reason = flight.reason if answer is None else keep.refuse(answer, self.settings)
+        if reason or answer is None:
+            self.metrics.not_kept(reason)
+            return
+        for entry in await self._entries(flight.ask, answer, plan, identity):
+            await self._store(entry, plan, epoch)
+
+    async def _entries(self, ask: Ask, answer: Answer, plan: Plan, identity: Identity) -> list[Entry]:
+        lifetime_s = keep.lifetime_s(plan, self.settings, spread=self.spread())
+        if not await self.models.still(ask.model, identity):
+            self.metrics.not_kept("digest-changed")
+            return []
+        now = self.clock.now()
+        if await self.models.prints_date(ask.model, identity):
+            lifetime_s = min(lifetime_s, keep.until_midnight_s(now))
+        if lifetime_s < 1:
+            self.metrics.not_kept("ttl")
+            return []
+        entry = Entry(
+            key=plan.key,
+            check=plan.check,
+            partition=plan.partition,
+            scope=plan.scope,
+            digest=identity.digest,
+            answer=answer,
+            made=now,
+            expires=now + lifetime_s,
+        )
+        if not plan.plain_key:
+            return [entry]
+        return [entry, replace(entry, key=plan.plain_key, check=plan.plain_check, answer=replace(answer, logprobs=()))]
+
+    async def _store(self, entry: Entry, plan: Plan, epoch: int) -> None:
+        if epoch != self.exact.epoch:
+            self.metrics.not_kept("purged")
+            return
+        try:
+            size_bytes = await self.exact.put(entry, stale_s=max(plan.stale_if_error_s, self.settings.stale_if_error))
+        except CacheError:
+            self.metrics.fault(Fault.STORE_FAILED)
+            self.metrics.not_kept("redis")
+            return
+        self.memory.put(entry, size_bytes)
+        self.metrics.kept(size_bytes)

@@ -1,0 +1,69 @@
+"""Record an upstream reply while it passes: pieces of bytes in, chunks as they complete, one answer at the end.
+
+Only an answer that came to its good end comes out; why not is said in one word. Recording never delays the bytes: it
+runs behind them, and gives up when a reply is larger than may be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cacheproxy.model import Answer
+from cacheproxy.wire.frames import Lines
+from cacheproxy.wire.jsontext import read_answer
+from cacheproxy.wire.native import Fold
+
+
+class Recorder:
+    """One reply. `bytes_max`: beyond it nothing is recorded and `reason` says `too-large`."""
+
+    def __init__(self, fold: Fold, *, streamed: bool, bytes_max: int) -> None:
+        self._fold = fold
+        self._streamed = streamed
+        self._bytes_max = bytes_max
+        self._lines = Lines(bytes_max)
+        self._size_bytes = 0
+        self._reason = ""
+
+    @property
+    def too_large(self) -> bool:
+        """True once the reply has passed `bytes_max`."""
+        return self._reason == "too-large"
+
+    def feed(self, piece: bytes) -> Sequence[Mapping[str, Any]]:
+        """Take the next bytes; return the chunks they complete (none for an unstreamed reply before its end)."""
+        self._size_bytes += len(piece)
+        if self._size_bytes > self._bytes_max:
+            self._reason = "too-large"
+        if self._reason:
+            return ()
+        return [chunk for line in self._lines.feed(piece) if (chunk := self._read(line)) is not None]
+
+    def end(self) -> Sequence[Mapping[str, Any]]:
+        """The reply ended as HTTP says; return the chunk that had no line end, if there is one."""
+        if self._reason or not (rest := self._lines.rest()):
+            return ()
+        chunk = self._read(rest)
+        return () if chunk is None else (chunk,)
+
+    def answer(self) -> Answer | None:
+        """The answer, or None; `reason` then says why."""
+        return None if self._reason else self._fold.answer()
+
+    @property
+    def reason(self) -> str:
+        """Why there is no answer: `too-large`, `malformed`, `error`, `after-done`, or `no-done` (a silent end)."""
+        return self._reason or self._fold.trouble or ("" if self._fold.done else "no-done")
+
+    def _read(self, line: bytes) -> Mapping[str, Any] | None:
+        if not line.strip():
+            self._reason = "malformed"  # Ollama sends no blank lines
+            return None
+        try:
+            chunk = read_answer(line)
+        except ValueError:
+            self._reason = "malformed"
+            return None
+        self._fold.add(chunk)
+        return chunk

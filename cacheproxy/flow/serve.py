@@ -1,0 +1,151 @@
+"""The story of one ask: memory, Redis, a flight already under way, Ollama.
+
+Everything it calls does one thing; what the cache cannot do is noted in the trail and costs a step, never the answer.
+Refuses to know HTTP: it says what was found, and the edge words it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from cacheproxy.clock import Clock
+from cacheproxy.errors import CacheError, EntryCorruptError, UpstreamUnreachableError
+from cacheproxy.flow.coalesce import Fetch, Flights, Follower
+from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.record import Recorder
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.model import Ask, Entry, Identity, Outcome, Plan
+from cacheproxy.store.exact import Exact
+from cacheproxy.store.memory import Memory
+from cacheproxy.trail import Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A cacheable ask with all it takes to answer it. `fetch` asks Ollama; `recorder` makes a recorder for its reply."""
+
+    ask: Ask
+    plan: Plan
+    identity: Identity
+    fetch: Fetch
+    recorder: Callable[[], Recorder]
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An entry to replay. `tier` is where it was found."""
+
+    entry: Entry
+    outcome: Outcome
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A flight to follow; its head has come. `started`: this ask is the one that asked Ollama."""
+
+    follower: Follower
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Nothing stored, and the caller wants nothing else (`only-if-cached`)."""
+
+    outcome: Outcome = Outcome.MISS
+
+
+Served: TypeAlias = Hit | Relay | Absent
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """The parts of the story, joined once by `app.py`."""
+
+    memory: Memory
+    exact: Exact
+    flights: Flights
+    keeper: Keeper
+    metrics: Metrics
+    clock: Clock
+
+    async def serve(self, call: Call) -> Served:
+        """Answer a cacheable ask. Raises UpstreamError where Ollama must be asked and cannot be.
+
+        A `Relay` holds a follower: the caller must leave it through `flights.leave`.
+        """
+        plan = call.plan
+        found = await self._look_up(plan, call.trail) if plan.read else None
+        if found is not None and found.outcome is Outcome.EXACT:
+            return found
+        if plan.only_if_cached:
+            return Absent()
+        try:
+            return await self._ask_ollama(call)
+        except UpstreamUnreachableError:
+            if found is None:
+                raise
+            call.trail.note("upstream", "away")
+            return found
+
+    async def _ask_ollama(self, call: Call) -> Relay:
+        """Follow the flight for this ask, starting one if there is none, until its head has come."""
+        epoch = self.exact.epoch
+        follower, started = self.flights.follow(
+            call.plan.key,
+            call.ask,
+            call.recorder(),
+            call.fetch,
+            lambda flight: self.keeper.keep(flight, call.plan, call.identity, epoch),
+        )
+        try:
+            with call.trail.timed("upstream_first_byte"):
+                head = await follower.wait_head()
+        except BaseException:
+            self.flights.leave(follower)
+            raise
+        call.trail.note("upstream" if started else "joined", str(head.status))
+        return Relay(follower, Outcome.MISS if started else Outcome.JOINED)
+
+    async def _look_up(self, plan: Plan, trail: Trail) -> Hit | None:
+        """The entry for a plan: fresh (`exact`), or expired but good enough if Ollama is away (`stale`)."""
+        with trail.timed("memory"):
+            entry = self.memory.get(plan)
+        trail.note("memory", "no" if entry is None else "hit")
+        if entry is not None:
+            return Hit(entry, Outcome.EXACT, "memory")
+        try:
+            with trail.timed("exact"):
+                entry, size_bytes = await self.exact.get(plan)
+        except EntryCorruptError:
+            self.metrics.fault(Fault.ENTRY_CORRUPT)
+            trail.note("exact", "corrupt")
+            return None
+        except CacheError:
+            self.metrics.fault(Fault.REDIS_UNAVAILABLE)
+            trail.note("exact", "away")
+            return None
+        if entry is None:
+            trail.note("exact", "no")
+            return None
+        return self._judge(entry, size_bytes, plan, trail)
+
+    def _judge(self, entry: Entry, size_bytes: int, plan: Plan, trail: Trail) -> Hit | None:
+        """Whether an entry found by its key is the plan's, and young enough."""
+        now = self.clock.now()
+        if not self.exact.proves(entry, plan):
+            self.metrics.fault(Fault.CHECK_MISMATCH)
+            trail.note("exact", "check-mismatch")
+            return None
+        if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
+            trail.note("exact", "too-old")
+            return None
+        if entry.expires > now:
+            self.memory.put(entry, size_bytes)
+            trail.note("exact", "hit")
+            return Hit(entry, Outcome.EXACT, "redis")
+        trail.note("exact", "expired")
+        return Hit(entry, Outcome.STALE, "redis") if now - entry.expires <= plan.stale_if_error_s else None

@@ -1,0 +1,97 @@
+"""Ask to plan: may it be cached, under which key, for how long, and what the caller's controls leave of that.
+
+The closed list of reasons to go around the cache that are decided here: `unknown-model` (no digest is known for the
+name, so nothing could end the hits when it changes), `no-store`, `mode-off`, `model-off` (switched off in config),
+`temperature` (above `cache.max_temperature`: the app asked for variety). Requests that cannot be keyed never get here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cacheproxy.config import Config
+from cacheproxy.model import Ask, Identity, Plan
+from cacheproxy.rules.controls import Controls
+from cacheproxy.wire import canonical
+
+
+def admit(
+    ask: Ask,
+    identity: Identity | None,
+    controls: Controls,
+    *,
+    config: Config,
+    headers: Mapping[str, str],
+    secret: bytes,
+) -> Plan:
+    """Decide. `identity` is None where the model's digest is not known; `headers` are the request's."""
+    reason = _refusal(ask, identity, controls, config)
+    if reason or identity is None:
+        return Plan(reason=reason or "unknown-model")
+    partition = partition_of(headers, config, secret, remote=identity.remote)
+
+    def keyed(canonical_ask: bytes) -> tuple[str, bytes]:
+        material = canonical.key_material(
+            canonical_ask,
+            family=ask.family,
+            digest=identity.digest,
+            model_name=identity.canonical if ask.name_matters or identity.remote else "",
+            server_version=identity.server_version,
+            partition=partition,
+        )
+        key = canonical.exact_key(config.redis.prefix, material, digest=identity.digest, temperature=ask.temperature)
+        return key, canonical.check_digest(material, secret)
+
+    key, check = keyed(ask.canonical)
+    plain_key, plain_check = keyed(ask.canonical_plain) if ask.logprobs else ("", b"")
+    return Plan(
+        key=key,
+        check=check,
+        plain_key=plain_key,
+        plain_check=plain_check,
+        partition=partition,
+        ttl_s=_ttl_s(identity, controls, config),
+        max_age_s=controls.max_age_s,
+        read=not controls.no_cache and controls.max_age_s != 0,
+        only_if_cached=controls.only_if_cached,
+        stale_if_error_s=_stale_s(controls, config),
+    )
+
+
+def partition_of(headers: Mapping[str, str], config: Config, secret: bytes, *, remote: bool) -> str:
+    """The partition of a request: callers with different values of the configured headers never share.
+
+    For remote models `Authorization` always counts: it decides whose account answers.
+    """
+    names = sorted({name.lower() for name in config.cache.partition_headers} | ({"authorization"} if remote else set()))
+    return canonical.partition_hash([(name, headers[name]) for name in names if name in headers], secret)
+
+
+def _refusal(ask: Ask, identity: Identity | None, controls: Controls, config: Config) -> str:
+    if controls.no_store:
+        return "no-store"
+    if controls.mode == "off":
+        return "mode-off"
+    if ask.temperature is not None and ask.temperature > config.cache.max_temperature:
+        return "temperature"
+    if identity is None:
+        return "unknown-model"
+    if not config.model_rule(identity.short).cache:
+        return "model-off"
+    return ""
+
+
+def _ttl_s(identity: Identity, controls: Controls, config: Config) -> float:
+    rule = config.model_rule(identity.short)
+    ttl_s = config.cache.ttl if rule.ttl is None else rule.ttl
+    if controls.ttl_s is not None:
+        ttl_s = controls.ttl_s
+    if identity.remote:
+        ttl_s = min(ttl_s, config.cache.remote_ttl)
+    return min(ttl_s, config.cache.ttl_max)
+
+
+def _stale_s(controls: Controls, config: Config) -> float:
+    """A caller may accept less staleness than the operator offers, never more."""
+    offered = config.cache.stale_if_error
+    return offered if controls.stale_if_error_s is None else min(offered, controls.stale_if_error_s)

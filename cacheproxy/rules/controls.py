@@ -1,0 +1,105 @@
+"""What a caller asked of the cache, read from request headers and from `options.cache` in the body.
+
+Callers may only make the cache stricter: skip it, take only younger entries, keep for a shorter time than the operator
+allows, demand more similarity. What is malformed or unknown is ignored, as an app must never break on it.
+Refuses to read prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cacheproxy.config import parse_duration
+
+MODES = ("exact", "off")
+
+_DIRECTIVE = re.compile(r'\s*([A-Za-z-]+)\s*(?:=\s*("?)([^",]*)\2)?\s*')
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """A caller's wishes. The defaults wish nothing."""
+
+    no_store: bool = False
+    """Stay out of the cache: neither look nor keep."""
+    no_cache: bool = False
+    """Do not look, but keep the fresh answer."""
+    only_if_cached: bool = False
+    max_age_s: float | None = None
+    stale_if_error_s: float | None = None
+    ttl_s: float | None = None
+    threshold: float | None = None
+    mode: str = ""
+    """One of MODES, or empty."""
+
+
+def read_controls(headers: Mapping[str, str], body: Mapping[str, Any], *, honor_cache_control: bool) -> Controls:
+    """Combine headers and body members; where both speak, the body does, since it came with the call itself.
+
+    `headers`: names compared without regard to case (a multidict does). Never raises.
+    """
+    wishes: dict[str, Any] = {}
+    if honor_cache_control:
+        wishes |= _directives(headers.get("Cache-Control", ""))
+    wishes |= _own({name: headers.get(header) for name, header in _HEADERS.items()})
+    wishes |= _directives(",".join(_as_directive(name, value) for name, value in body.items()))
+    wishes |= _own(body)
+    return Controls(**wishes)
+
+
+_HEADERS = {"ttl": "X-Cache-TTL", "threshold": "X-Cache-Threshold", "mode": "X-Cache-Mode"}
+
+
+def _directives(text: str) -> dict[str, Any]:
+    """RFC 9111 section 5.2.1 request directives; those that mean nothing to a cache of answers are left out."""
+    wishes: dict[str, Any] = {}
+    for part in text.split(","):
+        match = _DIRECTIVE.fullmatch(part)
+        if match is None:
+            continue
+        name, argument = match[1].lower(), match[3]
+        if name in ("no-store", "no-cache", "only-if-cached"):
+            wishes[name.replace("-", "_")] = True
+        elif name in ("max-age", "stale-if-error") and argument and argument.isdigit():
+            wishes[f"{name.replace('-', '_')}_s"] = float(argument)
+    return wishes
+
+
+def _as_directive(name: str, value: object) -> str:
+    """`{"no-cache": true, "max_age": 60}` in the words of the header."""
+    word = name.replace("_", "-")
+    if value is True:
+        return word
+    return f"{word}={value}" if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _own(given: Mapping[str, Any]) -> dict[str, Any]:
+    wishes: dict[str, Any] = {}
+    if (ttl_s := _duration(given.get("ttl"))) is not None:
+        wishes["ttl_s"] = ttl_s
+    if (threshold := _number(given.get("threshold"))) is not None and 0 <= threshold <= 1:
+        wishes["threshold"] = threshold
+    if given.get("mode") is False:
+        wishes["mode"] = "off"
+    elif given.get("mode") in MODES:
+        wishes["mode"] = given["mode"]
+    return wishes
+
+
+def _duration(value: object) -> float | None:
+    try:
+        return None if value is None else max(0.0, parse_duration(value))
+    except ValueError:
+        return None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -1,0 +1,104 @@
+"""An entry as the fields of one Redis hash, and back.
+
+The fields carry a version; one this program does not know is a corrupt entry, which its reader treats as a miss. The
+answer is JSON (no pickle: whoever can write to Redis must not run code here) with tool arguments in their order and
+numbers as Ollama spelt them. Refuses to talk to Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from cacheproxy.errors import EntryCorruptError
+from cacheproxy.model import Answer, Entry
+from cacheproxy.wire.jsontext import read_answer, write
+
+VERSION = b"1"
+FIELDS = ("v", "answer", "check", "partition", "scope", "model", "made", "expires", "question", "vector")
+
+
+def encode(entry: Entry) -> dict[str, bytes]:
+    """The hash's fields. The answer's text is in `answer` only, which no index covers."""
+    return {
+        "v": VERSION,
+        "answer": _encode_answer(entry.answer),
+        "check": entry.check,
+        "partition": entry.partition.encode(),
+        "scope": entry.scope.encode(),
+        "model": entry.digest.encode(),
+        "made": f"{entry.made:.3f}".encode(),
+        "expires": f"{entry.expires:.3f}".encode(),
+        "question": entry.question.encode(),
+        "vector": entry.vector,
+    }
+
+
+def decode(key: str, fields: Mapping[str, bytes | None]) -> Entry:
+    """The entry stored under `key`. Raises EntryCorruptError for anything that `encode` did not write."""
+    if fields.get("v") != VERSION:
+        raise EntryCorruptError(f"{key}: entry of version {fields.get('v')!r}, this program reads {VERSION!r}")
+    try:
+        return Entry(
+            key=key,
+            check=fields["check"] or b"",
+            partition=_text(fields["partition"]),
+            scope=_text(fields["scope"]),
+            digest=_text(fields["model"]),
+            answer=_decode_answer(fields["answer"] or b""),
+            made=float(_text(fields["made"])),
+            expires=float(_text(fields["expires"])),
+            question=_text(fields["question"]),
+            vector=fields["vector"] or b"",
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise EntryCorruptError(f"{key}: {type(error).__name__} in a stored entry") from None
+
+
+def size_bytes(fields: Mapping[str, bytes]) -> int:
+    """Bytes of the values, as the memory tier and the metrics count them."""
+    return sum(len(value) for value in fields.values())
+
+
+def _encode_answer(answer: Answer) -> bytes:
+    return write(
+        {
+            "text": answer.text,
+            "thinking": answer.thinking,
+            "context": answer.context,
+            "done_reason": answer.done_reason,
+            "final": answer.final,
+            # Last, and by the names that make `read_answer` keep the spelling of floats.
+            "tool_calls": answer.tool_calls or None,
+            "logprobs": answer.logprobs or None,
+        }
+    )
+
+
+def _decode_answer(data: bytes) -> Answer:
+    # A plain parser would do without tool calls and logprobs, but both names are always there; null means plain.
+    plain = data.endswith(b'"tool_calls":null,"logprobs":null}')
+    members = orjson.loads(data) if plain else read_answer(data)
+    context = members["context"]
+    return Answer(
+        text=_string(members["text"]),
+        thinking=_string(members["thinking"]),
+        tool_calls=tuple(members["tool_calls"] or ()),
+        logprobs=tuple(members["logprobs"] or ()),
+        context=None if context is None else tuple(context),
+        done_reason=_string(members["done_reason"]),
+        final=dict(members["final"]),
+    )
+
+
+def _text(value: bytes | None) -> str:
+    if value is None:
+        raise ValueError("a field is missing")
+    return value.decode()
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a string")
+    return value

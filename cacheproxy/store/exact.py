@@ -1,0 +1,124 @@
+"""Entries by key: one Redis hash an answer, written whole with its lifetime, found by its name.
+
+Hash and lifetime are written in one MULTI, so a crash between them cannot leave an entry that never dies; a hit does
+not prolong it. Every command names one key, so Redis Cluster works as it is. Only purging scans.
+Raises CacheError only; callers go on without the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from cacheproxy.errors import EntryCorruptError
+from cacheproxy.model import Entry, Plan
+from cacheproxy.store import entry as entry_codec
+from cacheproxy.store.connection import Connection
+
+SCAN_COUNT = 500
+"""Keys looked at in one step of a purge: about 0.2 ms of Redis's time each, so others are not held up."""
+PURGE_TIMEOUT_S = 5.0
+"""Deadline of one step of a purge, which is an operator's call and may take longer than an ask's look-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """Which entries to delete: those for which every given field matches; none given means all."""
+
+    entry_id: str = ""
+    digest: str = ""
+    partition: str | None = None
+
+
+class Exact:
+    """The exact tier over one connection. `prefix` is `redis.prefix`."""
+
+    def __init__(self, connection: Connection, prefix: str) -> None:
+        self._connection = connection
+        self._prefix = prefix
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every purge, by any proxy; an answer admitted in an older epoch is not kept."""
+        return self._connection.epoch
+
+    @staticmethod
+    def proves(entry: Entry, plan: Plan) -> bool:
+        """Whether an entry is the plan's: equal keyed digest and equal partition."""
+        return compare_digest(entry.check, plan.check) and entry.partition == plan.partition
+
+    async def get(self, plan: Plan) -> tuple[Entry | None, int]:
+        """The entry under the plan's key, unproven and perhaps expired, with its size in bytes; None if there is none.
+
+        Raises StoreUnavailableError, or EntryCorruptError, after which the key is gone.
+        """
+        values = await self._connection.run(lambda redis: _awaitable(redis.hmget(plan.key, list(entry_codec.FIELDS))))
+        fields = dict(zip(entry_codec.FIELDS, values, strict=True))
+        if fields["v"] is None and fields["answer"] is None:
+            return None, 0
+        try:
+            return entry_codec.decode(plan.key, fields), sum(len(value) for value in values if value)
+        except EntryCorruptError:
+            await self._connection.run(lambda redis: _awaitable(redis.delete(plan.key)))
+            raise
+
+    async def put(self, entry: Entry, *, stale_s: float) -> int:
+        """Write an entry, to be forgotten `stale_s` after it expires; return its size in bytes.
+
+        Raises StoreUnavailableError; Redis then holds the entry whole or not at all.
+        """
+        fields = entry_codec.encode(entry)
+        lifetime_ms = max(1, round((entry.expires - entry.made + stale_s) * 1000))
+
+        async def write(redis: Redis) -> None:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.delete(entry.key)
+                pipe.hset(entry.key, mapping=cast("dict[str | bytes, Any]", fields))
+                pipe.pexpire(entry.key, lifetime_ms)
+                await pipe.execute()
+
+        await self._connection.run(write)
+        return entry_codec.size_bytes(fields)
+
+    async def purge(self, doomed: Doomed) -> int:
+        """Delete entries; return how many. Answers being fetched meanwhile are not kept, by any proxy.
+
+        Raises StoreUnavailableError; what was deleted until then stays deleted.
+        """
+        await self._connection.bump_epoch()
+        deleted = 0
+        pattern = f"{self._prefix}:answer:{doomed.entry_id or '*'}:{doomed.digest[:12] or '*'}:*"
+        found: list[bytes] = []
+
+        async def scan(redis: Redis) -> None:
+            found.extend([key async for key in redis.scan_iter(match=pattern, count=SCAN_COUNT)])
+
+        await self._connection.run(scan, timeout_s=PURGE_TIMEOUT_S)
+        for start in range(0, len(found), SCAN_COUNT):
+            keys = found[start : start + SCAN_COUNT]
+            if doomed.partition is not None:
+                keys = await self._of_partition(keys, doomed.partition)
+            deleted += await self._delete(keys)
+        return deleted
+
+    async def _of_partition(self, keys: list[bytes], partition: str) -> list[bytes]:
+        async def read(redis: Redis) -> list[bytes | None]:
+            return [await _awaitable(redis.hget(cast("str", key), "partition")) for key in keys]
+
+        partitions = await self._connection.run(read, timeout_s=PURGE_TIMEOUT_S)
+        return [key for key, found in zip(keys, partitions, strict=True) if found == partition.encode()]
+
+    async def _delete(self, keys: list[bytes]) -> int:
+        async def unlink(redis: Redis) -> int:
+            return sum([int(await _awaitable(redis.unlink(key))) for key in keys])
+
+        return await self._connection.run(unlink, timeout_s=PURGE_TIMEOUT_S)
+
+
+def _awaitable(result: Any) -> Awaitable[Any]:
+    """redis-py types its commands as sync or async at once; ours are always async."""
+    return cast("Awaitable[Any]", result)

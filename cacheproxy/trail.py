@@ -1,0 +1,48 @@
+"""What happened to one ask, step by step: `memory:no exact:no upstream:200`.
+
+The log, the debug header and the tests read it; the metrics get each step's time. Refuses to hold prompt text: a note
+is one word of the code's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cacheproxy.clock import Clock
+
+
+class Trail:
+    """The steps of one ask. `on_step` gets each timed step's name and its seconds."""
+
+    def __init__(self, clock: Clock, on_step: Callable[[str, float], None] = lambda _step, _seconds: None) -> None:
+        self._clock = clock
+        self._on_step = on_step
+        self._notes: list[str] = []
+        self.began = clock.monotonic()
+        self.timings_s: dict[str, float] = {}
+
+    def note(self, step: str, result: str) -> None:
+        """Add `step:result`."""
+        self._notes.append(f"{step}:{result}")
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Time what happens inside as one step, also when it raises."""
+        began = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self.mark(step, self._clock.monotonic() - began)
+
+    def mark(self, step: str, seconds: float) -> None:
+        """Record a step that was timed elsewhere."""
+        self.timings_s[step] = seconds
+        self._on_step(step, seconds)
+
+    def elapsed_s(self) -> float:
+        """Seconds since the ask came in."""
+        return self._clock.monotonic() - self.began
+
+    def __str__(self) -> str:
+        return " ".join(self._notes)

@@ -1,0 +1,90 @@
+"""The members that `/api/chat` and `/api/generate` share, made canonical.
+
+Refuses to drop a member it does not know: a later Ollama may act on it, so it stays in the key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cacheproxy.errors import UnkeyableError
+from cacheproxy.model import Ask, JSONObject
+from cacheproxy.wire import canonical
+from cacheproxy.wire.jsontext import check_names, write
+from cacheproxy.wire.jsontext import read as read_json
+
+COMMON_MEMBERS = frozenset(
+    {"model", "stream", "format", "keep_alive", "options", "think", "truncate", "shift", "logprobs", "top_logprobs"}
+    | {"_debug_render_only"}
+)
+_NOT_IN_KEY = frozenset({"model", "stream", "keep_alive"})
+"""They choose the model's name (its digest is keyed), the form of the reply, and how long the model stays loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A body's members without nulls (null is absent to Ollama), and the cache controls that were among them."""
+
+    members: JSONObject
+    controls: JSONObject
+    forward: bytes | None
+
+
+def read(body: bytes, *, known: frozenset[str]) -> Parsed:
+    """Parse a body and take `options.cache` out of it, which is ours. Raises UnkeyableError."""
+    raw = read_json(body)
+    check_names(raw, known)
+    if raw.get("_debug_render_only"):
+        raise UnkeyableError("debug")
+    members = {name: value for name, value in raw.items() if value is not None}
+    given = members.get("options")
+    if not isinstance(given, dict) or "cache" not in given:
+        return Parsed(members, {}, None)
+    members["options"] = {name: value for name, value in given.items() if name != "cache"}
+    controls = given["cache"]
+    return Parsed(
+        members=members,
+        controls=controls if isinstance(controls, dict) else {"mode": controls},
+        forward=write(raw | {"options": members["options"]}),
+    )
+
+
+def common(members: JSONObject) -> dict[str, Any]:
+    """The members that shape the answer, the shared ones canonical. Raises UnkeyableError."""
+    keyed = {name: value for name, value in members.items() if name not in _NOT_IN_KEY}
+    options = canonical.options(keyed.pop("options", None))
+    if options:
+        keyed["options"] = options
+    for name, absent in (("format", ""), ("logprobs", False), ("top_logprobs", 0), ("_debug_render_only", False)):
+        if name in keyed and keyed[name] == absent:
+            del keyed[name]
+    return keyed
+
+
+def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, name_matters: bool) -> Ask:
+    """Put the parts together. Raises UnkeyableError (`model`, `stream`) where Ollama would refuse the request."""
+    model = parsed.members.get("model")
+    streamed = parsed.members.get("stream", True)
+    if not isinstance(model, str) or not model.strip():
+        raise UnkeyableError("model")
+    if not isinstance(streamed, bool):
+        raise UnkeyableError("stream")
+    temperature = members.get("options", {}).get("temperature")
+    logprobs = bool(members.get("logprobs"))
+    plain = {name: value for name, value in members.items() if name not in ("logprobs", "top_logprobs")}
+    return Ask(
+        dialect=dialect,
+        family=family,
+        model=model,
+        stream=streamed,
+        canonical=canonical.canonical_bytes(members),
+        body=members,
+        temperature=temperature if isinstance(temperature, float) else None,
+        logprobs=logprobs,
+        canonical_plain=canonical.canonical_bytes(plain) if logprobs else b"",
+        keep_alive=parsed.members.get("keep_alive"),
+        name_matters=name_matters,
+        controls=parsed.controls,
+        forward=parsed.forward,
+    )
