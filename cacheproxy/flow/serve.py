@@ -24,7 +24,7 @@ from cacheproxy.trail import Trail
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A cacheable ask with all it takes to answer it. `fetch` asks Ollama; `recorder` makes a recorder for its reply."""
+    """A cacheable ask with all it takes to answer it; `recorder` makes a recorder for what `fetch` brings."""
 
     ask: Ask
     plan: Plan

@@ -1,0 +1,57 @@
+# `make` alone lists what there is. Needs Python 3.11 to 3.13 and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# torch stays at the version whose CPU build is at hand in most places; a newer one brings gigabytes of CUDA.
+LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
+    --no-emit-trusted-host --upgrade-package torch==2.13.0
+
+.PHONY: help run test demo check lint lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: $(VENV)/.run  ## start the proxy with its own Redis: clients on 11435, operators on 11436
+	@$(BIN)/cacheproxy serve $(ARGS)
+
+demo: $(VENV)/.run  ## show what it does, with a simulated Ollama
+	@$(BIN)/cacheproxy demo $(ARGS)
+
+test: $(VENV)/.test  ## run all checks and tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.run  ## tell what is configured, reachable and missing
+	@$(BIN)/cacheproxy check $(ARGS)
+
+lint: $(VENV)/.test  ## the static checks alone
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+lock: | $(BIN)/python  ## write the lock files anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-tools
+	@$(LOCK) --output-file requirements.lock pyproject.toml
+	@$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	@sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock requirements-dev.lock
+
+clean:  ## remove the environment (not the data)
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	    "cacheproxy needs Python 3.11 to 3.13, %s is %d.%d; try: make PYTHON=python3.11" % (sys.executable, *sys.version_info[:2]))'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (once; torch alone is several hundred MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: requirements-dev.lock pyproject.toml | $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
