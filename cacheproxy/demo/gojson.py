@@ -1,0 +1,450 @@
+"""JSON as Go's encoding/json reads and writes it, for the simulated Ollama.
+
+Reads the first value of a body, keeps the order and the duplicates of object members, folds member names as Go does,
+and words its errors as Go does. It shares nothing with the proxy's own reader on purpose: tests compare the two.
+It refuses to be complete where no client goes: nesting deeper than Python's recursion limit (about 900; Go: 10,000)
+is answered like Go answers its own limit.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import json
+import re
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+Struct = dict[str, Any]
+Reader = Callable[[Any, Any, "Where"], Any]
+
+_WHITESPACE = b" \t\r\n"
+_DIGITS = b"0123456789"
+_HEXDIGITS = b"0123456789abcdefABCDEF"
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+
+
+class GoJsonError(ValueError):
+    """The body is not what the route reads; the text is Go's own."""
+
+
+class EmptyBodyError(GoJsonError):
+    """There is no value at all: Go's io.EOF, which routes word in their own way."""
+
+    def __init__(self) -> None:
+        super().__init__("EOF")
+
+
+class Members(tuple[tuple[str, Any], ...]):
+    """The members of one JSON object, in order, duplicates included."""
+
+    __slots__ = ()
+
+
+def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
+    # Go makes one U+FFFD of every bad byte; Python's own "replace" makes one of a whole truncated sequence.
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("go-utf8", _replace_each_byte)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _long_int(digits: str) -> int | float:
+    # Python refuses to read ints of more than 4300 digits; for Go they are floats that are out of range.
+    return int(digits) if len(digits) < 400 else float("-inf" if digits[0] == "-" else "inf")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=Members, parse_constant=_refuse_constant)
+_long_int_decoder = json.JSONDecoder(object_pairs_hook=Members, parse_constant=_refuse_constant, parse_int=_long_int)
+
+
+def read(body: bytes) -> Any:
+    """Return the first JSON value of `body`; objects come as `Members`, bytes after the value are not looked at.
+
+    Raises EmptyBodyError for nothing but whitespace and GoJsonError, worded by Go, for anything Go cannot read.
+    """
+    text = body.decode("utf-8", "go-utf8").lstrip(" \t\r\n")
+    if not text:
+        raise EmptyBodyError
+    try:
+        value, _ = _decoder.raw_decode(text)
+    except RecursionError:
+        raise GoJsonError("exceeded max depth") from None
+    except ValueError:
+        _complain(body)
+        value, _ = _long_int_decoder.raw_decode(text)
+    return _without_surrogates(value) if _ESCAPED_SURROGATE.search(body) else value
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, Members):
+        return Members((_SURROGATE.sub("\ufffd", key), _without_surrogates(member)) for key, member in value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+# --- Why a body is no JSON, in Go's words (encoding/json scanner.go) ---
+
+
+class _Scanner:
+    """Walks bytes that Python refused, to find the byte Go would name. One frame on `stack` per open bracket."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.at = 0
+
+    def peek(self) -> int:
+        if self.at >= len(self.body):
+            raise GoJsonError("unexpected EOF")
+        return self.body[self.at]
+
+    def skip_space(self) -> int:
+        while self.peek() in _WHITESPACE:
+            self.at += 1
+        return self.peek()
+
+    def fail(self, context: str) -> NoReturn:
+        char = chr(self.body[self.at])
+        quoted = {"'": r"'\''", '"': "'\"'"}.get(char) or f"'{_go_quoted_char(char)}'"
+        raise GoJsonError(f"invalid character {quoted} {context}")
+
+    def string(self) -> None:
+        self.at += 1
+        while (byte := self.peek()) != ord('"'):
+            if byte < 0x20:
+                self.fail("in string literal")
+            self.at += 1
+            if byte == ord("\\"):
+                self.escape()
+        self.at += 1
+
+    def escape(self) -> None:
+        byte = self.peek()
+        if byte not in b'bfnrt\\/"u':
+            self.fail("in string escape code")
+        self.at += 1
+        if byte == ord("u"):
+            for _ in range(4):
+                if self.peek() not in _HEXDIGITS:
+                    self.fail("in \\u hexadecimal character escape")
+                self.at += 1
+
+    def digits(self, context: str) -> None:
+        if self.peek() not in _DIGITS:
+            self.fail(context)
+        while self.at < len(self.body) and self.body[self.at] in _DIGITS:
+            self.at += 1
+
+    def number(self) -> None:
+        if self.peek() == ord("-"):
+            self.at += 1
+        if self.peek() == ord("0"):
+            self.at += 1
+        else:
+            self.digits("in numeric literal")
+        if self.body[self.at : self.at + 1] == b".":
+            self.at += 1
+            self.digits("after decimal point in numeric literal")
+        if self.body[self.at : self.at + 1] in (b"e", b"E"):
+            self.at += 1
+            if self.peek() in b"+-":
+                self.at += 1
+            self.digits("in exponent of numeric literal")
+
+    def word(self, word: bytes) -> None:
+        for expected in word:
+            if self.peek() != expected:
+                self.fail(f"in literal {word.decode()} (expecting '{chr(expected)}')")
+            self.at += 1
+
+    def value(self, stack: list[int]) -> None:
+        """Read one scalar, or open one bracket and push it."""
+        byte = self.skip_space()
+        if byte in b"{[":
+            stack.append(byte)
+            self.at += 1
+        elif byte == ord('"'):
+            self.string()
+        elif byte in b"-0123456789":
+            self.number()
+        elif (word := {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}.get(byte)) is not None:
+            self.word(word)
+        else:
+            self.fail("looking for beginning of value")
+
+    def key(self) -> None:
+        if self.skip_space() != ord('"'):
+            self.fail("looking for beginning of object key string")
+        self.string()
+        if self.skip_space() != ord(":"):
+            self.fail("after object key")
+        self.at += 1
+
+    def run(self) -> None:
+        stack: list[int] = []
+        self.value(stack)
+        opened = True
+        while stack:
+            kind = stack[-1]
+            closing = ord("}") if kind == ord("{") else ord("]")
+            byte = self.skip_space()
+            if byte == closing:
+                self.at += 1
+                stack.pop()
+                opened = False
+                continue
+            if not opened:
+                if byte != ord(","):
+                    self.fail("after object key:value pair" if kind == ord("{") else "after array element")
+                self.at += 1
+            depth = len(stack)
+            if kind == ord("{"):
+                self.key()
+            self.value(stack)
+            opened = len(stack) > depth
+
+
+def _go_quoted_char(char: str) -> str:
+    named = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v", "\\": r"\\"}
+    if char in named:
+        return named[char]
+    if char < " " or char == "\x7f":
+        return f"\\x{ord(char):02x}"
+    return char if char.isprintable() else f"\\u{ord(char):04x}"
+
+
+def _complain(body: bytes) -> None:
+    """Raise what Go says of `body`, or return if Go takes it (ints too long for Python)."""
+    _Scanner(body).run()
+
+
+# --- Typed reading: what json.Unmarshal does with a struct as the target ---
+
+
+class Where:
+    """The place of a value for Go's error text: innermost struct and path of member names from the outermost."""
+
+    __slots__ = ("path", "struct")
+
+    def __init__(self, struct_name: str, path: str = "") -> None:
+        self.struct = struct_name
+        self.path = path
+
+    def inside(self, struct_name: str, member: str) -> Where:
+        """The place of `member` of a struct of type `struct_name` at this place."""
+        return Where(struct_name, f"{self.path}.{member}" if self.path else member)
+
+    def refuse(self, value: Any, go_type: str) -> NoReturn:
+        """Raise Go's error for a value of the wrong kind."""
+        field = f"Go struct field {self.struct}.{self.path}" if self.path else "Go value"
+        raise GoJsonError(f"json: cannot unmarshal {kind_of(value)} into {field} of type {go_type}")
+
+
+def kind_of(value: Any) -> str:
+    """Return Go's word for the JSON kind of `value`."""
+    if isinstance(value, Members):
+        return "object"
+    return {bool: "bool", str: "string", list: "array"}.get(type(value), "number")
+
+
+def string(value: Any, old: Any, where: Where) -> Any:
+    """A Go string: null leaves what was there."""
+    if value is None:
+        return old
+    if not isinstance(value, str):
+        where.refuse(value, "string")
+    return value
+
+
+def boolean(value: Any, old: Any, where: Where) -> Any:
+    """A Go bool: null leaves what was there."""
+    if value is None:
+        return old
+    if not isinstance(value, bool):
+        where.refuse(value, "bool")
+    return value
+
+
+def integer(value: Any, old: Any, where: Where) -> Any:
+    """A Go int: a number with a fraction or an exponent is refused, as Go refuses it."""
+    if value is None:
+        return old
+    if type(value) is not int:
+        _refuse_number(value, "int", where)
+    if not _INT_MIN <= value <= _INT_MAX:
+        _refuse_number(value, "int", where)
+    return value
+
+
+def decimal(value: Any, old: Any, where: Where) -> Any:
+    """A Go float64."""
+    if value is None:
+        return old
+    if type(value) is int:
+        value = float(value) if abs(value) < 2**1024 else float("inf")
+    if type(value) is not float or value in (float("inf"), float("-inf")):
+        _refuse_number(value, "float64", where)
+    return value
+
+
+def _refuse_number(value: Any, go_type: str, where: Where) -> NoReturn:
+    if type(value) in (int, float):
+        field = f"Go struct field {where.struct}.{where.path}"
+        raise GoJsonError(f"json: cannot unmarshal number {value!r} into {field} of type {go_type}")
+    where.refuse(value, go_type)
+
+
+def pointer(read_target: Reader) -> Reader:
+    """A Go pointer: null is nil."""
+
+    def read_pointer(value: Any, old: Any, where: Where) -> Any:
+        return None if value is None else read_target(value, old, where)
+
+    return read_pointer
+
+
+def anything(value: Any, _old: Any, _where: Where) -> Any:
+    """A Go `any` or raw message: kept as read, order and all."""
+    return value
+
+
+def mapping(value: Any, old: Any, where: Where) -> Any:
+    """A Go map[string]any: read into the map that is there, so members of two objects of one name add up."""
+    if value is None:
+        return None
+    if not isinstance(value, Members):
+        where.refuse(value, "map[string]interface {}")
+    return {**(old or {}), **dict(value)}
+
+
+def sequence(read_item: Reader, go_type: str, zero: Any = None) -> Reader:
+    """A Go slice; null is nil. An earlier slice under the same name is replaced item by item."""
+
+    def read_sequence(value: Any, _old: Any, where: Where) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            where.refuse(value, go_type)
+        return [read_item(item, zero, where) for item in value]
+
+    return read_sequence
+
+
+def structure(name: str, members: Mapping[str, tuple[Reader, Any]]) -> Reader:
+    """A Go struct: member names match as they are or folded; unknown ones are ignored; the last one wins."""
+
+    def read_structure(value: Any, old: Any, where: Where) -> Any:
+        result = dict(old) if old else {member: zero for member, (_, zero) in members.items()}
+        if value is None:
+            return result
+        if not isinstance(value, Members):
+            where.refuse(value, name)
+        for key, item in value:
+            member = key if key in members else fold(key)
+            if member in members:
+                short_name = name.rpartition(".")[2]
+                result[member] = members[member][0](item, result[member], where.inside(short_name, member))
+        return result
+
+    return read_structure
+
+
+_FOLD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ\u017f\u212a", "abcdefghijklmnopqrstuvwxyzsk")
+
+
+def fold(key: str) -> str:
+    """Fold a member name as Go does to compare it with lower-case ASCII names: long s and Kelvin sign too."""
+    return key.translate(_FOLD)
+
+
+def base64_bytes(value: Any, old: Any, where: Where) -> Any:
+    """A Go []byte: standard base64 with padding; CR and LF are skipped."""
+    if value is None:
+        return old
+    if not isinstance(value, str):
+        where.refuse(value, "api.ImageData")
+    plain = value.replace("\r", "").replace("\n", "")
+    try:
+        return base64.b64decode(plain.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        bad = re.search(r"[^A-Za-z0-9+/\r\n]", value)
+        offset = len(value[: bad.start()].encode()) if bad and bad.group() != "=" else len(plain) - len(plain) % 4
+        raise GoJsonError(f"illegal base64 data at input byte {offset}") from None
+
+
+# --- Writing ---
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def write(value: Any) -> bytes:
+    """Return `value` as json.Marshal writes it: `<`, `>`, `&`, U+2028 and U+2029 escaped, all else raw UTF-8.
+
+    Floats must be finite; use `float32_text` and `float64_text` where the notation of small or large ones matters.
+    """
+    text = _encode(value)
+    if "<" in text or ">" in text or "&" in text or "\u2028" in text or "\u2029" in text:
+        text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return text.encode("utf-8", "replace")
+
+
+def float64_text(value: float) -> str:
+    """Return a finite float as Go writes a float64: plain from 1e-6 up to 1e21, else with a trimmed exponent."""
+    return _go_notation(repr(value), value)
+
+
+def float32_text(value: float) -> str:
+    """Return a float32's shortest text that reads back as the same float32, in Go's notation."""
+    single = to_float32(value)
+    for precision in range(6, 10):
+        text = f"{single:.{precision}g}"
+        if to_float32(float(text)) == single:
+            break
+    return _go_notation(text, single)
+
+
+def to_float32(value: float) -> float:
+    """Round to the nearest float32; out of range becomes infinite."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _go_notation(text: str, value: float) -> str:
+    digits, _, exponent = text.partition("e")
+    if 1e-6 <= abs(value) < 1e21 or value == 0:
+        if exponent:
+            whole, _, fraction = digits.lstrip("-").partition(".")
+            places = int(exponent)
+            sign = "-" if value < 0 else ""
+            if places < 0:
+                return f"{sign}0.{'0' * (-places - 1)}{whole}{fraction.rstrip('0')}"
+            return f"{sign}{whole}{fraction.ljust(places, '0')}"
+        return text.removesuffix(".0")
+    if not exponent:
+        text = f"{value:e}"
+        digits, _, exponent = text.partition("e")
+        digits = digits.rstrip("0").rstrip(".")
+    sign = "-" if int(exponent) < 0 else "+"
+    size = abs(int(exponent))
+    return f"{digits.removesuffix('.0')}e{sign}{size if sign == '-' else f'{size:02d}'}"
+
+
+def go_quoted(text: str) -> str:
+    """Return `text` as Go's %q prints it (enough for model names and paths)."""
+    return '"' + "".join(_go_quoted_char(char) if char != '"' else '\\"' for char in text) + '"'
