@@ -6,16 +6,6 @@
 No command is retried and no ask waits longer than its deadline. While the breaker is open only the heartbeat probes,
 so no ask pays for finding out that Redis is still away.
 
-`redis.url` may be
-    embedded                                        the private server of `embedded.py`
-    redis://[user:password@]host[:port][/db]        rediss:// the same over TLS, never falling back to plain text
-    unix:///path/to/socket[?db=0]
-    redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]      as redisvl spells it; also rediss+…
-    redis+cluster://[user:password@]host:port[,host:port…]                    also rediss+…
-with `ssl_…`, `db`, `protocol`, `username` and `password` as query members where redis-py knows them. Nothing in a URL
-can loosen a deadline.
-
-Replies come as RESP2 unless the URL says `protocol=3`: it needs no handshake, and raw `FT.SEARCH` replies are lists.
 This module refuses to know entries, keys of entries and queries: those are its callers'.
 """
 
@@ -25,34 +15,25 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar, cast
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
 
-import redis.asyncio
-import redis.asyncio.cluster
-import redis.asyncio.connection
-import redis.asyncio.sentinel
 import redis.exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
 from cacheproxy import config
 from cacheproxy.clock import Clock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
+from cacheproxy.store import address
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.embedded import Embedded
+from cacheproxy.store.pool import Client, Clients, clients
+from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, translated
 
 _log = logging.getLogger("cacheproxy.store")
 
 T = TypeVar("T")
-Client: TypeAlias = redis.asyncio.Redis
-"""What `use` is given. With `redis+cluster://` it is a `RedisCluster`, which has the same commands."""
-
 HEARTBEAT_S = 1.0
 """Between two looks at secret, epoch and identity: how long another proxy's purge may stay unnoticed."""
 CONTACT_S_MAX = 1.0
@@ -61,43 +42,8 @@ OPEN_WAIT_S_MAX = 0.25
 """How long `open` waits for the first contact at most."""
 PROBE_PAUSE_S_MAX = 0.4
 """Longest pause between probes. Short, since no ask waits for them: a cache that came back is used within 0.5 s."""
-SENTINEL_S_MAX = 0.2
-"""How long one sentinel may take, so that a dead one leaves time to ask the next."""
 LOG_PAUSE_S = 60.0
 """A kind of refusal is logged at most once in this time."""
-
-# Redis is there and will not serve anybody now.
-_TROUBLE = {
-    "LOADING": "is loading its data",
-    "NOAUTH": "wants a password",
-    "WRONGPASS": "refused the user name or password",
-    "MASTERDOWN": "is a replica without its primary",
-    "CLUSTERDOWN": "is part of a cluster that is down",
-    "BUSY": "is busy with a script",
-    "MOVED": "is part of a cluster; write redis+cluster:// in redis.url",
-}
-# Redis serves others: reads while writes are refused, other keys, other commands.
-_REFUSALS = {
-    "OOM": "is out of memory and refuses writes; raise maxmemory or set an eviction policy",
-    "MISCONF": "cannot write its disk and refuses writes; see its log",
-    "READONLY": "is a replica and refuses writes",
-    "NOREPLICAS": "misses replicas and refuses writes",
-    "NOPERM": "does not permit this command to our user; see its ACL",
-    "WRONGTYPE": "holds a value of another type under one of our keys",
-    "NOINDEX": "has no such search index",
-}
-_URL_MEMBERS = {"db", "protocol", "username", "password"}
-
-# No retries: a second try would cost a second deadline. No socket timeout: the one deadline around the whole call cuts
-# it anywhere, where redis-py's own would go through asyncio.wait_for, which on 3.11 can swallow a cancellation.
-_PLAIN: dict[str, Any] = {
-    "retry": Retry(NoBackoff(), 0),
-    "socket_timeout": None,
-    "socket_connect_timeout": CONTACT_S_MAX,
-    "protocol": 2,
-    "driver_info": None,  # CLIENT SETINFO would be one more round trip for each connection
-    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +95,6 @@ class _Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
-    """`redis.url`, understood. `options` may hold a password: kept out of repr."""
-
-    kind: Literal["single", "sentinel", "cluster"]
-    where: str
-    nodes: list[tuple[str, int]]
-    service: str
-    tls: bool
-    options: dict[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
     """What one contact brought home."""
 
@@ -169,55 +103,8 @@ class _Found:
     epoch: int
 
 
-class _IncurableError(StoreUnavailableError):
-    """Waiting does not cure it: the operator's user, password or URL is wrong."""
-
-
 class _LateError(StoreUnavailableError):
     """It was reached, but took longer than an ask may wait."""
-
-
-class _Bounded(redis.asyncio.connection.ConnectionPool):
-    """A pool of at most `max_connections`, whose `release` never waits.
-
-    redis-py's own BlockingConnectionPool takes a lock to release; a task cancelled while it waits for that lock never
-    gives its connection back, and the pool shrinks for good. Waiting here is bounded by the deadline around it.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._slots = asyncio.Semaphore(self.max_connections)
-
-    async def get_connection(self, command_name: object = None, *keys: object, **options: object) -> Any:  # noqa: ARG002
-        """A connected connection. Waits while all are in use."""
-        await self._slots.acquire()
-        connection = self.get_available_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
-        try:
-            await self.ensure_connection(connection)
-        except BaseException:
-            await self.release(connection)
-            raise
-        return connection
-
-    async def release(self, connection: Any) -> None:
-        """Give it back, without a point at which this could be cancelled."""
-        self._in_use_connections.remove(connection)
-        self._available_connections.append(connection)
-        self._slots.release()
-
-    @property
-    def idle(self) -> int:
-        """Connections open and not in use."""
-        return sum(connection.is_connected for connection in self._available_connections)
-
-    @property
-    def used(self) -> int:
-        """Connections lent out."""
-        return len(self._in_use_connections)
-
-
-class _BoundedSentinel(_Bounded, redis.asyncio.sentinel.SentinelConnectionPool):
-    """The same for a primary that sentinels name; each new connection asks them who it is."""
 
 
 class Connection:
@@ -232,13 +119,11 @@ class Connection:
         self._clock = clock
         if settings.url == "embedded" and embedded is None:
             raise ConfigError('redis.url = "embedded" needs the embedded server to be passed in')
-        self._target = _parse(embedded.url if settings.url == "embedded" and embedded else settings.url)
-        self.where = self._target.where
+        self._address = address.parse(embedded.url if settings.url == "embedded" and embedded else settings.url)
+        self.where = self._address.where
         """`host:port` or the path, without user and password; for messages."""
         self._breaker = Breaker(clock, random.random, self._breaker_changed, open_s_max=PROBE_PAUSE_S_MAX)
-        self._client: Client | None = None
-        self._pool: _Bounded | None = None
-        self._sentinel: redis.asyncio.sentinel.Sentinel | None = None
+        self._clients: Clients | None = None
         self._heart: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
@@ -277,7 +162,7 @@ class Connection:
 
     def statistics(self) -> Statistics:
         """Counts since the start, and the pool's present state."""
-        counts = self._counts
+        counts, pool = self._counts, self._clients.pool if self._clients else None
         return Statistics(
             calls=counts.answered + counts.refused + counts.failed + counts.not_tried + counts.left,
             answered=counts.answered,
@@ -287,8 +172,8 @@ class Connection:
             left=counts.left,
             breaker_opened=self._breaker.opened,
             contacts=counts.contacts,
-            connections_idle=self._pool.idle if self._pool else 0,
-            connections_used=self._pool.used if self._pool else 0,
+            connections_idle=pool.idle if pool else 0,
+            connections_used=pool.used if pool else 0,
         )
 
     async def open(self) -> None:
@@ -297,7 +182,7 @@ class Connection:
         A Redis that is away is no error here. Raises ConfigError for what waiting does not cure: an unusable URL,
         a refused password, and a cluster behind a plain URL.
         """
-        self._client = self._connect()
+        self._clients = clients(self._address, self._settings.connections)
         self._heart = asyncio.create_task(self._beat_forever(), name="redis heartbeat")
         await _wait(self._looked, OPEN_WAIT_S_MAX)
         if self._fatal is not None:
@@ -311,11 +196,9 @@ class Connection:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._heart
             self._heart = None
-        client, self._client = self._client, None
-        for part in (client, self._pool, self._sentinel):
-            if part is not None:
-                with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                    await part.aclose()
+        if self._clients is not None:
+            await self._clients.close()
+            self._clients = None
 
     async def run(self, use: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """What `use` returns, within `timeout_s` (default: `redis.timeout`) for pool wait, connect and reply together.
@@ -325,12 +208,13 @@ class Connection:
         its end is closed, never used again.
         """
         ticket = self._breaker.admit() if self._breaker.state is State.CLOSED else None
-        client = self._client
-        if ticket is None or client is None:
+        if ticket is None or self._clients is None:
             self._counts.not_tried += 1
             raise StoreUnavailableError(f"redis at {self.where} is away: {self._reason}")
         try:
-            result = await self._within(use(client), self._settings.timeout if timeout_s is None else timeout_s)
+            result = await self._within(
+                use(self._clients.client), self._settings.timeout if timeout_s is None else timeout_s
+            )
         except StoreRefusedError as refusal:
             self._breaker.succeeded(ticket)
             self._counts.refused += 1
@@ -366,30 +250,7 @@ class Connection:
             raise StoreUnavailableError(f"redis at {self.where} gave no answer in {timeout_s:g} s") from None
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
             # `from None`: the text of a reply can quote the command, and a traceback would print it.
-            raise _translated(error, self.where) from None
-
-    def _connect(self) -> Client:
-        """The client for `redis.url`; nothing is sent yet."""
-        target, bound = self._target, self._settings.connections
-        if target.kind == "cluster":
-            nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in target.nodes]
-            options = target.options | {"ssl": target.tls}
-            cluster = redis.asyncio.cluster.RedisCluster(
-                startup_nodes=nodes, require_full_coverage=False, max_connections=bound, **options
-            )
-            return cast("Client", cluster)
-        if target.kind == "sentinel":
-            limits = {"socket_timeout": SENTINEL_S_MAX, "socket_connect_timeout": SENTINEL_S_MAX}
-            self._sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it bare
-                target.nodes, sentinel_kwargs=_PLAIN | limits
-            )
-            self._pool = _BoundedSentinel(
-                service_name=target.service, sentinel_manager=self._sentinel, ssl=target.tls,
-                max_connections=bound, **target.options,
-            )  # fmt: skip
-        else:
-            self._pool = _Bounded(max_connections=bound, **target.options)
-        return redis.asyncio.Redis(connection_pool=self._pool)
+            raise translated(error, self.where) from None
 
     async def _beat_forever(self) -> None:
         """Look once a second; while the breaker is open, whenever it lets a probe through."""
@@ -401,15 +262,14 @@ class Connection:
 
     async def _beat(self) -> None:
         """One look at Redis, which is the probe when the breaker is open."""
-        client = self._client
         ticket = self._breaker.admit()
-        if ticket is None or client is None:
+        if ticket is None or self._clients is None:
             return
         try:
-            found = await self._within(self._look(client), CONTACT_S_MAX)
+            found = await self._within(self._look(self._clients), CONTACT_S_MAX)
             # Only a Redis that answers within an ask's deadline is worth asking.
             try:
-                await self._within(client.ping(), self._settings.timeout)
+                await self._within(self._clients.client.ping(), self._settings.timeout)
             except StoreUnavailableError as failure:
                 raise _LateError(str(failure)) from None
         except StoreUnavailableError as failure:
@@ -424,17 +284,18 @@ class Connection:
                 self._learned(found)
         self._looked.set()
 
-    async def _look(self, client: Client) -> _Found:
+    async def _look(self, through: Clients) -> _Found:
         """Secret, epoch and identity; after a break also what the server can do."""
-        if self._redial and self._pool is not None:
+        client = through.client
+        if self._redial and through.pool is not None:
             # A replica answered where a primary should: resolve the name anew.
-            await self._pool.disconnect(inuse_connections=False)
+            await through.pool.disconnect(inuse_connections=False)
         self._redial = False
         if self._known:
             about = await _info(client, "server")
         else:
             about = await _info(client)
-            if about.get("redis_mode") == "cluster" and self._target.kind != "cluster":
+            if about.get("redis_mode") == "cluster" and self._address.kind != "cluster":
                 raise redis.exceptions.ResponseError("MOVED")
             self.capabilities = _capabilities(about)
         return _Found(
@@ -476,7 +337,7 @@ class Connection:
     def _missed(self, failure: StoreUnavailableError, ticket: int) -> None:
         """A look failed. Its own time is twenty times an ask's, so it opens the breaker alone; a late PING does not."""
         self._reason = str(failure)
-        if isinstance(failure, _IncurableError) and not self._looked.is_set():
+        if isinstance(failure, IncurableError) and not self._looked.is_set():
             self._fatal = ConfigError(f"redis.url: {failure}")
         self._breaker.failed(ticket)
         if not isinstance(failure, _LateError):
@@ -492,7 +353,7 @@ class Connection:
     def _refused(self, refusal: StoreRefusedError) -> None:
         self._redial = self._redial or refusal.code == "READONLY"
         now = self._clock.monotonic()
-        if refusal.code in _REFUSALS and now - self._logged.get(refusal.code, -LOG_PAUSE_S) >= LOG_PAUSE_S:
+        if refusal.code in WORTH_A_LINE and now - self._logged.get(refusal.code, -LOG_PAUSE_S) >= LOG_PAUSE_S:
             self._logged[refusal.code] = now
             _log.warning("%s", refusal)
 
@@ -548,81 +409,3 @@ def _capabilities(about: dict[str, Any]) -> Capabilities:
         policy=policy,
         note="; ".join(missing),
     )
-
-
-def _translated(error: Exception, where: str) -> StoreUnavailableError:
-    """Our error for one of redis-py's. Its text is ours too, except for Redis' upper-case error codes. Pure."""
-    text = str(error)
-    code = getattr(error, "status_code", None) or text.split(" ", 1)[0]
-    if "no such index" in text.lower() or "unknown index name" in text.lower():
-        code = "NOINDEX"
-    if code in ("NOAUTH", "WRONGPASS", "MOVED"):
-        return _IncurableError(f"redis at {where} {_TROUBLE[code]}")
-    if code in _TROUBLE:
-        return StoreUnavailableError(f"redis at {where} {_TROUBLE[code]}")
-    if isinstance(error, redis.exceptions.AuthenticationError):
-        return _IncurableError(f"redis at {where} {_TROUBLE['WRONGPASS']}")
-    if isinstance(error, (redis.exceptions.ResponseError, redis.exceptions.DataError)):
-        code = code if re.fullmatch(r"[A-Z]{2,20}", code) else "ERR"
-        return StoreRefusedError(f"redis at {where} {_REFUSALS.get(code, f'refused a command ({code})')}", code)
-    if "max number of clients" in text:
-        return StoreUnavailableError(f"redis at {where} has no connection left for us; raise its maxclients")
-    if tls := re.search(r"\[SSL: ([A-Z_]+)\]", text):
-        return StoreUnavailableError(f"redis at {where} cannot be reached over TLS ({tls[1]})")
-    return StoreUnavailableError(f"redis at {where} cannot be reached")
-
-
-def _parse(url: str) -> _Target:
-    """`redis.url`, understood. Pure. Raises ConfigError, whose text never repeats a password."""
-    try:
-        parts = urlsplit(url)
-        base, _, kind = parts.scheme.partition("+")
-        if base == "unix" and not kind:
-            return _Target("single", parts.path, [], "", False, _options(parts, "unix", ""))
-        if base not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
-            raise ValueError('expected "embedded", redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://')
-        user, at, hosts = parts.netloc.rpartition("@")
-        nodes = [_node(host, 26379 if kind == "sentinel" else 6379) for host in hosts.split(",")]
-        service, database = _path(parts.path, kind)
-        first = f"{user}{at}{hosts.split(',')[0]}"
-        options = _options(parts._replace(netloc=first, path=database), base, kind)
-        if not kind:
-            if len(nodes) > 1:
-                raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
-            return _Target("single", hosts, nodes, "", base == "rediss", options)
-        return _Target("cluster" if kind == "cluster" else "sentinel", hosts, nodes, service, base == "rediss", options)
-    except ValueError as error:
-        raise ConfigError(f"redis.url: {error}") from None
-
-
-def _options(parts: SplitResult, base: str, kind: str) -> dict[str, Any]:
-    """Arguments for redis-py's connections: what the URL says, and over it what keeps deadlines. Raises ValueError."""
-    for member in parse_qs(parts.query):
-        if member not in _URL_MEMBERS and not member.startswith("ssl_"):
-            raise ValueError(f'"{member}" cannot be set there')
-    said = dict(redis.asyncio.connection.parse_url(parts._replace(scheme=base).geturl()))
-    if kind:
-        for name in ("host", "port", "connection_class"):
-            said.pop(name, None)
-    return _PLAIN | said
-
-
-def _node(text: str, default_port: int) -> tuple[str, int]:
-    """Host and port of `host`, `host:port` or `[ipv6]:port`. Raises ValueError."""
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?", text)
-    if found is None:
-        raise ValueError("expected HOST:PORT after the scheme (percent-encode special characters of a password)")
-    return unquote(found[1].strip("[]")), int(found[2] or default_port)
-
-
-def _path(path: str, kind: str) -> tuple[str, str]:
-    """Service name and `/db`. Raises ValueError."""
-    names = [unquote(name) for name in path.split("/") if name]
-    service = names.pop(0) if kind == "sentinel" and names else ""
-    if kind == "sentinel" and not service:
-        raise ValueError("expected redis+sentinel://HOST:PORT/SERVICE with the name the sentinels know the primary by")
-    if len(names) > 1 or not all(name.isdigit() for name in names):
-        raise ValueError("expected the number of a database at the end, for example redis://HOST:PORT/0")
-    if kind == "cluster" and names not in ([], ["0"]):
-        raise ValueError("a cluster has only database 0")
-    return service, f"/{names[0]}" if names and kind != "cluster" else ""

@@ -29,6 +29,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from cacheproxy import config
 from cacheproxy.errors import ConfigError
@@ -178,7 +179,7 @@ class Embedded:
     @property
     def url(self) -> str:
         """`unix://` and the socket's path; the same before, during and after restarts."""
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def socket(self) -> Path:

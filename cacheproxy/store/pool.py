@@ -1,0 +1,124 @@
+"""redis-py's clients, set up so that nothing in them waits, retries or loses a connection behind our back.
+
+What they do not get here is a deadline: `connection.py` puts one around each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.connection
+import redis.asyncio.sentinel
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from cacheproxy.store.address import Address
+
+Client: TypeAlias = redis.asyncio.Redis
+"""With `redis+cluster://` it is really a `RedisCluster`, which has the same commands."""
+
+CONNECT_S_MAX = 1.0
+"""For one TCP and TLS connection when no shorter deadline is around it."""
+SENTINEL_S_MAX = 0.2
+"""How long one sentinel may take, so that a dead one leaves time to ask the next."""
+
+# No retries: a second try would cost a second deadline. No socket timeout: the deadline around the whole call cuts it
+# anywhere, while redis-py's own goes through asyncio.wait_for, which on Python 3.11 can swallow a cancellation.
+# RESP2 needs no handshake, and its raw FT.SEARCH replies are lists; `protocol=3` in the URL overrides it.
+_PLAIN: dict[str, Any] = {
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,
+    "socket_connect_timeout": CONNECT_S_MAX,
+    "protocol": 2,
+    "driver_info": None,  # CLIENT SETINFO would be one more round trip for each connection
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+}
+
+
+class Bounded(redis.asyncio.connection.ConnectionPool):
+    """A pool of at most `max_connections`, whose `release` never waits.
+
+    redis-py's own BlockingConnectionPool takes a lock to release; a task cancelled while it waits for that lock never
+    gives its connection back, and the pool shrinks for good.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._slots = asyncio.Semaphore(self.max_connections)
+
+    async def get_connection(self, command_name: object = None, *keys: object, **options: object) -> Any:  # noqa: ARG002
+        """A connected connection without unread replies. Waits while all are in use."""
+        await self._slots.acquire()
+        connection = self.get_available_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """Give it back; there is no point inside at which this could be cancelled."""
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
+        self._slots.release()
+
+    @property
+    def idle(self) -> int:
+        """Connections open and not in use."""
+        return sum(connection.is_connected for connection in self._available_connections)
+
+    @property
+    def used(self) -> int:
+        """Connections lent out."""
+        return len(self._in_use_connections)
+
+
+class BoundedSentinel(Bounded, redis.asyncio.sentinel.SentinelConnectionPool):
+    """The same for a primary that sentinels name; each new connection asks them who it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What has to be closed in the end. `pool` is None for a cluster, whose client keeps pools of its own."""
+
+    client: Client
+    pool: Bounded | None = None
+    sentinel: redis.asyncio.sentinel.Sentinel | None = None
+
+    async def close(self) -> None:
+        """Close all connections, also those in use."""
+        for part in (self.client, self.pool, self.sentinel):
+            if part is not None:
+                with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                    await part.aclose()
+
+
+def clients(address: Address, connections_max: int) -> Clients:
+    """Clients for an address; nothing is sent yet. Must be called in a running event loop."""
+    options = _PLAIN | address.options
+    if address.kind == "cluster":
+        cluster = redis.asyncio.cluster.RedisCluster(
+            startup_nodes=[redis.asyncio.cluster.ClusterNode(host, port) for host, port in address.nodes],
+            require_full_coverage=False,
+            max_connections=connections_max,
+            ssl=address.tls,
+            **options,
+        )
+        return Clients(cast("Client", cluster))
+    sentinel = None
+    if address.kind == "sentinel":
+        limits = {"socket_timeout": SENTINEL_S_MAX, "socket_connect_timeout": SENTINEL_S_MAX}
+        sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+            address.nodes, sentinel_kwargs=_PLAIN | limits
+        )
+        options |= {"service_name": address.service, "sentinel_manager": sentinel, "ssl": address.tls}
+    pool = (BoundedSentinel if sentinel else Bounded)(max_connections=connections_max, **options)
+    return Clients(redis.asyncio.Redis(connection_pool=pool), pool, sentinel)

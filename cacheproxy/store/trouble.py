@@ -1,0 +1,74 @@
+"""redis-py's errors as ours, in words of our own. Pure.
+
+Redis' own texts go no further than this: they can quote a command, and with it a prompt.
+"""
+
+from __future__ import annotations
+
+import re
+
+import redis.exceptions
+
+from cacheproxy.errors import StoreRefusedError, StoreUnavailableError
+
+# Redis is there and serves nobody now.
+_AWAY = {
+    "LOADING": "is loading its data",
+    "MASTERDOWN": "is a replica without its primary",
+    "CLUSTERDOWN": "is part of a cluster that is down",
+    "BUSY": "is busy with a script",
+}
+_INCURABLE = {
+    "NOAUTH": "wants a password",
+    "WRONGPASS": "refused the user name or password",
+    "MOVED": "is part of a cluster; write redis+cluster:// in redis.url",
+}
+# Redis serves others: reads while it refuses writes, other keys, other commands.
+_REFUSALS = {
+    "OOM": "is out of memory and refuses writes; raise its maxmemory or set an eviction policy",
+    "MISCONF": "cannot write its disk and refuses writes; see its log",
+    "READONLY": "is a replica and refuses writes",
+    "NOREPLICAS": "misses replicas and refuses writes",
+    "NOPERM": "does not permit this command to our user; see its ACL",
+    "WRONGTYPE": "holds a value of another type under one of our keys",
+    "NOINDEX": "has no such search index",
+}
+WORTH_A_LINE = frozenset(_REFUSALS) - {"NOINDEX"}
+"""Refusals an operator should hear of; a missing index is made again by the one who misses it."""
+
+
+class IncurableError(StoreUnavailableError):
+    """Waiting does not cure it: the operator's URL, user or password is wrong."""
+
+
+def translated(error: Exception, where: str) -> StoreUnavailableError:
+    """Our error for one of redis-py's, to be raised `from None`. `where` names the server in its text."""
+    text = str(error)
+    code = _code(error, text)
+    if code in _INCURABLE:
+        return IncurableError(f"redis at {where} {_INCURABLE[code]}")
+    if code in _AWAY:
+        return StoreUnavailableError(f"redis at {where} {_AWAY[code]}")
+    if isinstance(error, (redis.exceptions.ResponseError, redis.exceptions.DataError)):
+        return StoreRefusedError(f"redis at {where} {_REFUSALS.get(code, f'refused a command ({code})')}", code)
+    return StoreUnavailableError(f"redis at {where} {_unreachable(text)}")
+
+
+def _code(error: Exception, text: str) -> str:
+    """The first word of Redis' reply, which redis-py takes off for the kinds it knows."""
+    if "no such index" in text.lower() or "unknown index name" in text.lower():
+        return "NOINDEX"
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return "NOAUTH" if getattr(error, "status_code", None) == "NOAUTH" else "WRONGPASS"
+    if isinstance(error, redis.exceptions.MovedError):
+        return "MOVED"
+    code = getattr(error, "status_code", None) or text.split(" ", 1)[0]
+    return code if re.fullmatch(r"[A-Z]{2,20}", code) else "ERR"
+
+
+def _unreachable(text: str) -> str:
+    if "max number of clients" in text:
+        return "has no connection left for us; raise its maxclients"
+    if found := re.search(r"\[SSL: ([A-Z_]+)\]", text):
+        return f"cannot be reached over TLS ({found[1]})"
+    return "cannot be reached"
