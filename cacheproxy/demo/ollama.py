@@ -215,10 +215,8 @@ class SimulatedOllama(Engine):
         elif (methods := find_methods(request.path)) is not None and request.method in methods:
             if not origin.turned_away(exchange, self.origins):
                 await self._call(methods[request.method], exchange)
-        elif (
-            methods is None and (other := _other_slash(request.path)) and request.method in (find_methods(other) or ())
-        ):
-            _redirect(exchange, other, 301 if request.method == "GET" else 307)
+        elif methods is None and request.method in (find_methods(unslashed := _unslashed(request.path)) or ()):
+            _redirect(exchange, unslashed, 301 if request.method == "GET" else 307)
         elif not origin.turned_away(exchange, self.origins):
             if methods is None:
                 exchange.answer(404, "text/plain", b"404 page not found")
@@ -251,8 +249,8 @@ def find_methods(path: str) -> dict[str, Route] | None:
     return PREFIXES.get(parent + slash) if last else None
 
 
-def _other_slash(path: str) -> str:
-    return path[:-1] if path.endswith("/") and path != "/" else ""
+def _unslashed(path: str) -> str:
+    return path[:-1] if path.endswith("/") and path != "/" else path
 
 
 def _clean_path(path: str) -> str:

@@ -165,7 +165,14 @@ def _format(response_format: Any) -> Any:
     return None
 
 
-_EFFORTS = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "max": "max"}
+_EFFORTS: dict[str, bool | str] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "max",
+}
 
 
 def _think(fields: Struct) -> bool | str | None:
@@ -174,6 +181,8 @@ def _think(fields: Struct) -> bool | str | None:
     effort = effort or fields["reasoning_effort"]
     if not effort:
         return None
+    if not isinstance(effort, str):
+        raise InvalidRequestError("invalid reasoning value")
     if effort in ("xhigh", "ultra"):
         return "max"
     if effort not in _EFFORTS:

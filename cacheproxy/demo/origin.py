@@ -8,11 +8,8 @@ import socket
 from cacheproxy.demo.gohttp import Exchange
 
 _SCHEMES_ALLOWED = ("app://", "file://", "tauri://", "vscode-webview://", "vscode-file://")
-_LOCAL_ORIGINS = tuple(
-    f"{scheme}://{host}"
-    for host in ("localhost", "127.0.0.1", "0.0.0.0")
-    for scheme in ("http", "https")  # noqa: S104  # an Origin, no bind
-)
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104  # as an Origin names it, no bind
+_LOCAL_ORIGINS = tuple(f"{scheme}://{host}" for host in _LOCAL_HOSTS for scheme in ("http", "https"))
 _STAINLESS = "Arch Async Custom-Poll-Interval Helper-Method Lang Os Package-Version Poll-Helper Retry-Count Runtime"
 _ALLOWED_HEADERS = ",".join(
     ["Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "Openai-Beta"]
