@@ -92,9 +92,9 @@ def _think(value: Any, _old: Any, _where: Where) -> Any:
     raise GoJsonError(f"think must be a boolean or string ({_THINK_CHOICES})")
 
 
-def _lowered_role(value: Any, _old: Any, _where: Where) -> Any:
-    # api.Message has an UnmarshalJSON of its own: errors inside name its alias, and roles are lower-cased.
-    message: Struct = _alias(value, None, Where("Alias"))
+def _lowered_role(value: Any, _old: Any, where: Where) -> Any:
+    # api.Message has an UnmarshalJSON of its own: it starts afresh, and roles are lower-cased.
+    message: Struct = _alias(value, None, where.pin())
     message["role"] = message["role"].lower()
     return message
 
@@ -235,9 +235,19 @@ class Ask:
         return self.prompt or (users[-1] if users else "")
 
 
+def read_chat_fields(body: bytes) -> Struct:
+    """Read a body as a ChatRequest, member by member."""
+    return _read(_read_chat, "ChatRequest", body)
+
+
+def read_generate_fields(body: bytes) -> Struct:
+    """Read a body as a GenerateRequest, member by member."""
+    return _read(_read_generate, "GenerateRequest", body)
+
+
 def read_chat(body: bytes) -> Ask:
     """Read a body of /api/chat."""
-    fields = _read(_read_chat, "ChatRequest", body)
+    fields = read_chat_fields(body)
     return chat_ask(fields, stream=fields["stream"] is not False)
 
 
@@ -255,7 +265,7 @@ def chat_ask(fields: Struct, *, stream: bool) -> Ask:
 
 def read_generate(body: bytes) -> Ask:
     """Read a body of /api/generate."""
-    fields = _read(_read_generate, "GenerateRequest", body)
+    fields = read_generate_fields(body)
     return generate_ask(fields, stream=fields["stream"] is not False)
 
 

@@ -14,12 +14,14 @@ import codecs
 import json
 import re
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 Struct = dict[str, Any]
 Reader = Callable[[Any, Any, "Where"], Any]
 
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _WHITESPACE = b" \t\r\n"
 _DIGITS = b"0123456789"
 _HEXDIGITS = b"0123456789abcdefABCDEF"
@@ -79,7 +81,7 @@ def read(body: bytes) -> Any:
     try:
         value, _ = _decoder.raw_decode(text)
     except RecursionError:
-        raise GoJsonError("exceeded max depth") from None
+        raise GoJsonError("invalid character '[' exceeded max depth") from None
     except ValueError:
         _complain(body)
         value, _ = _long_int_decoder.raw_decode(text)
@@ -235,17 +237,26 @@ def _complain(body: bytes) -> None:
 
 
 class Where:
-    """The place of a value for Go's error text: innermost struct and path of member names from the outermost."""
+    """The place of a value for Go's error text: innermost struct and path of member names from the outermost.
 
-    __slots__ = ("path", "struct")
+    Below a type that reads itself (UnmarshalJSON) Go names the struct around it instead: `pinned` keeps that one.
+    """
 
-    def __init__(self, struct_name: str, path: str = "") -> None:
+    __slots__ = ("path", "pinned", "struct")
+
+    def __init__(self, struct_name: str, path: str = "", *, pinned: bool = False) -> None:
         self.struct = struct_name
         self.path = path
+        self.pinned = pinned
+
+    def pin(self) -> Where:
+        """The same place, whose struct is named for all that lies below."""
+        return Where(self.struct, self.path, pinned=True)
 
     def inside(self, struct_name: str, member: str) -> Where:
         """The place of `member` of a struct of type `struct_name` at this place."""
-        return Where(struct_name, f"{self.path}.{member}" if self.path else member)
+        path = f"{self.path}.{member}" if self.path else member
+        return Where(self.struct if self.pinned else struct_name, path, pinned=self.pinned)
 
     def refuse(self, value: Any, go_type: str) -> NoReturn:
         """Raise Go's error for a value of the wrong kind."""
@@ -327,18 +338,34 @@ def mapping(value: Any, old: Any, where: Where) -> Any:
         return None
     if not isinstance(value, Members):
         where.refuse(value, "map[string]interface {}")
+    _refuse_infinite(value, where)
     return {**(old or {}), **dict(value)}
 
 
-def sequence(read_item: Reader, go_type: str, zero: Any = None) -> Reader:
-    """A Go slice; null is nil. An earlier slice under the same name is replaced item by item."""
+def _refuse_infinite(value: Any, where: Where) -> None:
+    """Go reads every number of an `any` as a float64 and refuses those beyond its range."""
+    if isinstance(value, Members):
+        for _, item in value:
+            _refuse_infinite(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_infinite(item, where)
+    elif type(value) in (int, float) and abs(value) > sys.float_info.max:
+        _refuse_number(value, "float64", where)
 
-    def read_sequence(value: Any, _old: Any, where: Where) -> Any:
+
+def sequence(read_item: Reader, go_type: str, zero: Any = None) -> Reader:
+    """A Go slice; null is nil. Items are read over those of an earlier slice under the same name."""
+
+    def read_sequence(value: Any, old: Any, where: Where) -> Any:
         if value is None:
             return None
         if not isinstance(value, list):
             where.refuse(value, go_type)
-        return [read_item(item, zero, where) for item in value]
+        known = old or ()
+        return [
+            read_item(item, known[index] if index < len(known) else zero, where) for index, item in enumerate(value)
+        ]
 
     return read_sequence
 
@@ -374,15 +401,34 @@ def base64_bytes(value: Any, old: Any, where: Where) -> Any:
     """A Go []byte: standard base64 with padding; CR and LF are skipped."""
     if value is None:
         return old
+    if isinstance(value, list) and all(type(item) is int and 0 <= item < 256 for item in value):
+        return bytes(value)
     if not isinstance(value, str):
         where.refuse(value, "api.ImageData")
     plain = value.replace("\r", "").replace("\n", "")
     try:
         return base64.b64decode(plain.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        bad = re.search(r"[^A-Za-z0-9+/\r\n]", value)
-        offset = len(value[: bad.start()].encode()) if bad and bad.group() != "=" else len(plain) - len(plain) % 4
+        offset = _bad_base64_at(value.encode("utf-8", "replace"))
         raise GoJsonError(f"illegal base64 data at input byte {offset}") from None
+
+
+def _bad_base64_at(text: bytes) -> int:
+    """Return the offset that Go's base64.StdEncoding reports for text it cannot decode."""
+    quantum = 0
+    for at, byte in enumerate(text):
+        if byte in b"\r\n":
+            continue
+        if byte == ord("=") and quantum >= 2:
+            left = text[at + 1 :].lstrip(b"\r\n")
+            if quantum == 2 and left[:1] != b"=":
+                return at if left else len(text)
+            left = left[1:].lstrip(b"\r\n") if quantum == 2 else left
+            return len(text) - len(left)
+        if byte not in _BASE64:
+            return at
+        quantum = (quantum + 1) % 4
+    return len(text) - quantum
 
 
 # --- Writing ---
@@ -404,7 +450,7 @@ def write(value: Any) -> bytes:
 
 def float64_text(value: float) -> str:
     """Return a finite float as Go writes a float64: plain from 1e-6 up to 1e21, else with a trimmed exponent."""
-    return _go_notation(repr(value), value)
+    return _go_notation(repr(value), value, 1e-6)
 
 
 def float32_text(value: float) -> str:
@@ -414,7 +460,7 @@ def float32_text(value: float) -> str:
         text = f"{single:.{precision}g}"
         if to_float32(float(text)) == single:
             break
-    return _go_notation(text, single)
+    return _go_notation(text, single, to_float32(1e-6))
 
 
 def to_float32(value: float) -> float:
@@ -425,9 +471,9 @@ def to_float32(value: float) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-def _go_notation(text: str, value: float) -> str:
+def _go_notation(text: str, value: float, plain_from: float) -> str:
     digits, _, exponent = text.partition("e")
-    if 1e-6 <= abs(value) < 1e21 or value == 0:
+    if plain_from <= abs(value) < 1e21 or value == 0:
         if exponent:
             whole, _, fraction = digits.lstrip("-").partition(".")
             places = int(exponent)
