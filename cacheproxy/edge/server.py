@@ -36,16 +36,31 @@ _LINGER_S = 5.0
 _CANCEL_S = 5.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Headers = tuple[tuple[str, str], ...]
+
+REPLY_HEADERS: web.RequestKey[Headers] = web.RequestKey("REPLY_HEADERS", tuple)
+"""Headers that every `Plain` reply to a request carries, whoever makes it; set on the request."""
+
+_APPENDED = frozenset({"vary", "via"})
 
 
 class PlainStream(web.StreamResponse):
     """A streamed reply with the headers it was given, `Date` and framing; no `Server`, no invented `Content-Type`."""
 
+    def add_headers(self, headers: Headers) -> None:
+        """Put `headers` on the reply, in place of those it has of the same name (`Vary` and `Via` gather)."""
+        for name in {name.lower() for name, _ in headers} - _APPENDED:
+            self.headers.popall(name, None)
+        for name, value in headers:
+            self.headers.add(name, value)
+
     async def _prepare_headers(self) -> None:
+        request = self._req
+        if request is not None:
+            self.add_headers(request.get(REPLY_HEADERS, ()))
+            if isinstance(request.protocol, _Connection) and request.protocol.leaving:
+                self.force_close()
         given = {name.lower() for name in self.headers}
-        protocol = self._req.protocol if self._req is not None else None
-        if isinstance(protocol, _Connection) and protocol.leaving:
-            self.force_close()
         await super()._prepare_headers()
         for name in {"content-type", "server"} - given:
             self.headers.popall(name, None)
@@ -157,6 +172,14 @@ class Body:
         if expects_continue(self._request):
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0  # an interim reply does not keep an error reply from being sent
+
+
+def header_pairs(request: web.BaseRequest) -> Headers:
+    """The request's headers in order and in the client's spelling; bytes that are not UTF-8 as surrogate escapes."""
+    return tuple(
+        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+        for name, value in request.raw_headers
+    )
 
 
 def expects_continue(request: web.BaseRequest) -> bool:
@@ -303,8 +326,11 @@ class _Listener(web.Server):
         for connection in self._ours():
             if not connection.idle and connection.transport is not None:
                 connection.transport.abort()
-        async with asyncio.timeout(_CANCEL_S):
-            await self._serving.empty.wait()
+        try:
+            async with asyncio.timeout(_CANCEL_S):
+                await self._serving.empty.wait()
+        except TimeoutError:
+            log.warning("%d handlers did not end within %g s of being cancelled", self._serving.count, _CANCEL_S)
 
     def _ours(self) -> list[_Connection]:
         return [connection for connection in self.connections if isinstance(connection, _Connection)]

@@ -199,7 +199,7 @@ class UpstreamReply:
             if rest := self._payload._read_nowait(-1):  # the public reads raise before they give what had come
                 yield rest
             self._finish(False)
-            raise UpstreamBrokenError(f"upstream's reply broke off: {_told(error)}") from error
+            raise UpstreamBrokenError(f"Ollama's reply broke off ({_told(error)})") from error
         self._finish(True)
 
     async def read(self, bytes_max: int) -> bytes:
@@ -210,7 +210,7 @@ class UpstreamReply:
             size += len(piece)
             if size > bytes_max:
                 self._finish(False)
-                raise UpstreamBrokenError(f"upstream's reply is longer than {bytes_max} bytes")
+                raise UpstreamBrokenError(f"Ollama's reply is longer than {bytes_max} bytes")
             parts.append(piece)
         return b"".join(parts)
 
@@ -282,13 +282,13 @@ class UpstreamClient:
                 finally:
                     await reply.close()
         except TimeoutError as error:
-            raise UpstreamUnreachableError(f"GET {target}: no answer in {timeout_s:g} s") from error
+            raise UpstreamUnreachableError(f"{request.method} {target}: no answer in {timeout_s:g} s") from error
         if reply.status != 200:
-            raise UpstreamBrokenError(f"GET {target}: status {reply.status}")
+            raise UpstreamBrokenError(f"{request.method} {target}: status {reply.status}")
         try:
             return json.loads(body)
         except ValueError as error:
-            raise UpstreamBrokenError(f"GET {target}: the answer is not JSON") from error
+            raise UpstreamBrokenError(f"{request.method} {target}: the answer is not JSON") from error
 
     def _take_idle(self) -> _Wire | None:
         """The most recently used pooled connection that is still silent and open."""
@@ -303,16 +303,15 @@ class UpstreamClient:
     async def _connect(self) -> _Wire:
         loop = asyncio.get_running_loop()
         timeout_s = self._settings.connect_timeout
-        where = f"{self._host}:{self._port}"
         if self._closed:
-            raise UpstreamUnreachableError(f"{where}: the client is closed")
+            raise UpstreamUnreachableError("the proxy is stopping")
         try:
             async with asyncio.timeout(timeout_s or None):
                 _, wire = await loop.create_connection(lambda: _Wire(loop), self._host, self._port, ssl=self._tls)
         except TimeoutError as error:
-            raise UpstreamUnreachableError(f"{where} gave no connection in {timeout_s:g} s") from error
+            raise UpstreamUnreachableError(_unreachable(f"no connection in {timeout_s:g} s")) from error
         except OSError as error:
-            raise UpstreamUnreachableError(f"{where}: {_told(error)}") from error
+            raise UpstreamUnreachableError(_unreachable(_told(error))) from error
         return wire
 
     async def _exchange(self, wire: _Wire, head: bytes, request: UpstreamRequest) -> UpstreamReply:
@@ -429,7 +428,7 @@ async def _final_head(wire: _Wire, go: asyncio.Event | None) -> tuple[RawRespons
         if message.code >= 200:
             return message, payload
         if message.code == 101:
-            raise UpstreamBrokenError("upstream switched protocols, which nobody asked for")
+            raise UpstreamBrokenError("Ollama switched protocols, which nobody asked for")
         if go is not None:
             go.set()
 
@@ -438,7 +437,7 @@ def _check_framing(message: RawResponseMessage) -> None:
     """Refuse a reply whose end two readers could see at different places (RFC 9112 section 6.3)."""
     lengths = {value for name, value in message.raw_headers if name.lower() == b"content-length"}
     if len(lengths) > 1 or (lengths and message.chunked):
-        raise UpstreamBrokenError("upstream's reply says twice where it ends")
+        raise UpstreamBrokenError("Ollama's reply says twice where it ends")
 
 
 def _translated(error: BaseException, *, answered: bool) -> BaseException:
@@ -446,18 +445,23 @@ def _translated(error: BaseException, *, answered: bool) -> BaseException:
     if isinstance(error, UpstreamError):
         return error
     if isinstance(error, HttpProcessingError):
-        return UpstreamBrokenError(f"upstream's reply is not HTTP: {error.message}")
+        return UpstreamBrokenError("Ollama's reply is not HTTP")
     if not isinstance(error, (ClientError, EofStream, OSError)):
         return error
     if answered:
-        return UpstreamBrokenError(f"upstream's reply broke off in its head: {_told(error)}")
+        return UpstreamBrokenError(f"Ollama's reply broke off in its head ({_told(error)})")
     if isinstance(error, SocketTimeoutError):
-        return UpstreamUnreachableError("upstream gave no answer within upstream.read_timeout")
-    return _DroppedError(f"upstream closed the connection without an answer: {_told(error)}")
+        return UpstreamUnreachableError("Ollama gave no answer within upstream.read_timeout")
+    return _DroppedError(f"Ollama closed the connection without an answer ({_told(error)}); its log may say why")
+
+
+def _unreachable(reason: str) -> str:
+    return f"cannot reach Ollama ({reason}); check that it runs and that upstream.url is its address"
 
 
 def _told(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """A reason that may be shown to a client: an OSError's text holds upstream's address, its kind does not."""
+    return type(error).__name__
 
 
 def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -538,13 +539,28 @@ async def test_silent_upstream_is_given_up_after_read_timeout_only_where_set() -
             await ask(client, "/mid")
 
 
-async def test_closed_port_and_black_hole_are_unreachable() -> None:
-    """Both are told with host and port, one at once, one after connect_timeout."""
+@pytest.mark.fault(43)
+async def test_closed_port_is_told_with_a_remedy_and_without_the_address() -> None:
+    """The text may be shown to clients, who need not know where Ollama is; the cause keeps the detail."""
     async with ScriptedServer(always_ok) as server:
         pass
     async with client_of(server.url) as client:
-        with pytest.raises(UpstreamUnreachableError, match=str(server.port)):
+        with pytest.raises(UpstreamUnreachableError, match=r"upstream\.url") as caught:
             await ask(client)
+    assert str(server.port) not in str(caught.value)
+    assert str(server.port) in str(caught.value.__cause__)
+
+
+async def test_connection_that_does_not_come_about_is_given_up_after_connect_timeout() -> None:
+    """A listener whose queue is full accepts nobody; the wait for it has a bound."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            async with client_of(f"http://127.0.0.1:{port}", connect_timeout=0.05) as client:
+                with pytest.raises(UpstreamUnreachableError):
+                    await asyncio.wait_for(asyncio.gather(*(client._connect() for _ in range(4))), 2.0)
 
 
 async def test_get_json_reads_json_and_refuses_the_rest() -> None:
@@ -555,16 +571,21 @@ async def test_get_json_reads_json_and_refuses_the_rest() -> None:
         b"/missing": b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}",
     }
 
+    posted = []
+
     async def script(peer: Peer) -> None:
         while True:
             seen = await peer.request()
             if seen.target == b"/silent":
                 await peer.gone()
                 return
+            posted.append((seen.line.split()[0], seen.body))
             await peer.send(answers[seen.target])
 
     async with ScriptedServer(script) as server, client_of(server.url) as client:
         assert await client.get_json("/ok", timeout_s=1) == {"models": []}
+        assert await client.get_json("/ok", timeout_s=1, body={"model": "m"}) == {"models": []}
+        assert posted == [(b"GET", b""), (b"POST", b'{"model": "m"}')]
         for target in ("/bad", "/missing"):
             with pytest.raises(UpstreamBrokenError):
                 await client.get_json(target, timeout_s=1)

@@ -1,0 +1,142 @@
+"""Byte-faithful relay: what the client sent goes to Ollama, what Ollama sends goes to the client, both as they come.
+
+Nothing is parsed, stored or held beyond a small body that may be sent twice; each side is read only as fast as the
+other takes it. A reply that breaks off upstream breaks off downstream too, never ending like a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from cacheproxy import config
+from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, expects_continue, header_pairs
+from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
+from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamReply, UpstreamRequest, loops
+
+log = logging.getLogger(__name__)
+
+HELD_BYTES_MAX = 64 * 1024
+"""A body up to this size is held so that it can be sent again when a keep-alive connection turns out to be dead."""
+
+BeforeEnd = Callable[[], Awaitable[None]]
+
+_SUCCESS = b'"success"'
+"""The status on the last line of Ollama's progress streams; clients need not wait for the end after it."""
+
+_REPEATABLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REPEATABLE_POSTS = frozenset(
+    {
+        "/api/chat",
+        "/api/embed",
+        "/api/embeddings",
+        "/api/generate",
+        "/api/show",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/messages",
+        "/v1/responses",
+    }
+)
+"""POSTs that change nothing. All others (create, pull, push, copy, blobs, and what Ollama may add) run once."""
+
+
+class Passthrough:
+    """Relays requests to `client`; `settings` give the deadlines for bodies."""
+
+    def __init__(self, client: UpstreamClient, settings: config.Server) -> None:
+        self._client = client
+        self._settings = settings
+
+    async def handle(
+        self,
+        request: web.BaseRequest,
+        body: Body | None = None,
+        *,
+        extra_headers: Headers = (),
+        before_end: BeforeEnd | None = None,
+    ) -> web.StreamResponse:
+        """Relay one request; returns when the reply's last byte is written, but before its end is.
+
+        `body`: where it was already read in part; its `prefix` may have been replaced if it is complete.
+        `extra_headers` replace upstream's of the same name. `before_end` is awaited before a client can learn that a
+        pull or the like has succeeded, and before the end of any other reply.
+        """
+        body = Body(request, self._settings) if body is None else body
+        headers = header_pairs(request)
+        path = request.raw_path.partition("?")[0]
+        if loops(headers, self._client.instance_id):
+            return error_reply(path, 508, "upstream.url leads back to this proxy; set it to Ollama's address")
+        try:
+            reply = await self._send(request, path, headers, body)
+        except (CallerError, UpstreamError) as error:
+            if isinstance(error, UpstreamError):
+                log.warning("%s", error)
+            refusal = error_reply(path, error.status, str(error))
+            if not body.complete:
+                refusal.force_close()
+            return refusal
+        try:
+            return await _relay(request, body, reply, extra_headers, before_end)
+        finally:
+            await reply.close()
+
+    async def _send(self, request: web.BaseRequest, path: str, headers: Headers, body: Body) -> UpstreamReply:
+        repeatable = request.method in _REPEATABLE_METHODS or path in _REPEATABLE_POSTS
+        waits = expects_continue(request) and not body.complete and not body.prefix
+        if repeatable and not waits:
+            await body.fill(HELD_BYTES_MAX)
+        upstream_request = UpstreamRequest(
+            request.method,
+            request.raw_path,
+            headers,
+            (body.prefix if request.body_exists else None) if body.complete else body.chunks(),
+            body.length,
+            expect_continue=waits,
+        )
+        return await self._client.send(upstream_request, safe_to_repeat=repeatable)
+
+
+async def _relay(
+    request: web.BaseRequest, body: Body, reply: UpstreamReply, extra: Headers, before_end: BeforeEnd | None
+) -> web.StreamResponse:
+    response = PlainStream(status=reply.status, reason=reply.reason)
+    response.headers.extend((*reply.headers, ("Via", VIA)))
+    response.add_headers(extra)
+    unframed = request.version < HttpVersion11 and "Content-Length" not in response.headers
+    if unframed or not body.complete:
+        response.force_close()
+    await response.prepare(request)
+    try:
+        async for piece in reply.chunks():
+            if before_end is not None and _SUCCESS in piece:
+                await before_end()
+                before_end = None
+            await response.write(piece)
+        if before_end is not None:
+            await before_end()
+    except UpstreamBrokenError as error:
+        log.warning("%s", error)
+        break_off(request.transport, unframed=unframed)
+    return response
+
+
+def break_off(transport: asyncio.Transport | None, *, unframed: bool) -> None:
+    """End the connection so that the client can tell the reply is not whole.
+
+    What was written is still delivered. With framing, its missing end tells; without, only a reset can.
+    """
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    if unframed and sock is not None:
+        # Closing with a linger of 0 s sends RST instead of FIN.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.close()
