@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cacheproxy.errors import ConfigError
 
 ENV_PREFIX = "CACHEPROXY_"
+
+GUARD_NAMES = (
+    "numbers", "dates", "tokens", "negation", "comparison", "direction", "names", "language", "format", "scope",
+    "tense", "aspect", "slots",
+)  # fmt: skip
+"""The guards of `rules/guards.py`, in their order."""
+LIBRARY_NAMES = ("langchain", "llamaindex", "haystack", "open-webui")
+"""The libraries whose prompts `rules/templates.py` knows."""
 
 _DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
@@ -37,7 +46,10 @@ def parse_duration(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f'{value!r} is not a duration; write "50ms", "30s", "1h30m" or a number of seconds')
     if isinstance(value, (int, float)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("no duration is that long") from None
     text = value.strip()
     if re.fullmatch(r"\d+(?:\.\d+)?", text):
         return float(text)
@@ -52,7 +64,7 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if value.strip().isdigit():
+        if value.strip().isdecimal():
             return int(value)
         if match := _SIZE.fullmatch(value.strip()):
             return int(float(match[1]) * _SIZE_UNITS[match[2]])
@@ -65,7 +77,45 @@ def _parse_similarity(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+def parse_pattern(pattern: str) -> tuple[str, ...]:
+    """A prompt's layout (`"Given {context} answer {question}"`) as texts and slots in turn, texts outermost.
+
+    Other braces are plain text. Raises ValueError for a layout in which nobody could tell where the question is.
+    """
+    parts = tuple(re.split(r"({question}|{context})", pattern))
+    slots = parts[1::2]
+    if not slots:
+        raise ValueError("a prompt's layout has a {question}, or a {context} alone if it must never be compared")
+    if slots.count("{question}") > 1:
+        raise ValueError("a prompt's layout has {question} only once")
+    if any(one == other for one, other in itertools.pairwise(slots)):
+        raise ValueError("a prompt's layout has {context} at most once before and once after {question}")
+    if "" in parts[2:-1:2]:
+        raise ValueError("a prompt's layout has some text between {context} and {question}")
+    return parts
+
+
+def _one_of(names: tuple[str, ...]) -> Any:
+    def known(given: tuple[str, ...]) -> tuple[str, ...]:
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                raise ValueError(
+                    f'"{name}" is not one of them (did you mean "{near[0]}"?)'
+                    if near
+                    else f'"{name}" is not one of them; there are {", ".join(names)}'
+                )
+        return given
+
+    return AfterValidator(known)
+
+
+def _check_pattern(pattern: str) -> str:
+    parse_pattern(pattern)
+    return pattern
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Similarity = Annotated[float, BeforeValidator(_parse_similarity), Field(ge=0, le=1)]
 
@@ -90,7 +140,8 @@ class Admin(_Section):
     """[admin]: the operator's port."""
 
     listen: str = "127.0.0.1:11436"
-    token: str = ""
+    token: str = Field("", repr=False)
+    hosts: tuple[str, ...] = ()
 
 
 class Upstream(_Section):
@@ -108,7 +159,7 @@ class Upstream(_Section):
 class Redis(_Section):
     """[redis]: where entries are kept."""
 
-    url: str = "embedded"
+    url: str = Field("embedded", repr=False)  # may hold a password
     data_dir: str = ""
     prefix: str = Field("cacheproxy", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     timeout: Duration = 0.05
@@ -134,11 +185,43 @@ class Cache(_Section):
     remote_ttl: Duration = 300.0
 
 
+class Prompt(_Section):
+    """[semantic.prompts.NAME]: a prompt of the operator's own around a question."""
+
+    pattern: Annotated[str, AfterValidator(_check_pattern)]
+
+
+class Semantic(_Section):
+    """[semantic]: when an answer to a question in other words may be served."""
+
+    mode: Literal["serve", "shadow", "off"] = "serve"
+    threshold: Similarity = 0.92
+    max_temperature: float = Field(1.0, ge=0)
+    guards: Annotated[tuple[str, ...], _one_of(GUARD_NAMES)] = GUARD_NAMES
+    templates: Annotated[tuple[str, ...], _one_of(LIBRARY_NAMES)] = LIBRARY_NAMES
+    prompts: dict[str, Prompt] = {}
+
+
+class Embedding(_Section):
+    """[embedding]: what turns a question into the vector it is found by."""
+
+    engine: Literal["auto", "onnx", "sentence-transformers", "ollama"] = "auto"
+    model: str = "all-MiniLM-L6-v2"
+    path: str = ""
+    threads: int = Field(1, ge=1, le=64)
+    window: Duration = 0.003
+    batch: int = Field(32, ge=1, le=1024)
+    timeout: Duration = 2.0
+    memo: int = Field(4096, ge=0, le=1_000_000)
+
+
 class ModelRule(_Section):
     """[models."pattern"]: what differs for the models whose name matches the pattern (`*` and `?`)."""
 
     ttl: Duration | None = None
     cache: bool = True
+    semantic: bool = True
+    threshold: Similarity | None = None
 
 
 class Log(_Section):
@@ -157,6 +240,8 @@ class Config(_Section):
     upstream: Upstream = Upstream()
     redis: Redis = Redis()
     cache: Cache = Cache()
+    semantic: Semantic = Semantic()
+    embedding: Embedding = Embedding()
     models: dict[str, ModelRule] = {}
     log: Log = Log()
 
@@ -174,7 +259,7 @@ _NO_RULE = ModelRule()
 def split_listen(listen: str) -> tuple[str, int]:
     """Host and port of `"127.0.0.1:11435"`, `":11435"` (all interfaces) or `"[::1]:11435"`. Raises ConfigError."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f'listen = "{listen}": expected HOST:PORT, for example "127.0.0.1:11435"')
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the operator wrote ":PORT", which means all interfaces
 
@@ -243,10 +328,11 @@ def _explain(problem: Any) -> str:
 
 
 def _valid_names(location: list[str]) -> list[str]:
-    model: Any = Config
+    kind: Any = Config
     for part in location:
-        model = ModelRule if model is Config and part == "models" else getattr(model, "model_fields", {}).get(part)
-        model = getattr(model, "annotation", model)
-        if part == "models":
-            break
-    return list(getattr(model, "model_fields", {}))
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            field = getattr(kind, "model_fields", {}).get(part)
+            kind = field.annotation if field else None
+    return list(getattr(kind, "model_fields", {}))

@@ -69,6 +69,8 @@ class Flight:
         self.ask = ask
         self.answer: Answer | None = None
         """The whole answer, once the reply has ended; None then means there is none to keep."""
+        self.seconds = 0.0
+        """From the request to the reply's last byte, once it has ended."""
         self._recorder = recorder
         self._head: Head | None = None
         self._error: UpstreamError | None = None
@@ -104,6 +106,7 @@ class Flight:
 
     async def run(self, fetch: Fetch) -> None:
         """Fetch to the end, or until the last follower leaves. Never raises but for cancellation."""
+        began_s = asyncio.get_running_loop().time()
         try:
             reply = await fetch()
             try:
@@ -118,9 +121,19 @@ class Flight:
                 self.answer = self._recorder.answer()
         except UpstreamError as error:
             self._error = error
+        except BaseException:
+            self._break_off()
+            raise
         finally:
+            self.seconds = asyncio.get_running_loop().time() - began_s
             self._ended = True
             self._wake()
+
+    def _break_off(self) -> None:
+        """End without a reply: whoever still follows must neither wait for ever nor take a cut reply for a whole one."""
+        self._error = UpstreamBrokenError("the request to Ollama was ended before its reply was complete")
+        self._ended = True
+        self._wake()
 
     async def _deliver(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -147,7 +160,7 @@ class Flight:
 
 
 class Follower:
-    """One caller's view of a flight. Leave it exactly once (`async with flights.follow(...)` does)."""
+    """One caller's view of a flight. Leave it exactly once, through `Flights.leave`."""
 
     def __init__(self, flight: Flight) -> None:
         self.flight = flight
@@ -179,7 +192,7 @@ class Follower:
     async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
         """The reply's chunks, each as soon as it is complete.
 
-        Raises UpstreamBrokenError, also for a reply that became too large to be recorded.
+        Raises UpstreamBrokenError, also for a reply that became too large to be recorded or is none of Ollama's.
         """
         flight, taken = self.flight, 0
         flight._followers[self] = _TAKES_NO_BYTES
@@ -187,8 +200,8 @@ class Follower:
             while taken < len(flight._chunks):
                 taken += 1
                 yield flight._chunks[taken - 1]
-            if flight._recorder.too_large:
-                raise UpstreamBrokenError("the reply is too large to be converted for a caller who joined it")
+            if flight._recorder.unreadable:
+                raise UpstreamBrokenError(f"the reply cannot be converted for a caller who joined: {flight.reason}")
             if flight._ended:
                 break
             await flight._wait_moved()
@@ -201,6 +214,11 @@ class Follower:
             await self.flight._wait_moved()
         self._raise_if_broken()
         return self.flight.answer
+
+    def error_text(self) -> str:
+        """What Ollama said went wrong in the middle of the reply; empty if it said nothing."""
+        last = self.flight._chunks[-1] if self.flight._chunks else {}
+        return str(last.get("error", ""))
 
     def _raise_if_broken(self) -> None:
         if self.flight._error is not None:
@@ -219,7 +237,7 @@ class Flights:
     def follow(self, key: str, ask: Ask, recorder: Recorder, fetch: Fetch, landed: Landed) -> tuple[Follower, bool]:
         """Join the flight of `key`, or start one. The second value is True for the follower that started it.
 
-        `recorder` and `fetch` are used only if a flight is started. The caller must `await leave(follower)`.
+        `recorder` and `fetch` are used only if a flight is started. The caller must `leave(follower)`.
         """
         flight = self._flying.get(key)
         if flight is not None and flight.joinable:
@@ -255,8 +273,11 @@ class Flights:
 
     async def close(self) -> None:
         """Wait for what is being kept; end the rest."""
-        tasks = [flight._task for flight in self._flying.values() if flight._task is not None]
-        for flight in list(self._flying.values()):
+        flights = list(self._flying.values())
+        for flight in flights:
             if not flight._ended and flight._task is not None:
                 flight._task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(flight._task for flight in flights if flight._task is not None), return_exceptions=True)
+        for flight in flights:
+            if not flight._ended:  # a task that is cancelled before its first step runs nothing at all
+                flight._break_off()

@@ -37,6 +37,7 @@ class Keeper:
 
     async def keep(self, flight: Flight, plan: Plan, identity: Identity, epoch: int) -> None:
         """Store the flight's answer if it may be. `epoch`: the store's when the ask was admitted. Never raises."""
+        self.metrics.step("upstream_total", flight.seconds)
         if flight.head.status != 200:
             if flight.head.status == 404:
                 self.models.unknown_nowait()

@@ -18,9 +18,8 @@ from cacheproxy.wire.native import Fold
 class Recorder:
     """One reply. `bytes_max`: beyond it nothing is recorded and `reason` says `too-large`."""
 
-    def __init__(self, fold: Fold, *, streamed: bool, bytes_max: int) -> None:
+    def __init__(self, fold: Fold, *, bytes_max: int) -> None:
         self._fold = fold
-        self._streamed = streamed
         self._bytes_max = bytes_max
         self._lines = Lines(bytes_max)
         self._size_bytes = 0
@@ -30,6 +29,11 @@ class Recorder:
     def too_large(self) -> bool:
         """True once the reply has passed `bytes_max`."""
         return self._reason == "too-large"
+
+    @property
+    def unreadable(self) -> bool:
+        """True once no more chunks will come out of what follows."""
+        return bool(self._reason)
 
     def feed(self, piece: bytes) -> Sequence[Mapping[str, Any]]:
         """Take the next bytes; return the chunks they complete (none for an unstreamed reply before its end)."""

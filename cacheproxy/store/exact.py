@@ -77,7 +77,7 @@ class Exact:
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=True) as pipe:
                 pipe.delete(entry.key)
-                pipe.hset(entry.key, mapping=cast("dict[str | bytes, Any]", fields))
+                pipe.hset(entry.key, mapping=cast("dict[Any, Any]", fields))
                 pipe.pexpire(entry.key, lifetime_ms)
                 await pipe.execute()
 

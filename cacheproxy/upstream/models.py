@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Upstream
@@ -24,27 +24,38 @@ from cacheproxy.model import Identity
 FetchJSON = Callable[[str, Any], Awaitable[Any]]
 """Target and body (None: GET) to parsed JSON. Raises UpstreamError."""
 
+_Result = TypeVar("_Result")
+
 _log = logging.getLogger("cacheproxy.upstream")
 
 _PART = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,79}")
 _HOST = re.compile(r"[a-z0-9_][a-z0-9_.:-]{0,349}")
 _PRINTS_DATE = re.compile(r"currentDate|strftime_now|Current date", re.IGNORECASE)
+_GO_SPACE = " \t\n\v\f\r\x85\xa0"
+"""What Ollama trims off names (the part of it that ever comes)."""
 UNKNOWN_REFRESH_S = 1.0
 """Least time between two reads that unknown names cause."""
+SETTLE_WAIT_S = 1.0
+"""The longest an ask waits for a change of models under way; copying and deleting take milliseconds."""
+REMEMBER_S = 60.0
+"""How often an unchanged list is remembered again, so that its remembered age is right to this much."""
 
 
 def canonical_name(name: str) -> str | None:
     """`host/namespace/model:tag` in lower case, as Ollama completes and compares names; None if it is not a name.
 
     `llama3`, `LLaMA3:latest` and `registry.ollama.ai/library/llama3` are one. A trailing `:local` only says where the
-    model must be, and is cut; a `:cloud` source is left to Ollama (None).
+    model must be, and is cut; a `:cloud` source is left to Ollama (None), and so is a name that says both.
     """
-    name = name.strip().lower()
-    name = name.removesuffix(":local")
-    name = name.split("://", 1)[-1]
+    name = name.strip(_GO_SPACE)
+    if not name.isascii():  # lower() would make a k of the Kelvin sign, which Ollama refuses
+        return None
+    name = name.lower()
+    local = name.endswith(":local")
+    name = name.removesuffix(":local").split("://", 1)[-1]
     path, _, tag = name.rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "latest")
     parts = path.split("/")
-    if len(parts) > 3 or tag == "cloud":
+    if len(parts) > 3 or tag == "cloud" or (local and tag.endswith("-cloud")):
         return None
     host, namespace, model = ["registry.ollama.ai", "library"][: 3 - len(parts)] + parts
     if not (_HOST.fullmatch(host) and all(_PART.fullmatch(part) for part in (namespace, model, tag))):
@@ -78,25 +89,37 @@ class Models:
         self._known: Mapping[str, Identity] = {}
         self._read_at = float("-inf")
         self._unsettled = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
+        self._remembered_at = float("-inf")
         self._queued: asyncio.Task[bool] | None = None
-        self._poller: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """All that runs: the event loop itself keeps no strong reference to a task."""
         self._prints_date: dict[str, bool] = {}
+        self._first_read = asyncio.Event()
         self.reachable = False
+        self.reason = "not asked yet"
+        """Why Ollama is not reachable; empty when it is."""
         self.server_version = ""
 
     async def open(self) -> None:
         """Start reading. Returns at once; until the first list is there nothing has an identity."""
-        self._poller = asyncio.create_task(self._poll())
+        self._start(self._poll())
 
     async def close(self) -> None:
         """Stop reading."""
-        for task in (self._poller, self._queued):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     @property
     def names(self) -> list[str]:
@@ -107,8 +130,23 @@ class Models:
         """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
         if self._unsettled or self._clock.monotonic() - self._read_at > self._settings.digest_grace:
             return None
+        return self.known(name)
+
+    def known(self, name: str) -> Identity | None:
+        """The identity a name had in the last list, whatever its age."""
         canonical = canonical_name(name)
         return None if canonical is None else self._known.get(canonical)
+
+    async def wait_settled(self) -> None:
+        """While a change passes through, wait for its end, at most `SETTLE_WAIT_S`: what follows it then sees it."""
+        if self._unsettled:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_WAIT_S):
+                    await self._settled.wait()
+
+    async def wait_first_read(self) -> None:
+        """Wait until Ollama has answered or refused for the first time."""
+        await self._first_read.wait()
 
     async def still(self, name: str, identity: Identity) -> bool:
         """Whether `name` stands for `identity` in a list read after this call; False if none can be read."""
@@ -124,15 +162,26 @@ class Models:
     async def changing(self) -> AsyncIterator[None]:
         """A change passes through: inside, no name has an identity. Leaving awaits a fresh list.
 
-        If none can be read then, every name stays unknown until one can.
+        If none can be read then, every name stays unknown until one can. A change that broke off may have happened all
+        the same, so the list is read then too, though nobody waits for it.
         """
         self._unsettled += 1
+        self._settled.clear()
         try:
             yield
+        except BaseException:
+            self._start(self._settle())
+            raise
+        await asyncio.shield(self._start(self._settle()))
+
+    async def _settle(self) -> None:
+        try:
             if not await self.refresh():
                 self._known = {}
         finally:
             self._unsettled -= 1
+            if not self._unsettled:
+                self._settled.set()
 
     async def refresh(self) -> bool:
         """Read the list; a read that had begun before this call does not count. False if Ollama gave none."""
@@ -140,7 +189,7 @@ class Models:
 
     def _queue(self) -> asyncio.Task[bool]:
         if self._queued is None:
-            self._queued = asyncio.create_task(self._read_in_turn())
+            self._queued = self._start(self._read_in_turn())
         return self._queued
 
     async def _read_in_turn(self) -> bool:
@@ -155,18 +204,21 @@ class Models:
         except UpstreamError as error:
             if self.reachable:
                 _log.warning("%s; names keep their last digests for %.0f s", error, self._settings.digest_grace)
-            self.reachable = False
+            self.reachable, self.reason = False, str(error)
+            self._first_read.set()
             self._on_read(False)
             return False
-        self.reachable = True
+        self.reachable, self.reason = True, ""
         self.server_version = str(version.get("version", "")) if isinstance(version, dict) else ""
         known = _identities(listed, self.server_version)
         changed = known != self._known
         self._known, self._read_at = known, self._clock.monotonic()
+        self._first_read.set()
         self._on_read(True)
-        if changed:
+        if changed or self._read_at - self._remembered_at >= REMEMBER_S:
             with contextlib.suppress(CacheError):
                 await self._remember({"version": self.server_version, "tags": listed, "read": self._clock.now()})
+                self._remembered_at = self._read_at
         return True
 
     async def _poll(self) -> None:
@@ -183,11 +235,10 @@ class Models:
                 kept = await self._recall()
             except CacheError:
                 kept = None
-            if isinstance(kept, dict) and not self.reachable:
+            if isinstance(kept, dict) and isinstance(kept.get("read"), (int, float)) and not self.reachable:
                 self.server_version = str(kept.get("version", ""))
                 self._known = _identities(kept.get("tags"), self.server_version)
-                age_s = max(0.0, self._clock.now() - float(kept.get("read", 0)))
-                self._read_at = self._clock.monotonic() - age_s
+                self._read_at = self._clock.monotonic() - max(0.0, self._clock.now() - kept["read"])
                 return
             await asyncio.sleep(0.2)
             await self.refresh()
@@ -211,7 +262,9 @@ def _identities(listed: Any, server_version: str) -> dict[str, Identity]:
     """The identities in a `/api/tags` reply; what is malformed in it is left out."""
     entries = listed.get("models") if isinstance(listed, dict) else None
     known = {}
-    for entry in entries or ():
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            continue
         name = canonical_name(str(entry.get("model") or entry.get("name") or ""))
         digest = entry.get("digest")
         if name and isinstance(digest, str) and digest:

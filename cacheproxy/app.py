@@ -1,0 +1,278 @@
+"""The only place that builds parts and joins them; start and drain order.
+
+Parts open from the ground up and close from the top down: first no new callers, then the replies under way, then what
+is being kept, then Ollama and Redis. Refuses to decide anything about an ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from cacheproxy.clock import Clock, SystemClock
+from cacheproxy.config import Config
+from cacheproxy.edge.admin import Admin, Part, Readiness, Selection, check_exposure
+from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.origin import Origins
+from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.routes import Routes
+from cacheproxy.edge.server import Server
+from cacheproxy.errors import ConfigError
+from cacheproxy.flow.coalesce import Flights
+from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.serve import Serve
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.store.connection import Connection
+from cacheproxy.store.embedded import Embedded
+from cacheproxy.store.exact import Doomed, Exact
+from cacheproxy.store.memory import Memory
+from cacheproxy.store.notes import Notes
+from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.models import Models
+from cacheproxy.wire.dialects import BY_PATH
+
+ASIDE_TIMEOUT_S = 5.0
+"""Deadline for what the proxy itself asks Ollama (lists of models); callers' requests have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a person wants to know at start. Empty texts mean that there is nothing to say."""
+
+    proxy_url: str
+    admin_url: str
+    upstream_url: str
+    upstream_version: str
+    upstream_reason: str
+    models: list[str]
+    redis: str
+    redis_note: str
+
+
+class App:
+    """The whole proxy. Constructing it does no I/O; raises ConfigError for settings that cannot work together."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+        check_exposure(config.admin.listen, config.admin.token)
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._accepting = False
+        self._draining = False
+        self._build_store()
+        self._build_upstream()
+        self._build_edge()
+
+    def _build_store(self) -> None:
+        config = self.config
+        self.metrics = Metrics(self._clock)
+        self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
+        self.connection = Connection(config.redis, self._clock, embedded=self.embedded)
+        self.memory = Memory(config.cache.memory, self._clock)
+        self.connection.on_change.append(self.memory.clear)
+        self.exact = Exact(self.connection, config.redis.prefix)
+        self._notes = Notes(self.connection, config.redis.prefix)
+
+    def _build_upstream(self) -> None:
+        settings = self.config.upstream
+        self.client = UpstreamClient(settings, instance_id=secrets.token_hex(8))
+        self.models = Models(
+            lambda target, body: self.client.get_json(target, body=body, timeout_s=ASIDE_TIMEOUT_S),
+            settings,
+            self._clock,
+            remember=lambda value: self._notes.put("models", value, ttl_s=settings.digest_grace),
+            recall=lambda: self._notes.get("models"),
+            on_read=self._models_read,
+        )
+
+    def _build_edge(self) -> None:
+        config, metrics, clock = self.config, self.metrics, self._clock
+        self.flights = Flights()
+        keeper = Keeper(config.cache, self.memory, self.exact, self.models, metrics, clock)
+        serve = Serve(self.memory, self.exact, self.flights, keeper, metrics, clock)
+        passthrough = Passthrough(self.client, config.server)
+        cached = Cached(
+            serve=serve,
+            models=self.models,
+            client=self.client,
+            passthrough=passthrough,
+            config=config,
+            metrics=metrics,
+            clock=clock,
+            secret=lambda: self.connection.secret,
+        )
+        routes = Routes(
+            dialects=BY_PATH,
+            cached=cached,
+            passthrough=passthrough,
+            models=self.models,
+            origins=Origins(config.server),
+            metrics=metrics,
+        )
+        admin = Admin(
+            config.admin.token,
+            listen=config.admin.listen,
+            readiness=self.readiness,
+            stats=self.stats,
+            exposition=metrics.text,
+            purge=self.purge,
+            allowed_hosts=config.admin.hosts,
+        )
+        self._proxy = Server(routes.handle, config.server.listen, config.server)
+        self._admin = Server(admin.handle, config.admin.listen, config.server)
+        metrics.watch("asks_in_flight", lambda: float(cached.in_flight))
+        metrics.watch("upstream_in_flight", lambda: float(len(self.flights)))
+        metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
+        metrics.watch("memory_entries", lambda: float(len(self.memory)))
+        metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
+
+    @property
+    def proxy_url(self) -> str:
+        """Where clients point their apps; the port in use once open."""
+        return _url(self._proxy)
+
+    @property
+    def admin_url(self) -> str:
+        """Where operators look."""
+        return _url(self._admin)
+
+    async def open(self) -> None:
+        """Start everything; returns when both ports listen. Raises ConfigError; what had started is then stopped.
+
+        Neither Redis nor Ollama needs to be there.
+        """
+        try:
+            if self.embedded is not None:
+                await self.embedded.open()
+            await self.connection.open()
+            await self.client.open()
+            await self.models.open()
+            await _listen(self._proxy, "server")
+            await _listen(self._admin, "admin")
+        except BaseException:
+            await self.close()
+            raise
+        self._accepting = True
+
+    async def close(self) -> None:
+        """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
+        self._accepting = False
+        await self._proxy.drain(self.config.server.drain_timeout)
+        await self._admin.close()
+        await self.flights.close()
+        await self.models.close()
+        await self.client.close()
+        await self.connection.close()
+        if self.embedded is not None:
+            await self.embedded.close()
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Wait until Ollama has answered or refused for the first time, at most `timeout_s`; Redis has by then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.models.wait_first_read()
+
+    def readiness(self) -> Readiness:
+        """What works, part by part."""
+        redis = self.connection
+        names = self.models.names
+        return Readiness(
+            redis=Part("ok") if redis.state == "up" else Part("degraded", redis.reason or redis.state),
+            upstream=Part("ok") if self.models.reachable else Part("down", self.models.reason),
+            models=self._models_part(bool(names)),
+            accepting=self._accepting,
+        )
+
+    def _models_part(self, known: bool) -> Part:
+        if self.models.reachable:
+            return Part("ok")
+        if known:
+            return Part("degraded", "the list is from before Ollama went away")
+        return Part("down", "no list of models yet")
+
+    def stats(self) -> dict[str, Any]:
+        """What `/stats` shows."""
+        readiness = self.readiness()
+        return self.metrics.snapshot() | {
+            "models_installed": self.models.names,
+            "ollama_version": self.models.server_version,
+            "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
+            "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
+        }
+
+    async def purge(self, selection: Selection) -> int:
+        """Delete entries from Redis and forget them here. Raises CacheError."""
+        match selection.by:
+            case "model":
+                identity = self.models.known(selection.value)
+                if identity is None:
+                    return 0
+                doomed = Doomed(digest=identity.digest)
+            case "id":
+                doomed = Doomed(entry_id=selection.value)
+            case "partition":
+                doomed = Doomed(partition=selection.value)
+            case "all":
+                doomed = Doomed()
+        self.memory.clear()
+        try:
+            return await self.exact.purge(doomed)
+        finally:
+            self.memory.clear()
+
+    def report(self) -> Report:
+        """What a person wants to know at start."""
+        redis = self.connection
+        found = redis.capabilities
+        where = f"embedded in {self.embedded.folder}" if self.embedded else f"at {redis.where}"
+        if redis.state == "up":
+            search = f", search {found.search_version}" if found.search_version else ""
+            line = f"redis {found.server_version} {where}{search}"
+        else:
+            line = f"redis {where}: away ({redis.reason}); serving without the cache until it answers"
+        return Report(
+            proxy_url=self.proxy_url,
+            admin_url=self.admin_url,
+            upstream_url=self.config.upstream.url,
+            upstream_version=self.models.server_version if self.models.reachable else "",
+            upstream_reason=self.models.reason,
+            models=self.models.names,
+            redis=line,
+            redis_note=found.note if redis.state == "up" else "",
+        )
+
+    def _models_read(self, ok: bool) -> None:
+        if ok:
+            self.metrics.set_known_models(self.models.names)
+        else:
+            self.metrics.fault(Fault.TAGS_UNAVAILABLE)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, *, clock: Clock | None = None) -> AsyncIterator[App]:
+    """An open app inside, a closed one after."""
+    app = App(config, clock=clock)
+    await app.open()
+    try:
+        yield app
+    finally:
+        await app.close()
+
+
+async def _listen(server: Server, section: str) -> None:
+    try:
+        await server.open()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"[{section}] listen: cannot listen on {server.host}:{server.port} ({reason}); "
+            f"is another cacheproxy running there? Choose another port."
+        ) from error
+
+
+def _url(server: Server) -> str:
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 - shown, not bound
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"

@@ -1,0 +1,192 @@
+"""One cacheable call: bounded read, parse, admit, serve, reply; and exactly one count of how it was answered.
+
+What cannot or must not take part in the cache is handed to the passthrough with the bytes already read, so nothing a
+client may send to Ollama is refused here for the cache's sake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from cacheproxy.clock import Clock
+from cacheproxy.config import Config, parse_duration
+from cacheproxy.edge import headers, reply
+from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
+from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.flow.record import Recorder
+from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.model import Ask, Entry, Outcome
+from cacheproxy.rules.admit import admit
+from cacheproxy.rules.controls import read_controls
+from cacheproxy.trail import Trail
+from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, loops
+from cacheproxy.upstream.models import Models
+from cacheproxy.wire.dialects import Dialect
+from cacheproxy.wire.jsontext import write
+
+ERRANDS_MAX = 64
+"""Unload requests under way on behalf of hits; more than that at once are not sent."""
+
+
+class _InFlight:
+    """How many calls are being answered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What will be counted when the call ends, however it ends."""
+
+    outcome: Outcome = Outcome.MISS
+    tier: str = "none"
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Handler of the paths that have a dialect. `secret` gives the store's present secret."""
+
+    serve: Serve
+    models: Models
+    client: UpstreamClient
+    passthrough: Passthrough
+    config: Config
+    metrics: Metrics
+    clock: Clock
+    secret: Callable[[], bytes]
+    _errands: set[asyncio.Task[None]] = field(default_factory=set)
+    _now: _InFlight = field(default_factory=_InFlight)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls being answered right now."""
+        return self._now.count
+
+    async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
+        """Answer one call. Raises CallerError for a body that does not come as it should."""
+        body = await read_body(request, self.config.cache.body_max, self.config.server)
+        await self.models.wait_settled()
+        trail = Trail(self.clock, self.metrics.step)
+        tally = _Tally()
+        self._now.count += 1
+        try:
+            call = self._admit(request, body, dialect, trail, tally)
+            if isinstance(call, str):
+                return await self._bypass(request, body, call, tally)
+            return await self._serve(request, call, dialect, tally)
+        finally:
+            self._now.count -= 1
+            self.metrics.ask(
+                tally.outcome, dialect=dialect.NAME, model=tally.model, tier=tally.tier, seconds=trail.elapsed_s()
+            )
+
+    def _admit(self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: _Tally) -> Call | str:
+        """The call as the cache will treat it, or the reason to go around it."""
+        if not body.complete:
+            return "too-large"
+        if "Content-Encoding" in request.headers:
+            return "content-encoding"
+        try:
+            with trail.timed("parse"):
+                ask = dialect.parse(body.prefix)
+        except UnkeyableError as error:
+            return error.reason
+        honor = self.config.cache.cache_control == "honor"
+        controls = read_controls(request.headers, ask.controls, honor_cache_control=honor)
+        identity = self.models.identify(ask.model)
+        tally.model = identity.short if identity else ""
+        plan = admit(ask, identity, controls, config=self.config, headers=request.headers, secret=self.secret())
+        forward = body.prefix if ask.forward is None else ask.forward
+        if plan.reason == "unknown-model" or identity is None:
+            self.models.unknown_nowait()
+        if not plan.cacheable or identity is None:
+            body.prefix = forward
+            return plan.reason
+        if loops(sent := header_pairs(request), self.client.instance_id):
+            return "loop"  # the passthrough words the refusal
+        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, forward)
+        return Call(
+            ask=ask,
+            plan=plan,
+            identity=identity,
+            fetch=lambda: self.client.send(upstream_request, safe_to_repeat=True),
+            recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
+            trail=trail,
+        )
+
+    async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: _Tally) -> web.StreamResponse:
+        tally.outcome = Outcome.BYPASS
+        self.metrics.bypass(reason)
+        return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
+
+    async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: _Tally) -> web.StreamResponse:
+        try:
+            found = await self.serve.serve(call)
+        except UpstreamUnreachableError as error:
+            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
+            return error_reply(request.path, error.status, str(error))
+        except UpstreamError as error:
+            self.metrics.fault(Fault.UPSTREAM_BROKEN)
+            return error_reply(request.path, error.status, str(error))
+        tally.outcome = found.outcome
+        if isinstance(found, Absent):
+            return reply.absent(request)
+        extra = headers.trail(call.trail) if self.config.cache.headers == "trail" else ()
+        caller = reply.Caller(request, call.ask, dialect, extra)
+        with call.trail.timed("reply"):
+            if isinstance(found, Hit):
+                tally.tier = found.tier
+                self._after_hit(call.ask, found.entry)
+                return await reply.send_hit(caller, found, self.clock.now())
+            return await self._relay(caller, found, call)
+
+    async def _relay(self, caller: reply.Caller, found: Relay, call: Call) -> web.StreamResponse:
+        if found.follower.flight.head.status >= 500:
+            self.metrics.fault(Fault.UPSTREAM_ERROR)
+        try:
+            return await reply.send_relay(caller, found, call.plan, self.clock)
+        except UpstreamBrokenError:
+            return error_reply(caller.request.path, 502, "the answer of Ollama's that this ask had joined broke off")
+        finally:
+            if found.follower.flight.reason == "broken":
+                self.metrics.fault(Fault.UPSTREAM_BROKEN)
+            self.serve.flights.leave(found.follower)
+
+    def _after_hit(self, ask: Ask, entry: Entry) -> None:
+        """Count what was saved, and unload the model if the caller wanted that after this ask."""
+        final = entry.answer.final
+        self.metrics.saved(_number(final.get("total_duration")) / 1e9, int(_number(final.get("eval_count"))))
+        if unloads(ask.keep_alive) and len(self._errands) < ERRANDS_MAX:
+            errand = asyncio.create_task(self._unload(ask.model))
+            self._errands.add(errand)
+            errand.add_done_callback(self._errands.discard)
+
+    async def _unload(self, model: str) -> None:
+        """What `keep_alive: 0` asks for besides the answer; it never loads a model (contract: no prompt)."""
+        body = write({"model": model, "keep_alive": 0})
+        request = UpstreamRequest("POST", "/api/generate", (("Content-Type", "application/json"),), body)
+        try:
+            answer = await self.client.send(request, safe_to_repeat=True)
+            await answer.close()
+        except UpstreamError:
+            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
+
+
+def unloads(keep_alive: object) -> bool:
+    """Whether a `keep_alive` tells Ollama to unload the model after the request."""
+    try:
+        return keep_alive is not None and not isinstance(keep_alive, bool) and parse_duration(keep_alive) == 0
+    except ValueError:
+        return False
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -1,0 +1,55 @@
+"""The headers that say how a reply came about. Pure; values never hold prompt text.
+
+`X-Cache` for people, `Cache-Status` (RFC 9211) for tools, `Age` (RFC 9111 section 5.1) for both. A proxy that answers
+a POST from a store must say so on every such reply: HTTP itself does not expect it (RFC 9110 section 9.3.3).
+"""
+
+from __future__ import annotations
+
+from cacheproxy.flow.serve import Hit
+from cacheproxy.model import Outcome, Plan
+from cacheproxy.trail import Trail
+from cacheproxy.upstream.client import VIA
+
+Headers = tuple[tuple[str, str], ...]
+
+
+def hit(found: Hit, now: float) -> Headers:
+    """For a reply made from an entry. `now`: Unix time, s."""
+    entry = found.entry
+    ttl_s = int(entry.expires - now)
+    fwd = "; fwd=stale" if found.outcome is Outcome.STALE else ""
+    return (
+        ("X-Cache", found.outcome.upper()),
+        ("Cache-Status", f'cacheproxy; hit{fwd}; ttl={ttl_s}; key="{entry.id}"; detail={found.outcome}'),
+        ("Age", str(max(0, int(now - entry.made)))),
+        ("X-Cache-Entry", entry.id),
+        ("Via", VIA),
+    )
+
+
+def relayed(outcome: Outcome, plan: Plan, status: int) -> Headers:
+    """For a reply of Ollama's to a cacheable ask."""
+    why = "request; detail=no-cache" if not plan.read else "miss"
+    collapsed = "; collapsed" if outcome is Outcome.JOINED else ""
+    return (
+        ("X-Cache", outcome.upper()),
+        ("Cache-Status", f"cacheproxy; fwd={why}; fwd-status={status}{collapsed}"),
+        ("Via", VIA),
+    )
+
+
+def bypassed(reason: str) -> Headers:
+    """For a reply of Ollama's to an ask that went around the cache. `reason`: one word."""
+    return (("X-Cache", Outcome.BYPASS.upper()), ("Cache-Status", f"cacheproxy; fwd=bypass; detail={reason}"))
+
+
+def absent() -> Headers:
+    """For the refusal of an ask that wanted stored answers only."""
+    return (("X-Cache", Outcome.MISS.upper()), ("Cache-Status", "cacheproxy; detail=only-if-cached"), ("Via", VIA))
+
+
+def trail(steps: Trail) -> Headers:
+    """The steps of the ask until its head went out, for `cache.headers = "trail"`; times in ms."""
+    timings = ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in steps.timings_s.items())
+    return (("X-Cache-Trail", str(steps)), ("Server-Timing", timings))

@@ -1,0 +1,160 @@
+"""From what was found to bytes on the caller's connection, with back-pressure.
+
+A hit is rendered in the caller's own form; a relay passes Ollama's bytes as they come, or, to a caller who joined an
+equal ask of another form, the same answer in the caller's form. The status is decided before the first byte.
+Refuses to know how an answer was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from cacheproxy.clock import Clock
+from cacheproxy.edge import headers
+from cacheproxy.edge.passthrough import break_off
+from cacheproxy.edge.server import Plain, PlainStream, error_reply
+from cacheproxy.errors import UpstreamBrokenError
+from cacheproxy.flow.coalesce import Follower
+from cacheproxy.flow.serve import Hit, Relay
+from cacheproxy.model import Answer, Ask, Plan
+from cacheproxy.wire.dialects import Dialect
+from cacheproxy.wire.jsontext import write
+
+WHOLE = "application/json; charset=utf-8"
+STREAM = "application/x-ndjson"
+CHUNKED_ABOVE_BYTES = 2048
+"""Go's server gives a body up to this size a Content-Length and sends a larger one in chunks; so do we."""
+WRITE_BYTES = 48 * 1024
+"""Lines of a replayed stream written at once: few writes, each below the 64 KiB that some clients take in one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom to reply to, and in which form. `extra`: headers besides those that tell how the reply came about."""
+
+    request: web.BaseRequest
+    ask: Ask
+    dialect: Dialect
+    extra: headers.Headers
+
+
+async def send_hit(caller: Caller, found: Hit, now: float) -> web.StreamResponse:
+    """Replay an entry. `now`: Unix time, s."""
+    head = headers.hit(found, now) + caller.extra
+    return await _send_answer(caller, found.entry.answer, head, now)
+
+
+async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> web.StreamResponse:
+    """Pass on a flight; one that broke off breaks off here too. Whoever called leaves the follower afterwards."""
+    ask, follower = caller.ask, relay.follower
+    flight = follower.flight
+    head = headers.relayed(relay.outcome, plan, flight.head.status) + caller.extra
+    same_form = (flight.ask.dialect, flight.ask.stream, flight.ask.model) == (ask.dialect, ask.stream, ask.model)
+    if same_form or flight.head.status != 200:
+        return await _pass_on(caller.request, follower, head)
+    if ask.stream and flight.ask.stream:
+        return await _convert_live(caller, follower, head)
+    answer = await follower.wait_end()
+    if answer is None:
+        return _failed(caller.request, follower, head)
+    return await _send_answer(caller, answer, head, clock.now())
+
+
+async def _send_answer(caller: Caller, answer: Answer, head: headers.Headers, now: float) -> web.StreamResponse:
+    if caller.ask.stream:
+        return await _send_stream(caller.request, caller.dialect.stream(caller.ask, answer, now), head)
+    return await _send_whole(caller.request, caller.dialect.whole(caller.ask, answer, now), head)
+
+
+def absent(request: web.BaseRequest) -> web.StreamResponse:
+    """504, as RFC 9111 section 5.2.1.7 asks for `only-if-cached`, in the shape of Ollama's errors."""
+    reply = error_reply(request.path, 504, "not in the cache, and the request says only-if-cached")
+    reply.add_headers(headers.absent())
+    return reply
+
+
+async def _send_whole(request: web.BaseRequest, body: bytes, head: headers.Headers) -> web.StreamResponse:
+    if len(body) <= CHUNKED_ABOVE_BYTES:
+        reply: PlainStream = Plain(status=200, body=body, headers={"Content-Type": WHOLE})
+        reply.add_headers(head)
+        return reply
+    reply = PlainStream(status=200, headers={"Content-Type": WHOLE})
+    reply.add_headers(head)
+    await reply.prepare(request)
+    await reply.write(body)
+    return reply
+
+
+async def _send_stream(request: web.BaseRequest, lines: Iterable[bytes], head: headers.Headers) -> web.StreamResponse:
+    """All lines in few writes, the last line in one of its own, as it arrives from Ollama."""
+    reply = PlainStream(status=200, headers={"Content-Type": STREAM, "X-Accel-Buffering": "no"})
+    reply.add_headers(head)
+    await reply.prepare(request)
+    held: list[bytes] = []
+    held_bytes = 0
+    last = b""
+    for line in lines:
+        if last:
+            held.append(last)
+            held_bytes += len(last)
+        if held_bytes + len(line) > WRITE_BYTES and held:
+            await reply.write(b"".join(held))
+            held, held_bytes = [], 0
+        last = line
+    if held:
+        await reply.write(b"".join(held))
+    await reply.write(last)
+    return reply
+
+
+async def _pass_on(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:
+    """Ollama's own status, headers and bytes."""
+    upstream = follower.flight.head
+    reply = PlainStream(status=upstream.status, reason=upstream.reason)
+    reply.add_headers(upstream.headers)
+    reply.add_headers(head)
+    return await _write_all(request, reply, follower.pieces())
+
+
+async def _convert_live(caller: Caller, follower: Follower, head: headers.Headers) -> web.StreamResponse:
+    """The chunks of an equal ask that spelt the model otherwise."""
+    reply = PlainStream(status=200, headers={"Content-Type": STREAM})
+    reply.add_headers(head)
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for chunk in follower.chunks():
+            yield caller.dialect.relay(caller.ask, chunk)
+
+    return await _write_all(caller.request, reply, lines())
+
+
+async def _write_all(request: web.BaseRequest, reply: PlainStream, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    await reply.prepare(request)
+    ends_line = True
+    try:
+        async for piece in pieces:
+            await reply.write(piece)
+            ends_line = piece.endswith(b"\n")
+    except UpstreamBrokenError as error:
+        if ends_line and reply.headers.get("Content-Type", "").startswith(STREAM):
+            await reply.write(error_line(error))
+        unframed = request.version < HttpVersion11 and "Content-Length" not in reply.headers
+        break_off(request.transport, unframed=unframed)
+    return reply
+
+
+def error_line(error: Exception) -> bytes:
+    """The last line of an NDJSON stream that broke off, for clients that would take a cut for an end."""
+    return write({"error": str(error)}) + b"\n"
+
+
+def _failed(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:
+    """A joined answer came to no good end: the error Ollama gives to `stream: false`."""
+    message = follower.error_text() or "the answer ended without its end"
+    reply = error_reply(request.path, 500, message)
+    reply.add_headers(head)
+    return reply

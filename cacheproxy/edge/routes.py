@@ -1,0 +1,63 @@
+"""Which path goes to which handler; all else passes through.
+
+A page that may not call is refused first. Paths are compared as they were sent: one that only means the same after
+decoding is Ollama's to judge, and passes through uncached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.origin import Origins
+from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.server import error_reply
+from cacheproxy.errors import CallerError
+from cacheproxy.metrics import Metrics
+from cacheproxy.upstream.models import Models
+from cacheproxy.wire.dialects import Dialect
+
+AT_ONCE = frozenset({("DELETE", "/api/delete"), ("POST", "/api/copy")})
+"""They change what a name stands for, and their reply is over with its head: no name has an identity meanwhile."""
+AT_THE_END = frozenset({("POST", "/api/pull"), ("POST", "/api/create")})
+"""They take up to hours and change the name in their last second: the list is read before their last bytes go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The proxy port's one handler."""
+
+    dialects: Mapping[str, Dialect]
+    cached: Cached
+    passthrough: Passthrough
+    models: Models
+    origins: Origins
+    metrics: Metrics
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request."""
+        ruling = self.origins.judge(request)
+        if ruling.refusal is not None:
+            return ruling.refusal
+        path = request.raw_path.split("?", 1)[0]
+        try:
+            return await self._dispatch(request, path)
+        except CallerError as error:
+            return error_reply(path, error.status, str(error))
+
+    async def _dispatch(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        call = (request.method, path)
+        dialect = self.dialects.get(path) if request.method == "POST" else None
+        if dialect is not None:
+            return await self.cached.handle(request, dialect)
+        if call in AT_ONCE:
+            async with self.models.changing():
+                return await self.passthrough.handle(request)
+        reply = await self.passthrough.handle(request)
+        if call in AT_THE_END:
+            async with self.models.changing():
+                pass
+        return reply  # its end goes out after this
