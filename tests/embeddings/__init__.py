@@ -1,0 +1,1 @@
+"""Tests of embeddings/, file by file, on the real weights."""
