@@ -77,6 +77,7 @@ class FakeOllama(SimulatedOllama):
         self._always: dict[str | None, Fault] = {}
         self._faults: dict[int, Fault] = {}
         self._released = asyncio.Event()
+        self._calmed = 0
         self.stalled = 0
         """Requests that stopped at `stall_after_tokens` so far."""
         self.poisoned = 0
@@ -96,6 +97,7 @@ class FakeOllama(SimulatedOllama):
         """Take back all faults and release what stalls."""
         self._queue.clear()
         self._always.clear()
+        self._calmed += 1
         self.release()
 
     def release(self) -> None:
@@ -188,6 +190,7 @@ class FakeOllama(SimulatedOllama):
 
     async def _bent(self, fault: Fault, honest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
         count = 0
+        calmed = self._calmed
         async with aclosing(honest) as pieces:
             await pause(fault.first_token_delay_s)
             async for piece in pieces:
@@ -195,7 +198,7 @@ class FakeOllama(SimulatedOllama):
                     raise RefusedError(500, fault.error_after_tokens[1])
                 if fault.silent_end_after_tokens is not None and count >= fault.silent_end_after_tokens:
                     return
-                if fault.stall_after_tokens == count:
+                if fault.stall_after_tokens == count and calmed == self._calmed:
                     self.stalled += 1
                     self._changed()
                     await self._released.wait()
