@@ -2,7 +2,7 @@
 
 A graph without weights lies in `graphs/` for each architecture served; onnxruntime is fed the tensors of the folder's
 own `model.safetensors` when the session is made. So there is one copy of the weights to verify, and no export.
-The graph ends with mean pooling and unit length. `tools/build_graph.py` makes the graphs.
+The graph ends with mean pooling and unit length. `embeddings/graphs/build.py` makes the graphs.
 
 This engine refuses every folder that its graph would not compute exactly as sentence-transformers does.
 """

@@ -25,6 +25,11 @@ from cacheproxy.errors import UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.record import Recorder
 from cacheproxy.model import Answer, Ask
 
+LANDING_S_MAX = 0.02
+"""How long an equal ask waits for an answer that is being kept (it takes one small request to Ollama and one to Redis,
+about 2 ms). Who repeats a question at once then finds it stored; who would wait longer joins the flight.
+"""
+
 LAG_BYTES_MAX = 256 * 1024
 """How far the fetch of a reply too large to hold may run ahead of its slowest follower."""
 
@@ -101,8 +106,8 @@ class Flight:
 
     @property
     def joinable(self) -> bool:
-        """False once the first bytes are no longer held."""
-        return not self._recorder.too_large
+        """False once the first bytes are no longer held, or the reply has ended without an answer to share."""
+        return not self._recorder.too_large and (self.answer is not None or not self._ended)
 
     async def run(self, fetch: Fetch) -> None:
         """Fetch to the end, or until the last follower leaves. Never raises but for cancellation."""
@@ -247,6 +252,12 @@ class Flights:
         follower = Follower(flight)
         flight._task = asyncio.create_task(self._fly(key, flight, fetch, landed))
         return follower, True
+
+    async def wait_landed(self, key: str) -> None:
+        """If the answer for `key` is complete and just being kept, wait for that, at most `LANDING_S_MAX`."""
+        flight = self._flying.get(key)
+        if flight is not None and flight.answer is not None and flight._task is not None:
+            await asyncio.wait({flight._task}, timeout=LANDING_S_MAX)
 
     def leave(self, follower: Follower) -> None:
         """A follower has all it wanted, or is gone. The last one to leave an unfinished flight ends it."""

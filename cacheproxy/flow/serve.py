@@ -78,6 +78,7 @@ class Serve:
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
         plan = call.plan
+        await self.flights.wait_landed(plan.key)
         found = await self._look_up(plan, call.trail) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found

@@ -3,7 +3,7 @@
 Run it only to add an architecture or to change the graph; it is the one place that needs the `onnx` package, which is
 no dependency of the project:
 
-    python tools/build_graph.py path/to/config.json embeddings/graphs/bert-6x384.onnx
+    python embeddings/graphs/build.py path/to/config.json embeddings/graphs/bert-6x384.onnx
 
 Every initializer is external and is named as the tensor in `model.safetensors` is, so the file holds no weights (about
 20 kB). The graph goes from token ids to unit vectors: embeddings, encoder, mean over the unmasked tokens, L2 norm.

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def tool():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("build_graph", ROOT / "tools/build_graph.py")
+    spec = importlib.util.spec_from_file_location("build_graph", ROOT / "embeddings/graphs/build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
