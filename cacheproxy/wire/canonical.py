@@ -31,7 +31,8 @@ INTEGER_OPTIONS = frozenset(
     {"num_keep", "seed", "num_predict", "top_k", "repeat_last_n", "num_ctx", "num_batch", "num_gpu", "main_gpu"}
     | {"num_thread", "draft_num_predict"}
 )
-MESSAGE_MEMBERS = frozenset({"role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"})
+MESSAGE_LISTS = frozenset({"images", "tool_calls"})
+MESSAGE_MEMBERS = MESSAGE_LISTS | {"role", "content", "thinking", "tool_name", "tool_call_id"}
 
 
 def canonical_bytes(members: Mapping[str, Any]) -> bytes:
@@ -55,7 +56,7 @@ def _option(name: str, value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     if name in FLOAT_OPTIONS:
-        return _float32(float(value))
+        return _float32(value)
     if name in INTEGER_OPTIONS:
         return int(value)
     return value
@@ -65,7 +66,7 @@ def _float32(value: float) -> float:
     """Ollama keeps float options as float32, so 0.7 and 0.70000001 are one temperature. -0 becomes 0."""
     try:
         rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    except OverflowError:
+    except (OverflowError, struct.error):  # beyond a float32; a whole number may be beyond a float64 as well
         return value
     return rounded or 0.0
 
@@ -85,10 +86,12 @@ def _message(given: object) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise UnkeyableError("messages")
     check_names(given, MESSAGE_MEMBERS)
-    message = {name: value for name, value in sorted(given.items()) if value not in (None, "", [])}
-    for name in ("role", "content", "thinking", "tool_name", "tool_call_id"):
-        if not isinstance(message.get(name, ""), str):
+    message = {name: value for name, value in sorted(given.items()) if value is not None}
+    for name in MESSAGE_MEMBERS & message.keys():  # checked before empty ones go: "" is no list, and [] no text
+        if not isinstance(message[name], list if name in MESSAGE_LISTS else str):
             raise UnkeyableError("messages")
+        if not message[name]:
+            del message[name]
     if "role" in message:
         message["role"] = message["role"].lower()
     if "images" in message:

@@ -28,7 +28,9 @@ def parse(body: bytes) -> Ask:
     history = canonical.messages(members.pop("messages", []))
     if not history:
         raise UnkeyableError("load")
-    tools = members.pop("tools", None)
+    tools = members.pop("tools", [])
+    if not isinstance(tools, list):
+        raise UnkeyableError("tools")
     if tools:
         members["tools"] = tools
     members["messages"] = history

@@ -11,8 +11,7 @@ from __future__ import annotations
 class Lines:
     """Splits a byte stream at line feeds.
 
-    `line_bytes_max` bounds what is held for a line that never ends; beyond it `overflow` turns true and no more lines
-    come out.
+    `line_bytes_max` bounds a line; with a longer one `overflow` turns true and no more lines come out.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
@@ -25,14 +24,16 @@ class Lines:
         """Take the next piece; return the lines it completes, without their line ends."""
         if self.overflow:
             return []
-        first, *rest = piece.split(b"\n")
-        self._hold(first)
-        if not rest:
-            return []
-        lines = [b"".join(self._parts), *rest[:-1]]
-        self._parts, self._held_bytes = [], 0
-        self._hold(rest[-1])
-        return [line.removesuffix(b"\r") for line in lines]
+        lines = []
+        *ends, last = piece.split(b"\n")
+        for end in ends:
+            self._hold(end)
+            if self.overflow:
+                return lines
+            lines.append(self.rest().removesuffix(b"\r"))
+            self._parts, self._held_bytes = [], 0
+        self._hold(last)
+        return lines
 
     def rest(self) -> bytes:
         """What came after the last line end; empty for a stream that ended as it should."""

@@ -10,8 +10,8 @@ Refuses to decide whether an answer may be kept (rules/keep.py), and to know HTT
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -20,23 +20,23 @@ from cacheproxy.wire.jsontext import write
 
 PIECE_CHARACTERS = 2048
 """Text in one replayed chunk: below 64 KiB as a line even if each character is escaped (asyncio's default limit)."""
-LOGPROBS_A_CHUNK = 32
-"""Tokens' logprobs in one replayed chunk: 20 alternatives of 100 bytes each stay below the same 64 KiB."""
+LOGPROBS_BYTES = 32 * 1024
+"""Tokens' logprobs in one replayed chunk, as bytes of JSON: half of the same 64 KiB (one token takes up to 10 kB)."""
 
 
 class Shape(Protocol):
     """Where a dialect keeps the parts of a reply."""
 
     def chunk(self, text: str, thinking: str, tool_calls: tuple[JSONObject, ...]) -> dict[str, Any]:
-        """The members that carry these parts, in Ollama's order."""
+        """The members of a chunk with these parts and more to come, in Ollama's order."""
         ...
 
     def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, list[JSONObject]]:
         """Text, thinking and tool calls of a chunk. Raises ValueError for a chunk of another form."""
         ...
 
-    def ending(self, answer: Answer) -> dict[str, Any]:
-        """The members of the last chunk from `done` on, in Ollama's order."""
+    def last(self, answer: Answer) -> dict[str, Any]:
+        """The members of the last chunk of a stream, without text, in Ollama's order."""
         ...
 
     def whole(self, answer: Answer) -> dict[str, Any]:
@@ -49,13 +49,10 @@ class ChatShape:
     """`/api/chat`: everything sits in `message`."""
 
     def chunk(self, text: str, thinking: str, tool_calls: tuple[JSONObject, ...]) -> dict[str, Any]:
-        """`{"message": {"role", "content"[, "thinking"][, "tool_calls"]}}`."""
-        message: dict[str, Any] = {"role": "assistant", "content": text}
-        if thinking:
-            message["thinking"] = thinking
-        if tool_calls:
-            message["tool_calls"] = tool_calls
-        return {"message": message}
+        """`{"message": {"role", "content"[, "thinking"][, "tool_calls"]}, "done": false}`."""
+        thought = {"thinking": thinking} if thinking else {}
+        message = {"role": "assistant", "content": text} | thought | _if_any("tool_calls", tool_calls)
+        return {"message": message, "done": False}
 
     def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, list[JSONObject]]:
         """Parts of `message`."""
@@ -64,9 +61,9 @@ class ChatShape:
             raise ValueError("chunk without a message")
         return _parts(message, "content")
 
-    def ending(self, answer: Answer) -> dict[str, Any]:
+    def last(self, answer: Answer) -> dict[str, Any]:
         """`done`, `done_reason`, then the counts."""
-        return {"done": True, "done_reason": answer.done_reason, **answer.final}
+        return self.chunk("", "", ()) | {"done": True, "done_reason": answer.done_reason} | dict(answer.final)
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         """The message, then the ending with logprobs before the counts."""
@@ -80,27 +77,27 @@ class GenerateShape:
     """`/api/generate`: text and thinking at the top, tool calls and logprobs behind the counts."""
 
     def chunk(self, text: str, thinking: str, tool_calls: tuple[JSONObject, ...]) -> dict[str, Any]:
-        """`{"response"[, "thinking"][, "tool_calls"]}`."""
-        members: dict[str, Any] = {"response": text}
-        if thinking:
-            members["thinking"] = thinking
-        if tool_calls:
-            members["tool_calls"] = tool_calls
-        return members
+        """`{"response"[, "thinking"], "done": false[, "tool_calls"]}`."""
+        thought = {"thinking": thinking} if thinking else {}
+        return {"response": text} | thought | {"done": False} | _if_any("tool_calls", tool_calls)
 
     def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, list[JSONObject]]:
         """Parts at the top."""
         return _parts(chunk, "response")
 
-    def ending(self, answer: Answer) -> dict[str, Any]:
+    def last(self, answer: Answer) -> dict[str, Any]:
         """`done`, `done_reason`, `context`, then the counts."""
-        context = {} if answer.context is None else {"context": answer.context}
-        return {"done": True, "done_reason": answer.done_reason} | context | dict(answer.final)
+        return self._ended("", "", answer)
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         """Text and thinking, then the ending with tool calls and logprobs behind the counts."""
         behind = _if_any("tool_calls", answer.tool_calls) | _if_any("logprobs", answer.logprobs)
-        return self.chunk(answer.text, answer.thinking, ()) | self.ending(answer) | behind
+        return self._ended(answer.text, answer.thinking, answer) | behind
+
+    def _ended(self, text: str, thinking: str, answer: Answer) -> dict[str, Any]:
+        context = {} if answer.context is None else {"context": answer.context}
+        done = {"done": True, "done_reason": answer.done_reason}
+        return self.chunk(text, thinking, ()) | done | context | dict(answer.final)
 
 
 CHAT = ChatShape()
@@ -108,6 +105,8 @@ GENERATE = GenerateShape()
 
 _IDENTITY_MEMBERS = frozenset({"model", "created_at", "message", "response", "thinking", "tool_calls", "logprobs"})
 _ENDING_MEMBERS = frozenset({"done", "done_reason", "context"})
+_REMOTE_MEMBERS = ("remote_model", "remote_host")
+"""Who really answered, for models in Ollama's cloud: beside the name in every chunk."""
 
 
 def _if_any(name: str, values: tuple[JSONObject, ...]) -> dict[str, Any]:
@@ -117,10 +116,15 @@ def _if_any(name: str, values: tuple[JSONObject, ...]) -> dict[str, Any]:
 def _parts(members: Mapping[str, Any], text_member: str) -> tuple[str, str, list[JSONObject]]:
     text = members.get(text_member, "")
     thinking = members.get("thinking", "")
-    calls = members.get("tool_calls", [])
-    if not (isinstance(text, str) and isinstance(thinking, str) and isinstance(calls, list)):
+    if not (isinstance(text, str) and isinstance(thinking, str)):
         raise ValueError("chunk with parts of another type")
-    return text, thinking, calls
+    return text, thinking, _objects(members.get("tool_calls", []))
+
+
+def _objects(value: object) -> list[JSONObject]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError("not a list of objects")
+    return value
 
 
 class Fold:
@@ -149,13 +153,14 @@ class Fold:
             return
         try:
             text, thinking, calls = self._shape.parts(chunk)
+            logprobs = _objects(chunk.get("logprobs", []))
         except ValueError:
             self.trouble = "malformed"
             return
         self._text.append(text)
         self._thinking.append(thinking)
         self._tool_calls.extend(calls)
-        self._logprobs.extend(chunk.get("logprobs") or ())
+        self._logprobs.extend(logprobs)
         self._last = chunk
         self.done = chunk.get("done") is True
 
@@ -181,26 +186,26 @@ class Fold:
 
 def whole(shape: Shape, ask: Ask, answer: Answer, now: float) -> bytes:
     """The reply to `stream: false`: one object, no line end."""
-    return write(_head(ask, now) | shape.whole(answer))
+    head, answer = _head(ask, answer, now)
+    return write(head | shape.whole(answer))
 
 
 def stream(shape: Shape, ask: Ask, answer: Answer, now: float) -> Iterator[bytes]:
     """The reply to `stream: true`: NDJSON lines; thinking, then text, then tool calls, then the last line alone."""
-    head = _head(ask, now)
+    head, answer = _head(ask, answer, now)
 
     def line(members: dict[str, Any]) -> bytes:
         return write(head | members) + b"\n"
 
     for piece in _pieces(answer.thinking):
-        yield line(shape.chunk("", piece, ()) | {"done": False})
+        yield line(shape.chunk("", piece, ()))
     for piece in _pieces(answer.text) or ([] if answer.tool_calls or answer.thinking else [""]):
-        yield line(shape.chunk(piece, "", ()) | {"done": False})
-    for start in range(0, len(answer.logprobs), LOGPROBS_A_CHUNK):
-        some = answer.logprobs[start : start + LOGPROBS_A_CHUNK]
-        yield line(shape.chunk("", "", ()) | {"done": False, "logprobs": some})
+        yield line(shape.chunk(piece, "", ()))
+    for some in _batches(answer.logprobs):
+        yield line(shape.chunk("", "", ()) | {"logprobs": some})
     if answer.tool_calls:
-        yield line(shape.chunk("", "", answer.tool_calls) | {"done": False})
-    yield line(shape.chunk("", "", ()) | shape.ending(answer))
+        yield line(shape.chunk("", "", answer.tool_calls))
+    yield line(shape.last(answer))
 
 
 def renamed(chunk: Mapping[str, Any], model: str) -> bytes:
@@ -215,9 +220,28 @@ def timestamp(now: float) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
-def _head(ask: Ask, now: float) -> dict[str, Any]:
-    return {"model": ask.model, "created_at": timestamp(now)}
+def _head(ask: Ask, answer: Answer, now: float) -> tuple[dict[str, Any], Answer]:
+    """The first members of every chunk, and the answer without those that it gave."""
+    remote = {name: answer.final[name] for name in _REMOTE_MEMBERS if name in answer.final}
+    head = {"model": ask.model} | remote | {"created_at": timestamp(now)}
+    if not remote:
+        return head, answer
+    return head, replace(answer, final={name: value for name, value in answer.final.items() if name not in remote})
 
 
 def _pieces(text: str) -> list[str]:
     return [text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS)]
+
+
+def _batches(logprobs: Sequence[JSONObject]) -> Iterator[list[JSONObject]]:
+    batch: list[JSONObject] = []
+    size_bytes = 0
+    for token in logprobs:
+        token_bytes = len(write(token))
+        if batch and size_bytes + token_bytes > LOGPROBS_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(token)
+        size_bytes += token_bytes
+    if batch:
+        yield batch

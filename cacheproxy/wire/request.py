@@ -5,6 +5,7 @@ Refuses to drop a member it does not know: a later Ollama may act on it, so it s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ COMMON_MEMBERS = frozenset(
 )
 _NOT_IN_KEY = frozenset({"model", "stream", "keep_alive"})
 """They choose the model's name (its digest is keyed), the form of the reply, and how long the model stays loaded."""
+_ABSENT = {"format": "", "logprobs": False, "top_logprobs": 0, "_debug_render_only": False}
+"""Values that mean the same as no value."""
+_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)", re.ASCII)
+"""What Go's `time.ParseDuration` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +61,27 @@ def common(members: JSONObject) -> dict[str, Any]:
     options = canonical.options(keyed.pop("options", None))
     if options:
         keyed["options"] = options
-    for name, absent in (("format", ""), ("logprobs", False), ("top_logprobs", 0), ("_debug_render_only", False)):
-        if name in keyed and keyed[name] == absent:
+    for name, absent in _ABSENT.items():
+        if name in keyed and type(keyed[name]) is type(absent) and keyed[name] == absent:  # 0 is not false to Ollama
             del keyed[name]
     return keyed
 
 
 def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, name_matters: bool) -> Ask:
-    """Put the parts together. Raises UnkeyableError (`model`, `stream`) where Ollama would refuse the request."""
+    """Put the parts together.
+
+    Raises UnkeyableError (`model`, `stream`, `keep-alive`) where Ollama would refuse the request: none of the three is
+    in the key, so a stored answer would hide the refusal.
+    """
     model = parsed.members.get("model")
     streamed = parsed.members.get("stream", True)
+    keep_alive = parsed.members.get("keep_alive")
     if not isinstance(model, str) or not model.strip():
         raise UnkeyableError("model")
     if not isinstance(streamed, bool):
         raise UnkeyableError("stream")
+    if not _is_keep_alive(keep_alive):
+        raise UnkeyableError("keep-alive")
     temperature = members.get("options", {}).get("temperature")
     logprobs = bool(members.get("logprobs"))
     plain = {name: value for name, value in members.items() if name not in ("logprobs", "top_logprobs")}
@@ -83,8 +95,15 @@ def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, n
         temperature=temperature if isinstance(temperature, float) else None,
         logprobs=logprobs,
         canonical_plain=canonical.canonical_bytes(plain) if logprobs else b"",
-        keep_alive=parsed.members.get("keep_alive"),
+        keep_alive=keep_alive,
         name_matters=name_matters,
         controls=parsed.controls,
         forward=parsed.forward,
     )
+
+
+def _is_keep_alive(value: object) -> bool:
+    """Seconds as a number, or a duration as Go writes it ("10" alone is none)."""
+    if isinstance(value, str):
+        return _GO_DURATION.fullmatch(value) is not None
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
