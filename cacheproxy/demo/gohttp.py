@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
+from operator import itemgetter
 from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -163,6 +164,7 @@ class Exchange:
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         async for piece in self.unread():
             yield piece
+        self.connection.body_taken()
 
     async def unread(self) -> AsyncIterator[bytes]:
         """Yield what is left of the body without asking for it."""
@@ -206,7 +208,8 @@ class Exchange:
     # --- writing ---
 
     def _head(self, status: int, content_type: str, extra: Headers, framing: Headers) -> bytes:
-        fields = sorted([*self.headers, *extra, *([("Content-Type", content_type)] if content_type else [])])
+        fields = [*self.headers, *extra, *([("Content-Type", content_type)] if content_type else [])]
+        fields.sort(key=itemgetter(0))  # by name, as Go does; several values of one name keep their order
         fields += [("Date", http_date()), *framing]
         version = f"HTTP/1.{self.request.minor}"
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
@@ -382,6 +385,11 @@ class Connection(asyncio.Protocol):
         if self._busy is not None and self.task is not None:
             self.task.cancel()
 
+    def body_taken(self) -> None:
+        """Notice a client that closed its side together with its request; pipelined bytes hide that from Go too."""
+        if self._ended and not self._buffer:
+            self._leave()
+
     async def drain(self) -> None:
         """Wait while the socket's send buffer is full."""
         if self._writable is not None:
@@ -392,7 +400,7 @@ class Connection(asyncio.Protocol):
             while (head := await self._take_head()) is not None:
                 exchange = Exchange(parse_head(head), self)
                 await self._serve_one(exchange)
-                if exchange.close or self._ended:
+                if exchange.close:
                     break
         except BadRequestError as refusal:
             text = f"{refusal.status} {_reason(refusal.status)}{refusal.detail}"
