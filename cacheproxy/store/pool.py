@@ -1,4 +1,4 @@
-"""redis-py's clients, set up so that nothing in them waits, retries or loses a connection behind our back.
+"""redis-py's clients, set up so that nothing in them retries or waits on its own.
 
 What they do not get here is a deadline: `connection.py` puts one around each call.
 """
@@ -43,10 +43,12 @@ _PLAIN: dict[str, Any] = {
 
 
 class Bounded(redis.asyncio.connection.ConnectionPool):
-    """A pool of at most `max_connections`, whose `release` never waits.
+    """A pool of at most `max_connections`, in which a cancelled waiter never costs another one its turn.
 
-    redis-py's own BlockingConnectionPool takes a lock to release; a task cancelled while it waits for that lock never
-    gives its connection back, and the pool shrinks for good.
+    redis-py's own BlockingConnectionPool waits on an asyncio.Condition, which loses the wake-up it gave to a task that
+    is cancelled in the same moment: the next one then waits beside a free connection until its deadline. Measured with
+    redis-py 8.1.0 on Python 3.11.7, 8 tasks on 2 connections, random cancellations: 85 of 3,000 rounds got stuck, here
+    none; it lost no connection. `release` has no await inside, so it cannot be cancelled half way.
     """
 
     def __init__(self, **options: Any) -> None:
