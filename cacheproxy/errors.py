@@ -2,6 +2,7 @@
 
     CacheproxyError
     ├── ConfigError            the operator's: config, flags or environment cannot be used
+    ├── AdminPortError         the operator's: the port that a command asks gave no usable answer
     ├── CallerError            the client's: the proxy answers 4xx
     │   └── BodyTimeoutError   a request body came too slowly (408)
     ├── UpstreamError          Ollama's: the proxy answers 502
@@ -26,6 +27,10 @@ class CacheproxyError(Exception):
 
 class ConfigError(CacheproxyError):
     """Config, a flag or an environment variable is unusable; the text names it, its value and the remedy."""
+
+
+class AdminPortError(CacheproxyError):
+    """The operator's port of a running proxy gave a command no usable answer; the text says what to do."""
 
 
 class CallerError(CacheproxyError):

@@ -201,10 +201,9 @@ class Tour:
         question = reply.ask.question
         if len(question) > _QUESTION_WIDTH:
             question = question[: _QUESTION_WIDTH - 1] + "…"
-        row = Text(f"{reply.status:<9}", style=_COLOURS.get(reply.status, ""))
-        row.append(
-            f"{duration(reply.seconds):>7}  {self.faster(reply):>7}  {share(self.hit_rate()):>6}  ", style="none"
-        )
+        row = Text()
+        row.append(f"{reply.status:<9}", style=_COLOURS.get(reply.status, ""))
+        row.append(f"{duration(reply.seconds):>7}  {self.faster(reply):>7}  {share(self.hit_rate()):>6}  ")
         row.append(f"{question:<{_QUESTION_WIDTH}}  ")
         row.append(reply.ask.how, style="dim")
         return row if reply.right else row.append("  WRONG ANSWER", style="bold red")

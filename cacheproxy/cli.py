@@ -1,0 +1,263 @@
+"""The commands: what each takes, and what it exits with. `docs/reference/cli.md` is made from the texts here.
+
+Exit codes: 0 fine; 1 it could not run, or a check failed; 2 the command line or the configuration is wrong.
+This module refuses to do the work: a command's file is imported when the command runs, so that `--help`, `stats` and
+`purge` start in a fraction of a second and never load what serving needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from cacheproxy import __version__, config
+from cacheproxy.commands import admin_port
+from cacheproxy.errors import CacheproxyError, ConfigError
+
+FINE, FAILED, WRONG_USE = 0, 1, 2
+
+commands = typer.Typer(
+    name="cacheproxy",
+    help="A transparent caching proxy in front of Ollama.",
+    epilog="Clients use port 11435, operators port 11436. config.toml in the repository explains every setting.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Level(StrEnum):
+    """`log.level`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="CACHEPROXY_CONFIG",
+        metavar="FILE",
+        help="Read this file. Without it no file is read, not even ./config.toml.",
+        show_default=False,
+    ),
+]
+AdminURL = Annotated[
+    str,
+    typer.Option("--admin", metavar="URL", help="The operator's port of the proxy to ask. Default: admin.listen."),
+]
+Token = Annotated[
+    str,
+    typer.Option("--token", metavar="TEXT", help="Its token. Default: admin.token, which other users cannot see."),
+]
+
+
+@commands.callback()
+def _root(
+    version_wanted: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version),
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+@commands.command()
+def serve(
+    *,
+    config_file: ConfigFile = None,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients reach it: server.listen.")] = "",
+    admin_listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="The operator's port: admin.listen.")] = "",
+    upstream: Annotated[str, typer.Option(metavar="URL", help="Where Ollama is: upstream.url.")] = "",
+    redis: Annotated[str, typer.Option(metavar="URL", help='redis.url: "embedded", redis://…, unix://…')] = "",
+    log_level: Annotated[Level | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
+) -> None:
+    """Start the proxy.
+
+    It serves until Ctrl-C or SIGTERM. Replies under way then have server.drain_timeout to finish; a second signal ends
+    at once.
+    """
+    settings = _load(
+        config_file,
+        {
+            "server": {"listen": listen},
+            "admin": {"listen": admin_listen},
+            "upstream": {"url": upstream},
+            "redis": {"url": redis},
+            "log": {"level": str(log_level or "")},
+        },
+    )
+    from cacheproxy.commands import serve as command
+
+    with _failures():
+        fine = command.run(settings, source=config_file)
+    raise typer.Exit(FINE if fine else FAILED)
+
+
+@commands.command()
+def check(
+    *,
+    config_file: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell what is configured, reachable and missing.
+
+    One line each: ok, warn or FAIL; exits with 1 if something fails. It changes nothing, but for starting the embedded
+    Redis for a moment.
+    """
+    from cacheproxy.commands import check as command
+
+    raise typer.Exit(FINE if command.run(config_file, as_json=as_json) else FAILED)
+
+
+@commands.command()
+def stats(
+    *,
+    config_file: ConfigFile = None,
+    admin: AdminURL = "",
+    token: Token = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what GET /stats answers.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Once a second, until Ctrl-C.")] = False,
+) -> None:
+    """Show a running proxy's hit rates and times."""
+    from cacheproxy.commands import stats as command
+
+    port = _port(config_file, admin, token)
+    with _failures():
+        command.run(port, as_json=as_json, watch=watch)
+
+
+@commands.command()
+def purge(
+    *,
+    config_file: ConfigFile = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Those a model answered.")] = "",
+    entry_id: Annotated[str, typer.Option("--id", metavar="ID", help="The one a reply's X-Cache-Entry named.")] = "",
+    partition: Annotated[str, typer.Option(metavar="HEX", help="Those of one group of callers.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --all.")] = False,
+    admin: AdminURL = "",
+    token: Token = "",
+) -> None:
+    """Make a running proxy forget entries.
+
+    Takes exactly one of --all, --model, --id, --partition, and prints how many went. On a terminal --all asks first.
+    """
+    chosen = {"all": "true" if everything else "", "model": model, "id": entry_id, "partition": partition}
+    selector = {name: value for name, value in chosen.items() if value}
+    if len(selector) != 1:
+        _refuse("give exactly one of --all, --model, --id, --partition")
+    port = _port(config_file, admin, token)
+    if everything and not yes and admin_port.is_person():
+        typer.confirm(f"Forget every entry of {port.url}?", abort=True)
+    with _failures():
+        count = admin_port.purge(port, selector)
+        typer.echo(f"forgot {count:,} entr{'y' if count == 1 else 'ies'}")
+
+
+@commands.command()
+def demo(
+    *,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Let the simulated Ollama answer without thinking time.")
+    ] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="Go on serving afterwards, until Ctrl-C.")] = False,
+    redis: Annotated[
+        str, typer.Option(metavar="URL", help="Use this Redis; what the tour puts there is removed again.")
+    ] = "embedded",
+) -> None:
+    """Show what it does, with a simulated Ollama.
+
+    Uses ports and a directory of its own, and takes about ten seconds.
+    """
+    from cacheproxy.demo import show
+
+    with _failures():
+        fine = show.run(fast=fast, stay=stay, redis_url=redis)
+    raise typer.Exit(FINE if fine else FAILED)
+
+
+@commands.command()
+def version() -> None:
+    """Print the version."""
+    _tell_version(True)
+
+
+def describe() -> str:
+    """`docs/reference/cli.md`: the help of every command."""
+    group: Any = typer.main.get_command(commands)
+    root = typer.Context(group, info_name="cacheproxy", terminal_width=100)
+    parts = [_DESCRIPTION_HEAD, _section(root)]
+    parts += [_section(typer.Context(one, info_name=name, parent=root)) for name, one in group.commands.items()]
+    return "\n".join(parts)
+
+
+def _section(context: typer.Context) -> str:
+    return f"## {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
+
+
+_DESCRIPTION_HEAD = """\
+# The command line
+
+This page is made from `cacheproxy --help`; a test holds the two together.
+
+* **Configuration**: flags are stronger than `CACHEPROXY_SECTION__KEY` in the environment, that is stronger than the
+  file, and the file is stronger than the defaults. The file is the one that `--config` or `CACHEPROXY_CONFIG` names;
+  a `config.toml` that merely lies in the current directory is never read, so that the place a command is started from
+  cannot change what it does.
+* **Exit codes**: 0 fine; 1 it could not run, or a check failed; 2 the command line or the configuration is wrong (so
+  a service manager need not try again: `RestartPreventExitStatus=2`).
+* **Output**: results on standard output, complaints and the log on standard error. Colours only on a terminal, and
+  never when `NO_COLOR` is set.
+* `stats` and `purge` ask a running proxy over its operator's port, see [admin](admin.md). A token on the command line
+  can be seen by other users of the machine; `CACHEPROXY_ADMIN__TOKEN` or the file cannot.
+"""
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cacheproxy {__version__}")
+        raise typer.Exit(FINE)
+
+
+def _load(path: Path | None, flags: dict[str, dict[str, str]] | None = None) -> config.Config:
+    """The configuration with the flags that were given (not empty) over it, or the end of the program."""
+    given = {name: {key: text for key, text in keys.items() if text} for name, keys in (flags or {}).items()}
+    with _failures():
+        return config.load(path, {name: keys for name, keys in given.items() if keys})
+
+
+def _port(path: Path | None, url: str, token: str) -> admin_port.AdminPort:
+    with _failures():
+        return admin_port.find(_load(path).admin, url=url, token=token)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """An error of ours inside ends the program: its text on standard error, and the exit code that goes with it."""
+    try:
+        yield
+    except ConfigError as error:
+        _refuse(str(error))
+    except CacheproxyError as error:
+        _complain(str(error))
+        raise typer.Exit(FAILED) from error
+
+
+def _refuse(message: str) -> NoReturn:
+    _complain(message)
+    raise typer.Exit(WRONG_USE)
+
+
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        typer.echo(f"cacheproxy: {line}", err=True)

@@ -1,0 +1,1 @@
+"""What the commands of `cli.py` do, one file a job. Each may print; nothing below this floor does."""

@@ -1,0 +1,98 @@
+"""Ask a running proxy over its operator's port, with nothing but the standard library: it must start at once."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+from cacheproxy.config import Admin, split_listen
+from cacheproxy.errors import AdminPortError, ConfigError
+
+TIMEOUT_S = 30.0
+"""A purge of a million entries takes seconds; everything else is over in milliseconds."""
+_ANSWER_BYTES_MAX = 16 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPort:
+    """Where the port is. `url` has no slash at its end."""
+
+    url: str
+    token: str = field(default="", repr=False)
+
+    def ask(self, path: str, *, method: str = "GET") -> dict[str, Any]:
+        """The JSON object at `path`. Raises AdminPortError."""
+        # No proxy from the environment: it would be handed the token, and could not reach loopback anyway.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        request = urllib.request.Request(self.url + path, method=method, headers=headers)  # noqa: S310 - find() checked it
+        try:
+            with opener.open(request, timeout=TIMEOUT_S) as reply:
+                answer = json.loads(reply.read(_ANSWER_BYTES_MAX))
+        except urllib.error.HTTPError as error:
+            raise AdminPortError(f"{self.url} refused: {_reason(error)}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminPortError(
+                f"no cacheproxy answers at {self.url} ({plain(error)}): "
+                'start it with "cacheproxy serve", or name its operator\'s port with --admin URL'
+            ) from error
+        except ValueError as error:
+            raise AdminPortError(f"{self.url} is no operator's port of a cacheproxy: its answer is not JSON") from error
+        if not isinstance(answer, dict):
+            raise AdminPortError(f"{self.url} is no operator's port of a cacheproxy: its answer is no JSON object")
+        return answer
+
+
+def find(settings: Admin, *, url: str = "", token: str = "") -> AdminPort:
+    """The port to ask: `url` and `token` where given, else what the configuration says. Raises ConfigError."""
+    if not url:
+        url = url_of(settings.listen)
+    elif "://" not in url:
+        url = f"http://{url}"
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f'--admin {url}: expected a URL such as "http://127.0.0.1:11436"')
+    return AdminPort(url.rstrip("/"), token or settings.token)
+
+
+def url_of(listen: str) -> str:
+    """The URL by which this machine reaches what listens there. Raises ConfigError."""
+    host, port = split_listen(listen)
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def plain(error: BaseException) -> str:
+    """What went wrong with a connection, in a few words."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(cause) or type(cause).__name__
+
+
+def is_person() -> bool:
+    """True when a terminal is at both ends, so that a question would be read and answered."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def purge(port: AdminPort, selector: dict[str, str]) -> int:
+    """Delete what the one pair of `selector` names; how many entries went. Raises AdminPortError."""
+    answer = port.ask(f"/entries?{urllib.parse.urlencode(selector)}", method="DELETE")
+    return int(answer.get("deleted", 0))
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        told = json.loads(error.read(4096))["error"]
+    except (ValueError, KeyError, TypeError, OSError):
+        return f"status {error.code}"
+    return f"{told} (status {error.code})"

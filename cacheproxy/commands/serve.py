@@ -1,0 +1,120 @@
+"""`cacheproxy serve`: run the proxy in this process until a signal, and say at start what it found.
+
+The banner goes to standard output; what is missing and what failed goes to standard error, in one line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+
+from cacheproxy import __version__, log
+from cacheproxy.app import App, Report
+from cacheproxy.config import Config
+from cacheproxy.errors import ConfigError
+
+LOOK_S_MAX = 3.0
+"""How long the banner waits for a first word from Redis and Ollama. Both ports serve meanwhile."""
+
+
+def run(settings: Config, *, source: Path | None) -> bool:
+    """Serve until SIGINT or SIGTERM; False when it could not start, which standard error then explains.
+
+    `source`: the file the settings came from. Raises ConfigError for settings that can never work.
+    """
+    log.configure(settings.log)
+    app = App(settings)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(app, source))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Maker of the event loop: the faster uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _serve(app: App, source: Path | None) -> bool:
+    ended = asyncio.Event()
+    _on_signals(
+        ended, f"stopping; replies under way have {app.config.server.drain_timeout:g} s, Ctrl-C again cuts them"
+    )
+    try:
+        await app.open()
+    except ConfigError as error:
+        typer.echo(f"cacheproxy: {error}", err=True)
+        return False
+    try:
+        await app.wait_ready(LOOK_S_MAX)
+        report = app.report()
+        _tell("\n".join(banner(report, source)))
+        for line in missing(report):
+            _tell(line, err=True)
+        await ended.wait()
+    finally:
+        await app.close()
+    return True
+
+
+def _on_signals(ended: asyncio.Event, message: str) -> None:
+    """The first SIGINT or SIGTERM sets `ended`; the next one ends the process at once, as if nobody listened."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        ended.set()
+        _tell(message, err=True)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+
+
+def banner(report: Report, source: Path | None) -> list[str]:
+    """What to show at start: who talks to whom, what is there, and the line to paste. Pure."""
+    count = len(report.models)
+    ollama = f"Ollama {report.upstream_version} at {report.upstream_url} ({count} model{'' if count == 1 else 's'})"
+    lines = [
+        f"cacheproxy {__version__}",
+        f"  clients  {report.proxy_url}  ->  {ollama if report.upstream_version else report.upstream_url}",
+        f"  admin    {report.admin_url}  (/stats, /metrics, /readyz)",
+        f"  redis    {report.redis.removeprefix('redis ')}",
+        f"  config   {source or 'defaults and environment; no file was named'}",
+    ]
+    return [*lines, f"Point your app here:  export OLLAMA_HOST={urlsplit(report.proxy_url).netloc}"]
+
+
+def missing(report: Report) -> list[str]:
+    """One line, with its remedy, for each thing that should be there and is not. Pure."""
+    lines = []
+    if not report.upstream_version:
+        lines.append(
+            f"no Ollama at {report.upstream_url} ({_cause(report.upstream_reason)}): "
+            'start it with "ollama serve" or set upstream.url; hits from Redis go on, everything else gets an error'
+        )
+    if report.redis_note:
+        lines.append(f"redis: {report.redis_note}")
+    return lines
+
+
+def _cause(reason: str) -> str:
+    """The cause within a reason meant for callers: `connection refused` of `cannot … (ConnectionRefusedError); …`."""
+    named = re.search(r"\(([A-Za-z]+)\)", reason)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named[1].removesuffix("Error")).lower() if named else reason
+
+
+def _tell(text: str, *, err: bool = False) -> None:
+    """Print, unless whoever read this output has gone: that must not end the proxy."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=err)
