@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import http_parser, web
-from aiohttp.http import HttpProcessingError, HttpVersion11
+from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 
 from cacheproxy import config
 from cacheproxy.errors import BodyTimeoutError, CallerError
@@ -235,8 +235,21 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != count:
             self._head_done()
+            self._break_body_nowait()
         elif data and self.idle:
             self._await_head()
+
+    def _break_body_nowait(self) -> None:
+        """Tell the handler when the body it reads turned to garbage.
+
+        aiohttp queues a 400 for that, to be sent when the handler is done, and lets the handler wait for ever.
+        """
+        request = self._current_request
+        refused = bool(self._messages) and not isinstance(self._messages[-1][0], RawRequestMessage)
+        if refused and request is not None and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("malformed body"))
+            request.content.feed_eof()  # nothing is left to linger for
+            self.close()
 
     def _await_head(self) -> None:
         if self._head_timeout_s and self._head_deadline is None:
