@@ -187,7 +187,10 @@ _MANAGEMENT = {
 
 
 def _read(reader: gojson.Reader, name: str, body: bytes) -> Struct:
-    result: Struct = reader(gojson.read(body), None, Where(name))
+    try:
+        result: Struct = reader(gojson.read(body), None, Where(name))
+    except RecursionError:
+        raise gojson.TooDeepError from None
     return result
 
 
@@ -426,7 +429,11 @@ def fingerprint(ask: Ask, digest: str, authorization: str = "") -> str:
         "limits": [ask.truncate, ask.shift],
         "authorization": authorization,
     }
-    return hashlib.sha256(_plain(meaning).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    try:
+        text = _plain(meaning)
+    except RecursionError:
+        raise gojson.TooDeepError from None
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def answer_words(mark: str, count: int) -> list[str]:

@@ -2,8 +2,8 @@
 
 Reads the first value of a body, keeps the order and the duplicates of object members, folds member names as Go does,
 and words its errors as Go does. It shares nothing with the proxy's own reader on purpose: tests compare the two.
-It refuses to be complete where no client goes: nesting deeper than Python's recursion limit (about 900; Go: 10,000)
-is answered like Go answers its own limit.
+It refuses to be complete where no client goes: nesting of several hundred, where Python's recursion ends (Go: 10,000),
+is answered as Go answers its own limit.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ class EmptyBodyError(GoJsonError):
 
     def __init__(self) -> None:
         super().__init__("EOF")
+
+
+class TooDeepError(GoJsonError):
+    """Nested deeper than can be read."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid character '[' exceeded max depth")
 
 
 class Members(tuple[tuple[str, Any], ...]):
@@ -81,7 +88,7 @@ def read(body: bytes) -> Any:
     try:
         value, _ = _decoder.raw_decode(text)
     except RecursionError:
-        raise GoJsonError("invalid character '[' exceeded max depth") from None
+        raise TooDeepError from None
     except ValueError:
         _complain(body)
         value, _ = _long_int_decoder.raw_decode(text)

@@ -1,7 +1,7 @@
 """A small simulated Ollama: the real one's bytes on the wire, without a model.
 
 The tour, the tests' stand-in and the benchmarks run it. It follows Ollama 0.33's HTTP surface as a proxy meets it;
-/v1/messages and /v1/responses, audio and images are not there and answer 404 like an older version. What it answers is
+/v1/messages and /v1/responses are minimal (`compat`), audio and images are not there and answer 404. What it answers is
 a function of the request (`expected_text`), so a reply that belongs to another request is seen at once.
 
     python -m cacheproxy.demo.ollama --port 11434 --tokens-per-second 50
@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cacheproxy.demo import asks, management, native, openai, origin
+from cacheproxy.demo import asks, compat, management, native, openai, origin
 from cacheproxy.demo.asks import Ask, RefusedError
 from cacheproxy.demo.engine import Engine
 from cacheproxy.demo.gohttp import Connection, Exchange, Request
@@ -51,6 +51,8 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/v1/chat/completions": {"POST": openai.chat_completions},
     "/v1/completions": {"POST": openai.completions},
     "/v1/embeddings": {"POST": openai.embeddings},
+    "/v1/messages": {"POST": compat.messages},
+    "/v1/responses": {"POST": compat.responses},
     "/v1/models": {"GET": openai.models},
 }
 """Handlers by exact path and method."""
@@ -62,7 +64,9 @@ PREFIXES: dict[str, dict[str, Route]] = {
 }
 """Handlers by the path in front of one last segment."""
 
-GENERATING = frozenset(["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"])
+GENERATING = frozenset(
+    ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"]
+)
 EMBEDDING = frozenset(["/api/embed", "/api/embeddings", "/v1/embeddings"])
 INFERENCE = GENERATING | EMBEDDING
 
@@ -91,6 +95,10 @@ def read_ask(path: str, body: bytes) -> Ask:
         return openai.read_chat(body)[0]
     if path == "/v1/completions":
         return openai.read_completion(body)[0]
+    if path == "/v1/messages":
+        return compat.read_messages(body)
+    if path == "/v1/responses":
+        return compat.read_responses(body)
     raise ValueError(f"{path} generates no text")
 
 
@@ -225,20 +233,22 @@ class SimulatedOllama(Engine):
                 exchange.answer(405, "text/plain", b"405 method not allowed", extra=allow)
 
     async def _call(self, route: Route, exchange: Exchange) -> None:
-        is_openai = exchange.request.path.startswith("/v1/")
+        path = exchange.request.path
+        refuse, refuse_body = native.refuse, native.refuse
+        if path == "/v1/messages":
+            refuse, refuse_body = compat.refuse_messages, compat.refuse_messages
+        elif path.startswith("/v1/"):
+            refuse, refuse_body = openai.refuse, openai.refuse_request
         try:
             await route(self, exchange)
         except RefusedError as error:
-            refuse = openai.refuse if is_openai else native.refuse
             refuse(exchange, error.status, error.message)
         except openai.InvalidRequestError as error:
-            openai.refuse_request(exchange, str(error))
+            refuse_body(exchange, 400, str(error))
+        except EmptyBodyError as error:
+            refuse_body(exchange, 400, str(error) if path.startswith("/v1/") else "missing request body")
         except GoJsonError as error:
-            if is_openai:
-                openai.refuse_request(exchange, str(error))
-            else:
-                message = "missing request body" if isinstance(error, EmptyBodyError) else str(error)
-                native.refuse(exchange, 400, message)
+            refuse_body(exchange, 400, str(error))
 
 
 def find_methods(path: str) -> dict[str, Route] | None:

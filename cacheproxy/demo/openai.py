@@ -36,9 +36,9 @@ class InvalidRequestError(Exception):
     """The request did not get past the compatibility layer: 400, and framed unlike a handler's error."""
 
 
-def refuse_request(exchange: Exchange, message: str) -> None:
+def refuse_request(exchange: Exchange, status: int, message: str) -> None:
     """Answer a request that the compatibility layer could not read."""
-    exchange.answer(400, JSON_TYPE, error_body(400, message))
+    exchange.answer(status, JSON_TYPE, error_body(status, message))
 
 
 def refuse(exchange: Exchange, status: int, message: str) -> None:

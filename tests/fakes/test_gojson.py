@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.demo import asks, gojson
+from cacheproxy.demo.asks import RefusedError
 from cacheproxy.demo.gojson import GoJsonError, Members
+from cacheproxy.demo.ollama import read_ask
+from cacheproxy.demo.openai import InvalidRequestError
 
 TABLE = json.loads((Path(__file__).parent / "go_json_cases.json").read_text(encoding="utf-8"))["cases"]
 
@@ -89,6 +92,28 @@ def test_any_values_under_known_names_are_read_or_refused_in_words(members: list
     assert "error" in (result := read(kind, body)) or "model" in result
 
 
+_V1_NAMES = st.sampled_from(
+    ["model", "messages", "stream", "stream_options", "stop", "max_tokens", "temperature", "top_p", "tools"]
+) | st.sampled_from(
+    ["input", "reasoning", "reasoning_effort", "response_format", "logprobs", "prompt", "seed", "thinking", "system"]
+)
+_TURN = st.fixed_dictionaries(
+    {}, optional={"role": _JSON, "content": _JSON, "tool_calls": _JSON, "images": _JSON, "type": st.just("text")}
+)
+_PATHS = ["/api/chat", "/api/generate", "/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"]
+
+
+@given(st.dictionaries(_NAMES | _V1_NAMES, _JSON | st.lists(_TURN, max_size=2), max_size=6), st.sampled_from(_PATHS))
+def test_every_route_reads_or_refuses_any_values(members: dict[str, Any], path: str) -> None:
+    """A body of any shape becomes an Ask with a fingerprint, or one of the three refusals that routes word."""
+    try:
+        outcome = asks.fingerprint(read_ask(path, json.dumps(members).encode()), "0" * 64)
+    except (GoJsonError, RefusedError, InvalidRequestError) as refusal:
+        outcome = str(refusal)
+
+    assert outcome
+
+
 @given(st.binary(max_size=40), st.integers(0, 200))
 def test_a_damaged_body_is_read_or_refused_in_words(noise: bytes, at: int) -> None:
     """Bytes thrown into the middle of a good body never crash the reader."""
@@ -97,6 +122,19 @@ def test_a_damaged_body_is_read_or_refused_in_words(noise: bytes, at: int) -> No
     )
 
     assert "error" in (result := read("chat", good[:at] + noise + good[at:])) or "model" in result
+
+
+@pytest.mark.parametrize("depth", [900, 5000, 10_001])
+@pytest.mark.parametrize("name", ["options", "format", "unknown"])
+def test_deep_nesting_is_read_or_refused_in_words(name: str, depth: int) -> None:
+    """No depth crashes reading or fingerprinting, whatever Python's own limit is."""
+    body = b'{"%b":{"a":%b%b}}' % (name.encode(), b"[" * depth, b"]" * depth)
+    try:
+        outcome = asks.fingerprint(asks.read_chat(body), "0" * 64)
+    except GoJsonError as refusal:
+        outcome = str(refusal)
+
+    assert outcome == "invalid character '[' exceeded max depth" or len(outcome) == 12
 
 
 @pytest.mark.parametrize(

@@ -554,6 +554,46 @@ async def test_completions_load_on_an_empty_prompt(fake_ollama: FakeOllama) -> N
     assert answer["choices"][0]["finish_reason"] == "load"
 
 
+# --- Anthropic and Responses, minimal ---
+
+
+async def test_messages_stream_in_anthropics_order(fake_ollama: FakeOllama) -> None:
+    """Start, block, deltas, stop; the text is that of the native request it becomes."""
+    body = CHAT | {"stream": True, "max_tokens": 100}
+    response = await wire.ask(fake_ollama.port, "POST", "/v1/messages?beta=true", body)
+    events = [json.loads(line[6:]) for line in response.text.split("\n") if line.startswith("data: ")]
+
+    kinds = [event["type"] for event in events]
+    assert kinds[:2] == ["message_start", "content_block_start"]
+    assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    assert response.header("Cache-Control") == "no-cache"
+    text = "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
+    assert text == await _mark(fake_ollama, CHAT | {"options": {"num_predict": 100}})
+    whole = (await wire.ask(fake_ollama.port, "POST", "/v1/messages", body | {"stream": False})).json()
+    assert whole["content"] == [{"type": "text", "text": text}]
+
+
+async def test_responses_end_with_completed(fake_ollama: FakeOllama) -> None:
+    """The last event carries the whole answer, which the unstreamed one repeats."""
+    body = {"model": "llama3", "input": "why is the sky blue?"}
+    stream = await wire.ask(fake_ollama.port, "POST", "/v1/responses", body | {"stream": True})
+    last = json.loads(stream.text.strip().split("\n")[-1].removeprefix("data: "))
+    whole = (await wire.ask(fake_ollama.port, "POST", "/v1/responses", body)).json()
+
+    assert last["type"] == "response.completed"
+    assert last["response"]["output"][0]["content"] == whole["output"][0]["content"]
+
+
+async def test_messages_have_errors_of_their_own(fake_ollama: FakeOllama) -> None:
+    """Anthropic's object, with overloaded_error for 503."""
+    fake_ollama.next(Fault(error_after_tokens=(0, "boom")))
+    failed = await wire.ask(fake_ollama.port, "POST", "/v1/messages", CHAT | {"max_tokens": 5})
+    refused = await wire.ask(fake_ollama.port, "POST", "/v1/messages", CHAT)
+
+    assert (failed.status, failed.json()["error"]) == (500, {"type": "api_error", "message": "boom"})
+    assert (refused.status, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
 # --- embeddings ---
 
 
