@@ -78,14 +78,20 @@ async def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
 
 @asynccontextmanager
 async def open_house(
-    ollama: FakeOllama, redis: RedisServer | None, *, clock: Clock | None = None, ready: bool = True, **sections: Any
+    ollama: FakeOllama,
+    server: RedisServer | None,
+    /,
+    *,
+    clock: Clock | None = None,
+    ready: bool = True,
+    **sections: Any,
 ) -> AsyncIterator[House]:
-    """An open proxy. `sections` go over the defaults, as in the config file; `redis` None takes its URL from them."""
+    """An open proxy. `sections` go over the defaults, as in the config file; `server` None takes its URL from them."""
     tree: dict[str, Any] = {
         "server": {"listen": "127.0.0.1:0", "drain_timeout": 5},
         "admin": {"listen": "127.0.0.1:0"},
         "upstream": {"url": ollama.url, "digest_ttl": 1},
-        "redis": {"url": redis.unix_url, "timeout": 1} if redis else {},
+        "redis": {"url": server.unix_url, "timeout": 1} if server else {},
     }
     for section, keys in sections.items():
         tree[section] = tree.get(section, {}) | keys
@@ -94,7 +100,7 @@ async def open_house(
     try:
         if ready:
             await app.wait_ready(5)
-        yield House(app, ollama, redis)
+        yield House(app, ollama, server)
     finally:
         await app.close()
 
