@@ -7,7 +7,6 @@ Refuses to read prompts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,6 @@ from typing import Any
 from cacheproxy.config import parse_duration
 
 MODES = ("exact", "off")
-
-_DIRECTIVE = re.compile(r'\s*([A-Za-z-]+)\s*(?:=\s*("?)([^",]*)\2)?\s*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +42,13 @@ def read_controls(headers: Mapping[str, str], body: Mapping[str, Any], *, honor_
     if honor_cache_control:
         wishes |= _directives(headers.get("Cache-Control", ""))
     wishes |= _own({name: headers.get(header) for name, header in _HEADERS.items()})
-    wishes |= _directives(",".join(_as_directive(name, value) for name, value in body.items()))
+    wishes |= _members(body)
     wishes |= _own(body)
     return Controls(**wishes)
 
 
+_FLAGS = frozenset({"no_store", "no_cache", "only_if_cached"})
+_AGES = frozenset({"max_age", "stale_if_error"})
 _HEADERS = {"ttl": "X-Cache-TTL", "threshold": "X-Cache-Threshold", "mode": "X-Cache-Mode"}
 
 
@@ -57,23 +56,25 @@ def _directives(text: str) -> dict[str, Any]:
     """RFC 9111 section 5.2.1 request directives; those that mean nothing to a cache of answers are left out."""
     wishes: dict[str, Any] = {}
     for part in text.split(","):
-        match = _DIRECTIVE.fullmatch(part)
-        if match is None:
-            continue
-        name, argument = match[1].lower(), match[3]
-        if name in ("no-store", "no-cache", "only-if-cached"):
-            wishes[name.replace("-", "_")] = True
-        elif name in ("max-age", "stale-if-error") and argument and argument.isdigit():
-            wishes[f"{name.replace('-', '_')}_s"] = float(argument)
+        name, _, argument = part.partition("=")
+        name, argument = name.strip().lower().replace("-", "_"), argument.strip().strip('"')
+        if name in _FLAGS:
+            wishes[name] = True
+        elif name in _AGES and argument.isascii() and argument.isdigit():
+            wishes[f"{name}_s"] = float(argument)
     return wishes
 
 
-def _as_directive(name: str, value: object) -> str:
-    """`{"no-cache": true, "max_age": 60}` in the words of the header."""
-    word = name.replace("_", "-")
-    if value is True:
-        return word
-    return f"{word}={value}" if isinstance(value, int) and not isinstance(value, bool) else ""
+def _members(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same directives as members: `{"no-cache": true, "max_age": 60}`."""
+    wishes: dict[str, Any] = {}
+    for member, value in body.items():
+        name = member.replace("-", "_")
+        if name in _FLAGS and value is True:
+            wishes[name] = True
+        elif name in _AGES and isinstance(value, int) and (age_s := _number(value)) is not None and age_s >= 0:
+            wishes[f"{name}_s"] = age_s
+    return wishes
 
 
 def _own(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,5 +102,5 @@ def _number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a whole number in JSON has no limit
         return None

@@ -34,5 +34,6 @@ def lifetime_s(plan: Plan, settings: Cache, *, spread: float) -> float:
 def until_midnight_s(now: float) -> float:
     """Seconds from `now` (Unix time) to the next local midnight, for models whose template prints the date."""
     moment = datetime.fromtimestamp(now).astimezone()
-    midnight = (moment + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    tomorrow = (moment + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    midnight = tomorrow.astimezone()  # with that day's offset, which differs where the clocks change in between
     return (midnight - moment).total_seconds()

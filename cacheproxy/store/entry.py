@@ -7,13 +7,17 @@ numbers as Ollama spelt them. Refuses to talk to Redis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import orjson
 
 from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Answer, Entry
 from cacheproxy.wire.jsontext import read_answer, write
+
+_Item = TypeVar("_Item")
 
 VERSION = b"1"
 FIELDS = ("v", "answer", "check", "partition", "scope", "model", "made", "expires", "question", "vector")
@@ -47,8 +51,8 @@ def decode(key: str, fields: Mapping[str, bytes | None]) -> Entry:
             scope=_text(fields["scope"]),
             digest=_text(fields["model"]),
             answer=_decode_answer(fields["answer"] or b""),
-            made=float(_text(fields["made"])),
-            expires=float(_text(fields["expires"])),
+            made=_time(fields["made"]),
+            expires=_time(fields["expires"]),
             question=_text(fields["question"]),
             vector=fields["vector"] or b"",
         )
@@ -84,9 +88,9 @@ def _decode_answer(data: bytes) -> Answer:
     return Answer(
         text=_string(members["text"]),
         thinking=_string(members["thinking"]),
-        tool_calls=tuple(members["tool_calls"] or ()),
-        logprobs=tuple(members["logprobs"] or ()),
-        context=None if context is None else tuple(context),
+        tool_calls=_all(dict, members["tool_calls"] or []),
+        logprobs=_all(dict, members["logprobs"] or []),
+        context=None if context is None else _all(int, context),
         done_reason=_string(members["done_reason"]),
         final=dict(members["final"]),
     )
@@ -96,6 +100,19 @@ def _text(value: bytes | None) -> str:
     if value is None:
         raise ValueError("a field is missing")
     return value.decode()
+
+
+def _time(value: bytes | None) -> float:
+    seconds = float(_text(value))
+    if not math.isfinite(seconds):  # an entry that expires at NaN never does
+        raise ValueError("not a time")
+    return seconds
+
+
+def _all(kind: type[_Item], values: object) -> tuple[_Item, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise TypeError("not a list of what it should be")
+    return tuple(values)
 
 
 def _string(value: object) -> str:

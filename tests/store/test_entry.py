@@ -1,0 +1,180 @@
+"""An entry is the same after Redis had it; anything else found under our keys is one known error."""
+
+import string
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cacheproxy.errors import EntryCorruptError
+from cacheproxy.model import Answer, Entry
+from cacheproxy.store.entry import FIELDS, VERSION, decode, encode, size_bytes
+from cacheproxy.wire.jsontext import read_answer, write
+
+KEY = "cacheproxy:answer:00ff:abc:0.7"
+HEX = st.text(string.hexdigits, max_size=32)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+MEMBERS = st.dictionaries(
+    TEXT, TEXT | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.just([1]), max_size=3
+)
+TIMES = st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000)
+ENTRIES = st.builds(
+    Entry,
+    key=st.just(KEY),
+    check=st.binary(min_size=32, max_size=32),
+    partition=HEX,
+    scope=HEX,
+    digest=HEX,
+    answer=st.builds(
+        Answer,
+        text=TEXT,
+        thinking=TEXT,
+        tool_calls=st.lists(MEMBERS, max_size=2).map(tuple),
+        logprobs=st.lists(MEMBERS, max_size=2).map(tuple),
+        context=st.none() | st.lists(st.integers(0, 200_000), max_size=4).map(tuple),
+        done_reason=st.sampled_from(["stop", "length"]),
+        final=MEMBERS,
+    ),
+    made=TIMES,
+    expires=TIMES,
+    question=TEXT,
+    vector=st.binary(max_size=16),
+)
+ENTRY = Entry(
+    key=KEY,
+    check=b"c" * 32,
+    partition="ab",
+    scope="cd",
+    digest="ef",
+    answer=Answer("text", final={"eval_count": 1}),
+    made=1.5,
+    expires=2.5,
+)
+
+
+@given(entry=ENTRIES)
+@settings(deadline=None)
+@example(entry=replace(ENTRY, answer=Answer('"tool_calls":null,"logprobs":null}', tool_calls=({"a": 1},))))
+@example(entry=replace(ENTRY, answer=Answer("", final={"tool_calls": None, "logprobs": None})))
+def test_an_entry_comes_back_as_it_went(entry):
+    """Every field, whatever the model wrote."""
+    assert decode(KEY, encode(entry)) == entry
+
+
+def test_members_and_numbers_come_back_in_order_and_spelling():
+    """Tool arguments in theirs, logprobs as Ollama wrote them."""
+    line = b'{"tool_calls":[{"function":{"arguments":{"z":0.00001,"a":1.10}}}],"logprobs":[{"logprob":-1e-05}]}'
+    parsed = read_answer(line)
+    answer = Answer("", tool_calls=tuple(parsed["tool_calls"]), logprobs=tuple(parsed["logprobs"]))
+    found = decode(KEY, encode(replace(ENTRY, answer=answer))).answer
+
+    assert write({"tool_calls": found.tool_calls, "logprobs": found.logprobs}) == line
+
+
+def test_the_fields_are_the_documented_ones():
+    """And the answer's text stands in `answer` only, which no index covers."""
+    fields = encode(replace(ENTRY, answer=Answer("SECRET TEXT")))
+
+    assert tuple(fields) == FIELDS
+    assert [name for name, value in fields.items() if b"SECRET" in value] == ["answer"]
+    assert size_bytes(fields) == sum(len(value) for value in fields.values())
+
+
+@pytest.mark.fault(20)
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("version", [None, b"", b"0", b"2", b"1 ", b"\xff", b"99999999"])
+def test_an_unknown_version_is_corrupt(version):
+    """A newer program's entries are not guessed at."""
+    with pytest.raises(EntryCorruptError, match="version"):
+        decode(KEY, encode(ENTRY) | {"v": version})
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("v", "check", "vector")])
+@pytest.mark.parametrize("value", [None, b"\xff\xfe"])
+def test_a_missing_or_garbled_field_is_corrupt(field, value):
+    """Also if only one of them is."""
+    fields = encode(ENTRY) | {field: value}
+    with pytest.raises(EntryCorruptError):
+        decode(KEY, fields)
+    del fields[field]
+    with pytest.raises(EntryCorruptError):
+        decode(KEY, fields)
+
+
+@pytest.mark.parametrize("field", ["made", "expires"])
+@pytest.mark.parametrize("value", [b"nan", b"inf", b"-inf", b"1e999", b"soon", b""])
+def test_a_time_that_is_none_is_corrupt(field, value):
+    """An entry that expires at NaN would never expire."""
+    with pytest.raises(EntryCorruptError):
+        decode(KEY, encode(ENTRY) | {field: value})
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b'{"text":"x"}',
+        b'{"text":1,"thinking":"","context":null,"done_reason":"","final":{},"tool_calls":null,"logprobs":null}',
+        b'{"text":"","thinking":"","context":"12","done_reason":"","final":{},"tool_calls":null,"logprobs":null}',
+        b'{"text":"","thinking":"","context":["1"],"done_reason":"","final":{},"tool_calls":null,"logprobs":null}',
+        b'{"text":"","thinking":"","context":null,"done_reason":null,"final":{},"tool_calls":null,"logprobs":null}',
+        b'{"text":"","thinking":"","context":null,"done_reason":"","final":5,"tool_calls":null,"logprobs":null}',
+        b'{"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":"ab","logprobs":null}',
+        b'{"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":[1],"logprobs":null}',
+        b'{"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":null,"logprobs":{"a":1}}',
+        b'{"tool_calls":' + b"[" * 100_000,
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_that_encode_did_not_write_is_corrupt(answer):
+    """Right JSON of a wrong form too: nothing behind may stumble over it."""
+    with pytest.raises(EntryCorruptError):
+        decode(KEY, encode(ENTRY) | {"answer": answer})
+
+
+@pytest.mark.fault(20)
+@pytest.mark.fault(21)
+@given(
+    changes=st.dictionaries(st.sampled_from(FIELDS), st.none() | st.binary(max_size=60), max_size=4),
+    flip=st.integers(0, 10_000),
+    field=st.sampled_from(FIELDS),
+)
+@settings(deadline=None, max_examples=300)
+def test_random_bytes_are_an_entry_or_one_known_error(changes, flip, field):
+    """A flipped bit, or anything at all under our key."""
+    fields = dict(encode(ENTRY) | changes)
+    if value := fields[field]:
+        flipped = bytearray(value)
+        flipped[flip % len(value)] ^= 1 << (flip % 8)
+        fields[field] = bytes(flipped)
+    try:
+        found = decode(KEY, fields)
+    except EntryCorruptError:
+        return
+
+    assert fields["v"] == VERSION
+    assert isinstance(found.answer.text, str)
+    assert encode(found).keys() == fields.keys()
+
+
+def test_an_error_shows_no_stored_text():
+    """A prompt or an answer never gets into a log by way of its corruption."""
+    with pytest.raises(EntryCorruptError) as caught:
+        decode(KEY, encode(ENTRY) | {"answer": b'{"text":"SECRET"', "question": b"SECRET\xff"})
+
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_the_public_name_of_an_entry_is_the_hash_in_its_key():
+    """As `X-Cache-Entry` shows it."""
+    assert ENTRY.id == "00ff"
+    assert replace(ENTRY, key="p:answer:x:answer:1:y").id == "x"
