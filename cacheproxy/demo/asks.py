@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cacheproxy.demo import gojson
-from cacheproxy.demo.gojson import GoJsonError, Members, Struct, Where
+from cacheproxy.demo.gojson import Members, Struct, Where
+from cacheproxy.demo.goscan import GoJsonError, go_quoted
 from cacheproxy.demo.library import FOREVER_S
 
 INTEGER_OPTIONS = frozenset(
@@ -60,12 +61,12 @@ def duration_s(text: str) -> float:
         at = part.end()
     if not rest or at < len(rest):
         unit = re.match(r"[0-9]+\.?[0-9]*([^0-9.]*)", rest[at:])
-        quoted = gojson.go_quoted(text)
+        quoted = go_quoted(text)
         if unit is None:
             raise GoJsonError(f"time: invalid duration {quoted}")
         if not unit[1]:
             raise GoJsonError(f"time: missing unit in duration {quoted}")
-        raise GoJsonError(f"time: unknown unit {gojson.go_quoted(unit[1])} in duration {quoted}")
+        raise GoJsonError(f"time: unknown unit {go_quoted(unit[1])} in duration {quoted}")
     return -total if text.startswith("-") else total
 
 
@@ -88,7 +89,7 @@ def _think(value: Any, _old: Any, _where: Where) -> Any:
     if isinstance(value, bool) or value in _THINK_LEVELS:
         return value
     if isinstance(value, str):
-        raise GoJsonError(f"invalid think value: {gojson.go_quoted(value)} (must be {_THINK_CHOICES})")
+        raise GoJsonError(f"invalid think value: {go_quoted(value)} (must be {_THINK_CHOICES})")
     raise GoJsonError(f"think must be a boolean or string ({_THINK_CHOICES})")
 
 

@@ -13,6 +13,7 @@ from cacheproxy.demo import asks, gojson
 from cacheproxy.demo.asks import RefusedError
 from cacheproxy.demo.engine import Engine, pause, rfc3339_nano
 from cacheproxy.demo.gohttp import Exchange
+from cacheproxy.demo.goscan import go_quoted
 from cacheproxy.demo.library import InvalidNameError, Model, ModelName, digest_of, parse_name
 from cacheproxy.demo.native import BARE_JSON_TYPE, JSON_TYPE, STREAM_TYPE, refuse
 
@@ -137,11 +138,11 @@ async def show(engine: Engine, exchange: Exchange) -> None:
 async def copy(engine: Engine, exchange: Exchange) -> None:
     """POST /api/copy."""
     fields = asks.read_management("CopyRequest", await exchange.body())
-    source = _valid_name(fields["source"], f"source {gojson.go_quoted(fields['source'])} is invalid")
-    target = _valid_name(fields["destination"], f"destination {gojson.go_quoted(fields['destination'])} is invalid")
+    source = _valid_name(fields["source"], f"source {go_quoted(fields['source'])} is invalid")
+    target = _valid_name(fields["destination"], f"destination {go_quoted(fields['destination'])} is invalid")
     model = engine.library.find(source)
     if model is None:
-        raise RefusedError(404, f"model {gojson.go_quoted(fields['source'])} not found")
+        raise RefusedError(404, f"model {go_quoted(fields['source'])} not found")
     engine.library.copy(model, target, engine.clock.now())
     exchange.answer(200)
 
@@ -150,7 +151,7 @@ async def delete(engine: Engine, exchange: Exchange) -> None:
     """DELETE /api/delete, with a body."""
     fields = asks.read_management("DeleteRequest", await exchange.body())
     spelling = fields["model"] or fields["name"]
-    name = _valid_name(spelling, f"name {gojson.go_quoted(spelling)} is invalid")
+    name = _valid_name(spelling, f"name {go_quoted(spelling)} is invalid")
     if not engine.library.remove(name):
         raise RefusedError(404, f"model '{spelling}' not found")
     exchange.answer(200)
@@ -273,7 +274,7 @@ def _blob(exchange: Exchange) -> str:
 async def blob_exists(engine: Engine, exchange: Exchange) -> None:
     """HEAD /api/blobs/:digest."""
     if _blob(exchange) not in engine.blobs:
-        raise RefusedError(404, f"blob {gojson.go_quoted(_blob(exchange))} not found")
+        raise RefusedError(404, f"blob {go_quoted(_blob(exchange))} not found")
     exchange.answer(200)
 
 
@@ -288,7 +289,7 @@ async def blob_upload(engine: Engine, exchange: Exchange) -> None:
         hasher.update(piece)
     received = f"sha256:{hasher.hexdigest()}"
     if received != digest:
-        message = f"digest mismatch, expected {gojson.go_quoted(digest)}, got {gojson.go_quoted(received)}"
+        message = f"digest mismatch, expected {go_quoted(digest)}, got {go_quoted(received)}"
         raise RefusedError(400, message)
     engine.blobs.add(digest)
     exchange.answer(201)

@@ -10,6 +10,7 @@ from cacheproxy.demo import asks, gojson
 from cacheproxy.demo.asks import Ask, EmbedAsk, RefusedError
 from cacheproxy.demo.engine import Engine, Piece
 from cacheproxy.demo.gohttp import Exchange
+from cacheproxy.demo.goscan import go_quoted
 from cacheproxy.demo.library import InvalidNameError, Model, parse_reference
 
 JSON_TYPE = "application/json; charset=utf-8"
@@ -144,7 +145,7 @@ def embedding_model(engine: Engine, spelling: str, *, exact_case: bool, when_emp
     except InvalidNameError:
         raise RefusedError(400, "invalid model name") from None
     if model is None:
-        raise RefusedError(404, f"model {gojson.go_quoted(spelling)} not found, try pulling it first")
+        raise RefusedError(404, f"model {go_quoted(spelling)} not found, try pulling it first")
     return model
 
 

@@ -23,7 +23,8 @@ from cacheproxy.demo import asks, compat, management, native, openai, origin
 from cacheproxy.demo.asks import Ask, RefusedError
 from cacheproxy.demo.engine import Engine
 from cacheproxy.demo.gohttp import Connection, Exchange, Request
-from cacheproxy.demo.gojson import EmptyBodyError, GoJsonError
+from cacheproxy.demo.gojson import EmptyBodyError
+from cacheproxy.demo.goscan import GoJsonError
 from cacheproxy.demo.library import digest_of
 
 Route = Callable[[Engine, Exchange], Awaitable[None]]

@@ -18,7 +18,8 @@ from cacheproxy.demo import asks, gojson
 from cacheproxy.demo.asks import Ask, EmbedAsk, RefusedError
 from cacheproxy.demo.engine import Engine, Piece
 from cacheproxy.demo.gohttp import Exchange
-from cacheproxy.demo.gojson import GoJsonError, Members, Struct, Where
+from cacheproxy.demo.gojson import Members, Struct, Where
+from cacheproxy.demo.goscan import GoJsonError
 from cacheproxy.demo.library import InvalidNameError, Model, parse_reference
 from cacheproxy.demo.native import BARE_JSON_TYPE, JSON_TYPE, fold, unit_vectors
 

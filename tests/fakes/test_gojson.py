@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cacheproxy.demo import asks, gojson
 from cacheproxy.demo.asks import RefusedError
-from cacheproxy.demo.gojson import GoJsonError, Members
+from cacheproxy.demo.gojson import Members
+from cacheproxy.demo.goscan import GoJsonError
 from cacheproxy.demo.ollama import read_ask
 from cacheproxy.demo.openai import InvalidRequestError
 
