@@ -170,10 +170,12 @@ class App:
             await self.embedded.close()
 
     async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until Ollama has answered or refused for the first time, at most `timeout_s`; Redis has by then."""
+        """Wait until Ollama has answered or refused for the first time and Redis answers, at most `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.models.wait_first_read()
+                while self.connection.state != "up":  # noqa: ASYNC110 - a freshly started Redis loads its data
+                    await asyncio.sleep(0.01)
 
     def readiness(self) -> Readiness:
         """What works, part by part."""
