@@ -135,7 +135,7 @@ class Flight:
             self._wake()
 
     def _break_off(self) -> None:
-        """End without a reply: whoever still follows must neither wait for ever nor take a cut reply for a whole one."""
+        """End without a reply: nobody who follows may wait for ever, or take a cut reply for a whole one."""
         self._error = UpstreamBrokenError("the request to Ollama was ended before its reply was complete")
         self._ended = True
         self._wake()
@@ -292,3 +292,4 @@ class Flights:
         for flight in flights:
             if not flight._ended:  # a task that is cancelled before its first step runs nothing at all
                 flight._break_off()
+                self._forget(flight)
