@@ -247,13 +247,14 @@ class Models:
     async def prints_date(self, name: str, identity: Identity) -> bool:
         """Whether the model's template prints today's date, so that its answers are old at midnight.
 
-        Asks `/api/show` once a digest; False where Ollama does not say.
+        Asks `/api/show` once a digest. True where Ollama does not say: an answer kept too short costs a hit, one kept
+        too long is wrong.
         """
         if identity.digest not in self._prints_date:
             try:
                 shown = await self._fetch("/api/show", {"model": name})
             except UpstreamError:
-                return False
+                return True
             template = shown.get("template", "") if isinstance(shown, dict) else ""
             self._prints_date[identity.digest] = bool(_PRINTS_DATE.search(str(template)))
         return self._prints_date[identity.digest]
