@@ -121,7 +121,9 @@ class Entry:
     question: str = ""
     """The text compared by meaning; empty where near answers are off."""
     vector: bytes = b""
-    """float32 little endian, unit length; empty where there is none."""
+    """float32 little endian, unit length; empty where there is none, and in entries found by key, which need none."""
+    space: str = ""
+    """Whose vectors it may be compared with, as `store/entry.py` names an embedder's space; empty without vector."""
 
     @property
     def id(self) -> str:

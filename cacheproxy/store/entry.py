@@ -3,10 +3,14 @@
 The fields carry a version; one this program does not know is a corrupt entry, which its reader treats as a miss. The
 answer is JSON (no pickle: whoever can write to Redis must not run code here) with tool arguments in their order and
 numbers as Ollama spelt them. Refuses to talk to Redis.
+
+A vector lies in a field named after the space it belongs to: vectors of two embedders are never in one field, so an
+index over one of them cannot meet the other's, not even where both have the same number of dimensions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import TypeVar
@@ -18,14 +22,37 @@ from cacheproxy.model import Answer, Entry
 from cacheproxy.wire.jsontext import read_answer, write
 
 _Item = TypeVar("_Item")
+_VECTOR = "vector_"
 
 VERSION = b"1"
-FIELDS = ("v", "answer", "check", "partition", "scope", "model", "made", "expires", "question", "vector")
+FIELDS = ("v", "answer", "check", "partition", "scope", "model", "made", "expires", "question")
+"""What a reader asks for: all but the vector, of which only the search index has any use."""
+NEAR_ANSWER_BYTES_MAX = 256 * 1024
+"""A longer answer takes no part in near look-ups, whose reply carries the answers of all neighbours."""
+
+
+def space_of(fingerprint: str, dims: int) -> str:
+    """Name of an embedder's vector space: 16 hex digits of its fingerprint's hash, and its dims."""
+    return f"{hashlib.blake2b(fingerprint.encode(), digest_size=8).hexdigest()}_{dims}"
+
+
+def vector_field(space: str) -> str:
+    """The field that holds vectors of a space."""
+    return _VECTOR + space
+
+
+def vector_bytes(space: str) -> int:
+    """Length of a vector of a space; 0 for what is no space's name."""
+    dims = space.rpartition("_")[2]
+    return 4 * int(dims) if dims.isdecimal() else 0
 
 
 def encode(entry: Entry) -> dict[str, bytes]:
-    """The hash's fields. The answer's text is in `answer` only, which no index covers."""
-    return {
+    """The hash's fields. The answer's text is in `answer` only, which no index covers.
+
+    Raises EntryCorruptError for a vector whose length is not its space's: Redis would store it and never find it.
+    """
+    fields = {
         "v": VERSION,
         "answer": _encode_answer(entry.answer),
         "check": entry.check,
@@ -35,14 +62,19 @@ def encode(entry: Entry) -> dict[str, bytes]:
         "made": f"{entry.made:.3f}".encode(),
         "expires": f"{entry.expires:.3f}".encode(),
         "question": entry.question.encode(),
-        "vector": entry.vector,
     }
+    if entry.vector and len(entry.vector) != vector_bytes(entry.space):
+        raise EntryCorruptError(f"{entry.key}: a vector of {len(entry.vector)} bytes in space {entry.space!r}")
+    if entry.vector and len(fields["answer"]) <= NEAR_ANSWER_BYTES_MAX:
+        fields[vector_field(entry.space)] = entry.vector
+    return fields
 
 
 def decode(key: str, fields: Mapping[str, bytes | None]) -> Entry:
     """The entry stored under `key`. Raises EntryCorruptError for anything that `encode` did not write."""
     if fields.get("v") != VERSION:
         raise EntryCorruptError(f"{key}: entry of version {fields.get('v')!r}, this program reads {VERSION!r}")
+    vector = next((name for name in fields if name.startswith(_VECTOR)), "")
     try:
         return Entry(
             key=key,
@@ -54,7 +86,8 @@ def decode(key: str, fields: Mapping[str, bytes | None]) -> Entry:
             made=_time(fields["made"]),
             expires=_time(fields["expires"]),
             question=_text(fields["question"]),
-            vector=fields["vector"] or b"",
+            vector=(fields[vector] if vector else b"") or b"",
+            space=vector.removeprefix(_VECTOR),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise EntryCorruptError(f"{key}: {type(error).__name__} in a stored entry") from None

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Answer, Entry
-from cacheproxy.store.entry import FIELDS, VERSION, decode, encode, size_bytes
+from cacheproxy.store.entry import (
+    FIELDS,
+    NEAR_ANSWER_BYTES_MAX,
+    VERSION,
+    decode,
+    encode,
+    size_bytes,
+    space_of,
+    vector_field,
+)
 from cacheproxy.wire.jsontext import read_answer, write
 
 KEY = "cacheproxy:answer:00ff:abc:0.7"
@@ -19,6 +28,16 @@ MEMBERS = st.dictionaries(
     TEXT, TEXT | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.just([1]), max_size=3
 )
 TIMES = st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000)
+ENTRY = Entry(
+    key=KEY,
+    check=b"c" * 32,
+    partition="ab",
+    scope="cd",
+    digest="ef",
+    answer=Answer("text", final={"eval_count": 1}),
+    made=1.5,
+    expires=2.5,
+)
 ENTRIES = st.builds(
     Entry,
     key=st.just(KEY),
@@ -39,18 +58,7 @@ ENTRIES = st.builds(
     made=TIMES,
     expires=TIMES,
     question=TEXT,
-    vector=st.binary(max_size=16),
-)
-ENTRY = Entry(
-    key=KEY,
-    check=b"c" * 32,
-    partition="ab",
-    scope="cd",
-    digest="ef",
-    answer=Answer("text", final={"eval_count": 1}),
-    made=1.5,
-    expires=2.5,
-)
+) | st.builds(lambda vector: replace(ENTRY, vector=vector, space="00ff_4"), st.binary(min_size=16, max_size=16))
 
 
 @given(entry=ENTRIES)
@@ -91,7 +99,7 @@ def test_an_unknown_version_is_corrupt(version):
 
 
 @pytest.mark.fault(21)
-@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("v", "check", "vector")])
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in ("v", "check")])
 @pytest.mark.parametrize("value", [None, b"\xff\xfe"])
 def test_a_missing_or_garbled_field_is_corrupt(field, value):
     """Also if only one of them is."""
@@ -162,6 +170,33 @@ def test_random_bytes_are_an_entry_or_one_known_error(changes, flip, field):
     assert fields["v"] == VERSION
     assert isinstance(found.answer.text, str)
     assert encode(found).keys() == fields.keys()
+
+
+@pytest.mark.fault(29)
+@pytest.mark.fault(30)
+def test_vectors_of_two_embedders_lie_in_two_fields():
+    """Also where they have the same dims; an index over one field never sees the other."""
+    ours, theirs = space_of("model-a-mean-unit", 4), space_of("model-b-mean-unit", 4)
+    fields = encode(replace(ENTRY, vector=b"v" * 16, space=ours))
+
+    assert fields[vector_field(ours)] == b"v" * 16
+    assert vector_field(theirs) not in fields
+    assert vector_field(space_of("model-a-mean-unit", 8)) not in fields
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("size", [1, 12, 15, 17, 20, 64])
+def test_a_vector_of_wrong_length_is_not_written(size):
+    """Redis would take it and silently leave it out of the index."""
+    with pytest.raises(EntryCorruptError, match=f"{size} bytes"):
+        encode(replace(ENTRY, vector=b"v" * size, space=space_of("model-a", 4)))
+
+
+def test_a_giant_answer_has_no_vector():
+    """Each neighbour's whole answer travels with a near look-up's reply."""
+    giant = replace(ENTRY, answer=Answer("x" * NEAR_ANSWER_BYTES_MAX), vector=b"v" * 16, space="00ff_4")
+
+    assert tuple(encode(giant)) == FIELDS
 
 
 def test_an_error_shows_no_stored_text():
