@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -230,7 +231,7 @@ async def test_bytes_nobody_asked_for_never_answer_the_next_request(framing: str
         await peer.send(answer + (EVIL if when == "in one piece" else b""))
         if when != "in one piece":
             await go.wait()
-            peer.writer.get_extra_info("socket")._sock.send(EVIL)
+            os.write(peer.writer.get_extra_info("socket").fileno(), EVIL)  # at once, on any event loop
         sent.set()
         await peer.gone()
 
@@ -548,7 +549,7 @@ async def test_closed_port_is_told_with_a_remedy_and_without_the_address() -> No
         with pytest.raises(UpstreamUnreachableError, match=r"upstream\.url") as caught:
             await ask(client)
     assert str(server.port) not in str(caught.value)
-    assert str(server.port) in str(caught.value.__cause__)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 async def test_connection_that_does_not_come_about_is_given_up_after_connect_timeout() -> None:
