@@ -88,10 +88,10 @@ def parse_pattern(pattern: str) -> tuple[str, ...]:
         raise ValueError("a prompt's layout has a {question}, or a {context} alone if it must never be compared")
     if slots.count("{question}") > 1:
         raise ValueError("a prompt's layout has {question} only once")
-    if any(one == other for one, other in itertools.pairwise(slots)):
+    if "{question}" in slots and any(one == other for one, other in itertools.pairwise(slots)):
         raise ValueError("a prompt's layout has {context} at most once before and once after {question}")
     if "" in parts[2:-1:2]:
-        raise ValueError("a prompt's layout has some text between {context} and {question}")
+        raise ValueError("a prompt's layout has some text between its {context} and {question}")
     return parts
 
 
