@@ -241,7 +241,7 @@ class Embedded:
 
     async def _keep_running(self) -> None:
         """Start the server again whenever it ends; take over when the proxy that ran it is gone."""
-        pause_s = _RESTART_S_MIN
+        pause_s, code = _RESTART_S_MIN, 0
         while True:
             if self._child is not None:
                 started = time.monotonic()
@@ -258,16 +258,20 @@ class Embedded:
                     continue
                 _log.info("the proxy that ran the redis in %s is gone; this one runs it now", self._folder)
             try:
-                await self._start()
+                # One that gave up by itself may have done so while loading: see this one through to the end of that.
+                await self._start(loading_counts=code <= 0)
             except (ConfigError, OSError) as error:
                 pause_s = min(pause_s * 2, _RESTART_S_MAX)
                 _log.warning("%s", error)
                 await asyncio.sleep(pause_s)
 
-    async def _start(self) -> None:
-        """Start the server; if it refuses its data, put that aside and start empty. Raises ConfigError."""
+    async def _start(self, *, loading_counts: bool = True) -> None:
+        """Start the server; if it refuses its data, put that aside and start empty. Raises ConfigError.
+
+        A start that ends at LOADING cannot know yet whether the data is readable; `_keep_running` sees it end then.
+        """
         await _end_leftover(self._folder)
-        first = await self._spawn()
+        first = await self._spawn(loading_counts=loading_counts)
         if first == 0:
             return
         aside = _put_aside(self._folder) if first is not None and first > 0 else None
@@ -280,7 +284,7 @@ class Embedded:
             _put_back(self._folder, aside)
         raise ConfigError(f"the embedded redis did not start: {_last_words(self._folder)}; {_REMEDY}")
 
-    async def _spawn(self) -> int | None:
+    async def _spawn(self, *, loading_counts: bool = True) -> int | None:
         """0 when the server runs and answers; else its exit code, or None when it had to be ended."""
         assert self._binaries is not None  # noqa: S101 - set by open(), before anything that gets here
         self._socket.unlink(missing_ok=True)
@@ -293,7 +297,7 @@ class Embedded:
             start_new_session=True,
         )  # fmt: skip
         try:
-            if await self._answers(child):
+            if await self._answers(child, loading_counts=loading_counts):
                 self._child = child
                 return 0
         except BaseException:
@@ -303,29 +307,32 @@ class Embedded:
         await _end(child)
         return code
 
-    async def _answers(self, child: asyncio.subprocess.Process | None) -> bool:
-        """True as soon as the server replies; False when the child has ended or the time is over."""
-        deadline = time.monotonic() + (_START_S_MAX if child else _STOP_S_MAX)
+    async def _answers(self, child: asyncio.subprocess.Process | None, *, loading_counts: bool = True) -> bool:
+        """True as soon as the server is up; False when the child has ended or was silent for too long."""
+        allowed_s = _START_S_MAX if child else _STOP_S_MAX
+        deadline = time.monotonic() + allowed_s
         while time.monotonic() < deadline and (child is None or child.returncode is None):
-            if await _ping(self._socket):
+            reply = await _ping(self._socket)
+            if reply.startswith(b"+PONG") or (loading_counts and reply.startswith(b"-LOADING")):
                 return True
+            if reply:  # loading may take as long as it says that it does
+                deadline = time.monotonic() + allowed_s
             await asyncio.sleep(_POLL_S)
         return False
 
 
-async def _ping(socket: Path) -> bool:
-    """True when something on the socket answers as Redis does, ready or still loading."""
+async def _ping(socket: Path) -> bytes:
+    """The reply to PING, or nothing."""
     try:
         async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_unix_connection(str(socket))
             try:
                 writer.write(b"PING\r\n")
-                reply = await reader.readline()
+                return await reader.readline()
             finally:
                 writer.close()
     except (OSError, ValueError):
-        return False
-    return reply.startswith((b"+PONG", b"-LOADING"))
+        return b""
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

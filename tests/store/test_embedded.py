@@ -256,6 +256,16 @@ def another_proxy_without_server(folder: Path) -> Iterator[subprocess.Popen[str]
         other.stdout.close()
 
 
+SET_K = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"
+
+
+def answers(server: Embedded) -> bool:
+    """Whether the server is there."""
+    with contextlib.suppress(redis.exceptions.RedisError):
+        return call(server, "PING") is True
+    return False
+
+
 def appended(folder: Path) -> Path:
     """The file with the newest commands."""
     return next((folder / "redis" / "appendonlydir").glob("*.incr.aof"))
@@ -274,15 +284,17 @@ async def test_a_file_cut_off_in_its_last_command_loses_only_that(tmp_path: Path
         assert call(server, "GET", "torn") is None
 
 
+@pytest.mark.parametrize("good", [0, 300_000], ids=["at once", "while loading"])
 async def test_an_unreadable_file_is_put_aside_and_the_cache_starts_empty(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, good: int
 ) -> None:
-    """A cache that cannot be read is not worth a proxy that does not start; the log says where it lies."""
+    """Also one so big that the server says LOADING for a while before it gives up; the log says where it lies."""
     async with opened(tmp_path) as server:
         call(server, "SET", "k", "v")
-    appended(tmp_path).write_bytes(b"\xff\x00garbage\r\n" * 100)
+    appended(tmp_path).write_bytes(good * SET_K + b"\xff\x00garbage\r\n" * 100)
 
     async with opened(tmp_path) as server:
+        await eventually(lambda: "starts empty" in caplog.text and answers(server))
         assert call(server, "GET", "k") is None
         assert call(server, "SET", "k", "v") is not None
     assert (tmp_path / "redis" / "unreadable").is_dir()
