@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import itertools
+import math
 import os
 import re
 import tomllib
@@ -23,6 +24,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cacheproxy.errors import ConfigError
 
 ENV_PREFIX = "CACHEPROXY_"
+_SECRET_KEYS = frozenset({"token", "url"})
+"""Keys whose values may hold a password: no message quotes them."""
 
 GUARD_NAMES = (
     "numbers", "dates", "tokens", "negation", "comparison", "direction", "names", "language", "format", "scope",
@@ -67,13 +70,19 @@ def parse_size(value: object) -> int:
         if value.strip().isdecimal():
             return int(value)
         if match := _SIZE.fullmatch(value.strip()):
-            return int(float(match[1]) * _SIZE_UNITS[match[2]])
+            size = float(match[1]) * _SIZE_UNITS[match[2]]
+            if math.isfinite(size):
+                return int(size)
     raise ValueError(f'{value!r} is not a size; write "64MiB", "10MB" or a number of bytes')
 
 
 def _parse_similarity(value: object) -> object:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 < value <= 100:
-        raise ValueError(f"{value}: similarity is between 0 and 1, did you mean {value / 100:g}?")
+    try:
+        percent = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else 0.0
+    except (ValueError, OverflowError):
+        return value  # no number, or one far out of range: the type's own error says so
+    if 1 < percent <= 100:
+        raise ValueError(f"similarity is between 0 and 1, did you mean {percent / 100:g}?")
     return value
 
 
@@ -324,7 +333,8 @@ def _explain(problem: Any) -> str:
         section = f"[{'.'.join(location[:-1])}] " if len(location) > 1 else ""
         return f'{section}unknown key "{location[-1]}"{hint}'
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{dotted} = {problem['input']!r}: {message}"
+    shown = "..." if location[-1] in _SECRET_KEYS else repr(problem["input"])
+    return f"{dotted} = {shown}: {message}"
 
 
 def _valid_names(location: list[str]) -> list[str]:
