@@ -143,14 +143,8 @@ class Plan:
     key: str = ""
     check: bytes = b""
     partition: str = ""
-    scope: str = ""
-    question: str | None = None
-    """None: near answers are off for this ask; `near_off` says why."""
-    near_off: str = ""
     ttl_s: float = 0.0
     """How long an answer may be kept, before jitter; 0 means: look, but do not keep."""
-    threshold: float = 1.0
-    """Least similarity (0..1) at which a near entry may be served."""
     max_age_s: float | None = None
     """An entry older than this is a miss; None: no limit."""
     plain_key: str = ""
@@ -166,6 +160,22 @@ class Plan:
     def cacheable(self) -> bool:
         """True when the ask takes part in the cache at all."""
         return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class NearPlan:
+    """What `rules/admit` decided about near answers to an ask, once there is no exact one.
+
+    `off` is empty when they are allowed; else why not (one word), and the rest is empty.
+    """
+
+    off: str = ""
+    question: str = ""
+    """The only text compared by meaning."""
+    scope: str = ""
+    """Hex of the setting's hash; only entries of an equal scope are compared."""
+    threshold: float = 1.0
+    """Least similarity (0..1) at which a near entry may be served."""
 
 
 @dataclass(frozen=True, slots=True)

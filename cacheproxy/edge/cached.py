@@ -130,12 +130,12 @@ class Cached:
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: _Tally) -> web.StreamResponse:
         try:
             found = await self.serve.serve(call)
-        except UpstreamUnreachableError as error:
-            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
-            return error_reply(request.path, error.status, str(error))
         except UpstreamError as error:
-            self.metrics.fault(Fault.UPSTREAM_BROKEN)
-            return error_reply(request.path, error.status, str(error))
+            unreachable = isinstance(error, UpstreamUnreachableError)
+            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE if unreachable else Fault.UPSTREAM_BROKEN)
+            refusal = error_reply(request.path, error.status, str(error))
+            refusal.add_headers(headers.failed(call.plan))
+            return refusal
         tally.outcome = found.outcome
         if isinstance(found, Absent):
             return reply.absent(request)

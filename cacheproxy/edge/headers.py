@@ -39,6 +39,12 @@ def relayed(outcome: Outcome, plan: Plan, status: int) -> Headers:
     )
 
 
+def failed(plan: Plan) -> Headers:
+    """For the error that stands for a reply which Ollama did not give."""
+    why = "request; detail=no-cache" if not plan.read else "miss"
+    return (("X-Cache", Outcome.MISS.upper()), ("Cache-Status", f"cacheproxy; fwd={why}"), ("Via", VIA))
+
+
 def bypassed(reason: str) -> Headers:
     """For a reply of Ollama's to an ask that went around the cache. `reason`: one word."""
     return (("X-Cache", Outcome.BYPASS.upper()), ("Cache-Status", f"cacheproxy; fwd=bypass; detail={reason}"))

@@ -80,6 +80,7 @@ class Passthrough:
             if isinstance(error, UpstreamError):
                 log.warning("%s", error)
             refusal = error_reply(path, error.status, str(error))
+            refusal.add_headers(extra_headers)
             if not body.complete:
                 refusal.force_close()
             return refusal

@@ -66,7 +66,7 @@ class Keeper:
             key=plan.key,
             check=plan.check,
             partition=plan.partition,
-            scope=plan.scope,
+            scope="",
             digest=identity.digest,
             answer=answer,
             made=now,

@@ -7,11 +7,12 @@ name, so nothing could end the hits when it changes), `no-store`, `mode-off`, `m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cacheproxy.config import Config
-from cacheproxy.model import Ask, Identity, Plan
+from cacheproxy.model import Ask, Identity, NearPlan, Plan
 from cacheproxy.rules.controls import Controls
+from cacheproxy.rules.question import Template, split
 from cacheproxy.wire import canonical
 
 
@@ -31,14 +32,7 @@ def admit(
     partition = partition_of(headers, config, secret, remote=identity.remote)
 
     def keyed(canonical_ask: bytes) -> tuple[str, bytes]:
-        material = canonical.key_material(
-            canonical_ask,
-            family=ask.family,
-            digest=identity.digest,
-            model_name=identity.canonical if ask.name_matters or identity.remote else "",
-            server_version=identity.server_version,
-            partition=partition,
-        )
+        material = _material(canonical_ask, ask, identity, partition)
         key = canonical.exact_key(config.redis.prefix, material, digest=identity.digest, temperature=ask.temperature)
         return key, canonical.check_digest(material, secret)
 
@@ -55,6 +49,50 @@ def admit(
         read=not controls.no_cache and controls.max_age_s != 0,
         only_if_cached=controls.only_if_cached,
         stale_if_error_s=_stale_s(controls, config),
+    )
+
+
+def admit_near(
+    ask: Ask,
+    plan: Plan,
+    identity: Identity,
+    controls: Controls,
+    *,
+    config: Config,
+    templates: Sequence[Template],
+    secret: bytes,
+) -> NearPlan:
+    """Decide about near answers, for an ask that was admitted and has no exact one.
+
+    Besides the reasons of `rules/question.py`: `mode-off` (config), `model-off` (config), `mode-exact` (the caller).
+    """
+    semantic, rule = config.semantic, config.model_rule(identity.short)
+    if semantic.mode == "off":
+        return NearPlan(off="mode-off")
+    if not rule.semantic:
+        return NearPlan(off="model-off")
+    if controls.mode == "exact":
+        return NearPlan(off="mode-exact")
+    parts = split(ask, templates, max_temperature=semantic.max_temperature)
+    if parts.near_off:
+        return NearPlan(off=parts.near_off)
+    threshold = semantic.threshold if rule.threshold is None else rule.threshold
+    return NearPlan(
+        question=parts.question,
+        scope=canonical.scope_hash(_material(parts.setting, ask, identity, plan.partition), secret),
+        threshold=max(threshold, controls.threshold or 0.0),
+    )
+
+
+def _material(canonical_part: bytes, ask: Ask, identity: Identity, partition: str) -> bytes:
+    """What the keys of an ask and of its setting are made from."""
+    return canonical.key_material(
+        canonical_part,
+        family=ask.family,
+        digest=identity.digest,
+        model_name=identity.canonical if ask.name_matters or identity.remote else "",
+        server_version=identity.server_version,
+        partition=partition,
     )
 
 

@@ -199,9 +199,7 @@ class Models:
 
     async def _read(self) -> bool:
         try:
-            listed, version = await asyncio.gather(
-                self._fetch("/api/tags", None), self._fetch("/api/version", None)
-            )
+            listed, version = await asyncio.gather(self._fetch("/api/tags", None), self._fetch("/api/version", None))
         except UpstreamError as error:
             if self.reachable:
                 _log.warning("%s; names keep their last digests for %.0f s", error, self._settings.digest_grace)
