@@ -172,7 +172,7 @@ def demo(
     ] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Go on serving afterwards, until Ctrl-C.")] = False,
     redis: Annotated[
-        str, typer.Option(metavar="URL", help="Use this Redis; what the tour puts there is removed again.")
+        str, typer.Option(metavar="URL", help="Use this Redis; the entries of the tour are removed again.")
     ] = "embedded",
 ) -> None:
     """Show what it does, with a simulated Ollama.

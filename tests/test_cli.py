@@ -25,6 +25,7 @@ from cacheproxy.errors import AdminPortError, ConfigError
 from tests.fakes import wire
 from tests.fakes.house import open_house
 from tests.fakes.redis_server import free_port
+from tests.fakes.terminal import run_on_terminal
 
 ROOT = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "cacheproxy")
@@ -297,6 +298,19 @@ def test_check_finds_everything_in_order(tmp_path, simulated, monkeypatch):
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_check_is_coloured_on_a_terminal_only(tmp_path, more, coloured):
+    """And not when NO_COLOR is set; without one is the case above."""
+    path = tmp_path / "config.toml"
+    path.write_text("[cache]\nttl = true\n")
+    env = environment(TERM="xterm", **more)
+    env = {name: text for name, text in env.items() if name in more or name != "NO_COLOR"}
+    code, shown = run_on_terminal([*COMMAND, "check", "--config", str(path)], env=env)
+
+    assert code == 1
+    assert ("\x1b[31mFAIL" in shown) is coloured
+
+
 def test_check_fails_for_what_is_not_there(monkeypatch):
     """No Ollama, no Redis, a port that a stranger holds: each is one FAIL with its remedy."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -435,6 +449,19 @@ async def test_the_token_comes_from_the_environment(fake_ollama, clean_redis):
         refused = await run_beside("stats", "--admin", url, "--token", "guess", check=1)
 
     assert "admin token" in refused.stderr
+
+
+@pytest.mark.parametrize(("typed", "code", "left"), [(b"n\n", 1, 1), (b"\n", 1, 1), (b"y\n", 0, 0)])
+async def test_purging_everything_asks_a_person_first(house, typed, code, left):
+    """On a terminal, unless `--yes` is given; anything but yes keeps every entry."""
+    await house.chat("why?", stream=False)
+    await house.settled()
+    command = [*COMMAND, "purge", "--all", "--admin", house.app.admin_url]
+    found, shown = await asyncio.to_thread(run_on_terminal, command, typed=typed, env=environment())
+
+    assert "Forget every entry" in shown
+    assert found == code
+    assert len(house.redis.call("KEYS", "*:answer:*")) == left
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "--model", "x"], ["--admin", "ftp://x", "--all"]])
