@@ -57,7 +57,7 @@ _LOG_BYTES_MAX = 1024 * 1024
 # server SIGTERM when the thread that started it ends: Redis then writes its file and goes, even after SIGKILL of the
 # proxy. A launcher and not preexec_fn, because that may deadlock in a process with threads. The check of the parent
 # closes the gap in which the proxy dies before the request is made.
-_LAUNCHER = """
+LAUNCHER = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -292,7 +292,7 @@ class Embedded:
         command = server_arguments(self._binaries, self._folder, self._socket, self._memory_bytes)
         # A session of its own: Ctrl-C in the terminal must not end the server before the proxy has drained.
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command,
+            sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip

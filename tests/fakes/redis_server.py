@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from redis.retry import Retry
 
 from cacheproxy import config
 from cacheproxy.errors import ConfigError
-from cacheproxy.store.embedded import find_binaries
+from cacheproxy.store.embedded import LAUNCHER, find_binaries
 
 START_S_MAX = 10.0
 _NEVER = Retry(NoBackoff(), 0)
@@ -80,7 +81,9 @@ class RedisServer:
         """Start the bare server with these arguments on our ports, for example as a sentinel."""
         command = [str(find_binaries().server), *arguments, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--unixsocket", str(self.socket), "--dir", str(self.folder), "--logfile", str(self.folder / "log")]
-        self._process = subprocess.Popen(command)
+        # Through the launcher, so that it ends with pytest even when that is killed and no teardown runs.
+        launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid())]
+        self._process = subprocess.Popen([*launcher, *command])
         if wait:
             self.wait_ready()
 
