@@ -40,7 +40,7 @@ def refusal(tree, **arguments):
         ({"cache": {"tll": 1}}, 'config: [cache] unknown key "tll" (did you mean "ttl"?)'),
         ({"cache": {"zzzzzz": 1}}, 'config: [cache] unknown key "zzzzzz"'),
         ({"models": {"x*": {"cahce": 1}}}, 'config: [models.x*] unknown key "cahce" (did you mean "cache"?)'),
-        ({"semantic": {"prompts": {"my": {"patern": 1}}}}, '[semantic.prompts.my] unknown key "patern" (did you mean "p'),
+        ({"semantic": {"prompts": {"a": {"patern": 1}}}}, '[semantic.prompts.a] unknown key "patern" (did you mean "p'),
         ({"cache": 5}, "config: cache = 5: Input should be a valid dictionary"),
         ({"cache": {"ttl": "soon"}}, "config: cache.ttl = 'soon': 'soon' is not a duration; write \"50ms\", \"30s\""),
         ({"cache": {"ttl": True}}, "cache.ttl = True: True is not a duration"),
