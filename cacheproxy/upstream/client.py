@@ -322,7 +322,6 @@ class UpstreamClient:
             wire.begin(bodyless=request.method == "HEAD", read_timeout_s=self._settings.read_timeout or None)
             upload = _write(wire, head, request, go)
             message, payload = await _final_head(wire, go)
-            _check_framing(message)
         except BaseException as error:
             self._release(wire, upload, reusable=False)
             if (ours := _translated(error, answered=wire.answered)) is error:
@@ -431,13 +430,6 @@ async def _final_head(wire: _Wire, go: asyncio.Event | None) -> tuple[RawRespons
             raise UpstreamBrokenError("Ollama switched protocols, which nobody asked for")
         if go is not None:
             go.set()
-
-
-def _check_framing(message: RawResponseMessage) -> None:
-    """Refuse a reply whose end two readers could see at different places (RFC 9112 section 6.3)."""
-    lengths = {value for name, value in message.raw_headers if name.lower() == b"content-length"}
-    if len(lengths) > 1 or (lengths and message.chunked):
-        raise UpstreamBrokenError("Ollama's reply says twice where it ends")
 
 
 def _translated(error: BaseException, *, answered: bool) -> BaseException:

@@ -143,6 +143,23 @@ async def test_reply_that_breaks_off_upstream_breaks_off_downstream(framing: str
             await wire.reader.read()
 
 
+async def test_http_1_0_client_that_wants_keep_alive_gets_it_only_where_a_length_tells_the_end() -> None:
+    """An unframed body ends with the connection, whatever was asked for."""
+    replies = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", OK]
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(replies.pop())
+
+    async with between(script) as (_, port), await connect(port) as wire:
+        for length in ("2", None):
+            await wire.send(request("GET", "/", version="1.0", headers=[("Connection", "keep-alive")]))
+            reply = await wire.response()
+            assert (reply.body, reply.header("content-length")) == (b"ok", length)
+            assert reply.header("transfer-encoding") is None
+
+
 @pytest.mark.fault(45)
 async def test_no_cut_of_a_reply_ever_looks_whole() -> None:
     """Upstream dies after each possible byte of a chunked reply."""

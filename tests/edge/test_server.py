@@ -453,10 +453,13 @@ async def test_draining_loses_no_reply_and_no_upload() -> None:
 
 
 async def test_draining_lets_a_stream_end_and_closes_its_connection() -> None:
-    """A reply whose head went out before the drain began still ends whole."""
-    started, go = asyncio.Event(), asyncio.Event()
+    """A reply whose head went out before the drain began still ends whole, and no request follows it."""
+    started, go, other = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def handler(req: web.BaseRequest) -> web.StreamResponse:
+        if req.path == "/other":
+            await other.wait()
+            return Plain(body=OK)
         stream = PlainStream()
         await stream.prepare(req)
         await stream.write(b"first\n")
@@ -465,7 +468,8 @@ async def test_draining_lets_a_stream_end_and_closes_its_connection() -> None:
         await stream.write(b"last\n")
         return stream
 
-    async with serving(handler) as server, await connect(server.port) as wire:
+    async with serving(handler) as server, await connect(server.port) as wire, await connect(server.port) as slow:
+        await slow.send(request("GET", "/other"))
         await wire.send(request("GET", "/"))
         await started.wait()
         draining = asyncio.create_task(server.drain(10.0))
@@ -474,6 +478,9 @@ async def test_draining_lets_a_stream_end_and_closes_its_connection() -> None:
         reply = await wire.response()
         assert (reply.body, reply.complete) == (b"first\nlast\n", True)
         assert await closed(wire) == b""
+        assert not draining.done()
+        other.set()
+        assert (await slow.response()).body == OK
         await asyncio.wait_for(draining, 1.0)
 
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -52,6 +52,13 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
     """A streamed body."""
     for part in parts:
         yield part
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait, for a second at most, for a state of a connection that nobody announces."""
+    async with asyncio.timeout(1.0):
+        while not holds():  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
 
 
 async def always_ok(peer: Peer) -> None:
@@ -367,6 +374,48 @@ async def test_body_that_breaks_off_gives_what_came_and_then_an_error(head: byte
                 received.set()
         await reply.close()
     assert got == b"half"
+
+
+@pytest.mark.fault(45)
+async def test_bytes_that_came_before_a_break_are_given_to_a_late_reader() -> None:
+    """The break may be known before anyone reads; what Ollama had said is still said."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+
+    async with ScriptedServer(script) as server, client_of(server.url) as client:
+        reply = await client.send(UpstreamRequest("GET", "/", ()), safe_to_repeat=True)
+        await until(lambda: reply._payload.exception() is not None)
+        chunks = reply.chunks()
+        assert await anext(chunks) == b"half"
+        with pytest.raises(UpstreamBrokenError):
+            await anext(chunks)
+        await reply.close()
+
+
+async def test_leaving_an_upstream_that_reads_nothing_does_not_wait_for_it() -> None:
+    """Unsent bytes of an upload are dropped with the connection."""
+    started, over = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.reader._transport.pause_reading()
+        started.set()
+        await over.wait()
+
+    async with ScriptedServer(script) as server, client_of(server.url) as client:
+        task = asyncio.create_task(
+            client.send(UpstreamRequest("POST", "/", (), b"x" * 50_000_000), safe_to_repeat=True)
+        )
+        await started.wait()
+        (wire,) = client._busy
+        await until(lambda: wire.writing_paused)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: wire.transport is None)
+        over.set()
 
 
 async def test_body_without_length_ends_with_the_connection() -> None:
