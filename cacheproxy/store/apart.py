@@ -1,0 +1,114 @@
+"""Pairs of questions that must never be matched again, because somebody said that one was no answer to the other.
+
+Kept in Redis as a bounded sorted set of keyed hashes, so no question can be read out of it, and copied into each
+process, so that asking costs no round trip. A new pair moves the epoch, at which every proxy reads the set again.
+Refuses to say that two questions may meet before the set has been read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from cacheproxy.clock import Clock
+from cacheproxy.errors import CacheError
+from cacheproxy.store.connection import Connection
+
+PAIRS_MAX = 10_000
+"""The oldest go first: 1 MB in Redis, and as much in each process."""
+LIFETIME_S = 90 * 86_400.0
+"""Much longer than entries live, so that a pair outlasts the answers it was about."""
+READ_TIMEOUT_S = 1.0
+"""Deadline for reading the set, which no ask waits for (10,000 pairs: 10 ms)."""
+RETRY_S = 1.0
+"""Pause before it is read again after a failure."""
+
+
+class Apart:
+    """The pairs, over one connection. `prefix` is `redis.prefix`."""
+
+    def __init__(self, connection: Connection, prefix: str, clock: Clock) -> None:
+        self._connection = connection
+        self._key = f"{prefix}:apart"
+        self._clock = clock
+        self._pairs: frozenset[bytes] = frozenset()
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self.known = False
+        """Whether the set has been read; until then all questions are apart."""
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    async def open(self) -> None:
+        """Begin to follow the set; returns at once."""
+        self._connection.on_change.append(self._changed.set)
+        self._changed.set()
+        self._reader = asyncio.create_task(self._follow(), name="apart")
+
+    async def close(self) -> None:
+        """Stop following. Safe to call twice."""
+        if self._reader is not None:
+            self._connection.on_change.remove(self._changed.set)
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+            self._reader = None
+
+    def digest(self, question: str) -> str:
+        """The question's keyed hash, 32 hex digits: the same for all proxies on this Redis."""
+        return hashlib.blake2b(question.encode(), digest_size=16, key=self._connection.secret).hexdigest()
+
+    def is_apart(self, question: str, other: str, scope: str) -> bool:
+        """Whether these two must not be matched; true for all while the set is not known. Waits for nothing."""
+        if not self.known:
+            return True
+        return bool(self._pairs) and self._pair(self.digest(question), self.digest(other), scope) in self._pairs
+
+    async def put(self, digest: str, other: str, scope: str) -> None:
+        """Keep two questions, given by their digests, apart within a scope, in either order.
+
+        This process knows at once, others within the heartbeat's second. Raises StoreUnavailableError.
+        """
+        pair, now = self._pair(digest, other, scope), self._clock.now()
+
+        async def write(redis: Redis) -> None:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.zadd(self._key, {pair: now})
+                pipe.zremrangebyscore(self._key, "-inf", now - LIFETIME_S)
+                pipe.zremrangebyrank(self._key, 0, -PAIRS_MAX - 1)
+                pipe.expire(self._key, round(LIFETIME_S))
+                await pipe.execute()
+
+        await self._connection.run(write)
+        self._pairs |= {pair}
+        await self._connection.bump_epoch()
+
+    def _pair(self, digest: str, other: str, scope: str) -> bytes:
+        first, second = sorted((digest, other))
+        text = f"{scope}\n{first}\n{second}".encode()
+        return hashlib.blake2b(text, digest_size=16, key=self._connection.secret).digest()
+
+    async def _follow(self) -> None:
+        """Read the set whenever it may have changed, until it has been read."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                self._pairs = await self._read()
+                self.known = True
+            except CacheError:
+                await asyncio.sleep(RETRY_S)
+                self._changed.set()
+
+    async def _read(self) -> frozenset[bytes]:
+        since = self._clock.now() - LIFETIME_S
+
+        async def read(redis: Any) -> list[bytes]:
+            return cast("list[bytes]", await redis.zrangebyscore(self._key, since, "+inf"))
+
+        return frozenset(await self._connection.run(read, timeout_s=READ_TIMEOUT_S))
