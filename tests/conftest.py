@@ -1,3 +1,3 @@
 """What all tests share: the stand-ins of `tests.fakes` as fixtures."""
 
-pytest_plugins = ["tests.fakes.fixtures", "tests.fakes.redis_server", "tests.fakes.house"]
+pytest_plugins = ["tests.fakes.fixtures", "tests.fakes.redis_server", "tests.fakes.house", "tests.fakes.command"]

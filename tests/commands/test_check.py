@@ -1,0 +1,132 @@
+"""`cacheproxy check` finds what is there, what is missing and what will surprise, and says how to mend it."""
+
+import asyncio
+import json
+import socket
+
+import pytest
+
+from cacheproxy.commands.check import look, ollama_address
+from tests.fakes.command import COMMAND, environment, run
+from tests.fakes.house import open_house
+from tests.fakes.redis_server import free_port
+from tests.fakes.terminal import run_on_terminal
+
+
+def states(findings):
+    """State and thing of each finding."""
+    return [(finding.state, finding.thing) for finding in findings]
+
+
+def test_check_finds_everything_in_order(tmp_path, simulated, monkeypatch):
+    """With Ollama there, Redis startable and both ports free nothing fails, and JSON says the same."""
+    env = {
+        "CACHEPROXY_UPSTREAM__URL": simulated,
+        "CACHEPROXY_REDIS__DATA_DIR": str(tmp_path / "data"),
+        "CACHEPROXY_SERVER__LISTEN": f"127.0.0.1:{free_port()}",
+        "CACHEPROXY_ADMIN__LISTEN": f"127.0.0.1:{free_port()}",
+    }
+    for name, text in environment(**env).items():
+        monkeypatch.setenv(name, text)
+    lines = run("check", check=0, **env).stdout.splitlines()
+    told = json.loads(run("check", "--json", check=0, **env).stdout)
+
+    assert told["ok"] is True
+    assert [finding["state"] for finding in told["findings"]] == ["ok"] * 7
+    assert [line.split()[1] for line in lines] == ["config", "ollama", "data", "redis", "clients", "admin", "admin"]
+    assert "0.33.0" in lines[1]
+    assert "5 models" in lines[1]
+    assert "search 2.10.5" in lines[3]
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_check_is_coloured_on_a_terminal_only(tmp_path, more, coloured):
+    """And not when NO_COLOR is set; without one is the case above."""
+    path = tmp_path / "config.toml"
+    path.write_text("[cache]\nttl = true\n")
+    env = environment(TERM="xterm", **more)
+    env = {name: text for name, text in env.items() if name in more or name != "NO_COLOR"}
+    code, shown = run_on_terminal([*COMMAND, "check", "--config", str(path)], env=env)
+
+    assert code == 1
+    assert ("\x1b[31mFAIL" in shown) is coloured
+
+
+def test_check_fails_for_what_is_not_there(monkeypatch):
+    """No Ollama, no Redis, a port that a stranger holds: each is one FAIL with its remedy."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = {
+            "CACHEPROXY_UPSTREAM__URL": f"http://127.0.0.1:{free_port()}",
+            "CACHEPROXY_REDIS__URL": f"redis://127.0.0.1:{free_port()}/0",
+            "CACHEPROXY_SERVER__LISTEN": f"127.0.0.1:{taken.getsockname()[1]}",
+            "CACHEPROXY_ADMIN__LISTEN": f"127.0.0.1:{free_port()}",
+        }
+        monkeypatch.setattr("cacheproxy.commands.check.TIMEOUT_S", 0.5)
+        for name, text in env.items():
+            monkeypatch.setenv(name, text)
+        monkeypatch.delenv("OLLAMA_HOST", raising=False)
+        found = list(look(None))
+
+    failed = {finding.thing: finding.text for finding in found if finding.state == "FAIL"}
+    assert set(failed) == {"ollama", "redis", "clients"}
+    assert "ollama serve" in failed["ollama"]
+    assert "redis.url" in failed["redis"]
+    assert "taken" in failed["clients"]
+
+
+async def test_check_knows_a_running_cacheproxy_and_ollama_on_its_ports(fake_ollama, clean_redis, monkeypatch):
+    """A port held by the proxy itself is fine; one held by Ollama means that OLLAMA_HOST was set for it too."""
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    async with open_house(fake_ollama, clean_redis) as house:
+        monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", fake_ollama.url)
+        monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+        monkeypatch.setenv("CACHEPROXY_SERVER__LISTEN", f"127.0.0.1:{house.port}")
+        monkeypatch.setenv("CACHEPROXY_ADMIN__LISTEN", f"127.0.0.1:{house.admin_port}")
+        found = await asyncio.to_thread(lambda: list(look(None)))
+        monkeypatch.setenv("CACHEPROXY_SERVER__LISTEN", fake_ollama.url.removeprefix("http://"))
+        with_ollama = await asyncio.to_thread(lambda: list(look(None)))
+
+    assert ("ok", "clients") in states(found)
+    assert ("FAIL", "clients") not in states(found)
+    assert next(one.text for one in found if one.thing == "admin").endswith("a cacheproxy is serving there")
+    assert any("OLLAMA_HOST" in one.text for one in with_ollama if one.state == "FAIL" and one.thing == "clients")
+
+
+async def test_check_warns_of_a_shell_whose_ollama_host_names_the_proxy(fake_ollama, clean_redis, monkeypatch):
+    """`ollama serve` started there would take the proxy's port."""
+    port = free_port()
+    monkeypatch.setenv("CACHEPROXY_SERVER__LISTEN", f"127.0.0.1:{port}")
+    monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+    monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", fake_ollama.url)
+    monkeypatch.setenv("OLLAMA_HOST", f"localhost:{port}")
+    found = await asyncio.to_thread(lambda: list(look(None)))
+
+    assert ("warn", "env") in states(found)
+
+
+def test_check_names_every_mistake_in_a_config_file(tmp_path):
+    """All of them at once, each with the nearest valid name."""
+    path = tmp_path / "config.toml"
+    path.write_text('[cache]\ntll = "1h"\n[redis]\ntimeout = "soon"\n')
+    done = run("check", "--config", str(path), check=1)
+
+    assert 'FAIL config   config.toml: [cache] unknown key "tll" (did you mean "ttl"?)' in done.stdout
+    assert "redis.timeout = 'soon'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:11435", ("127.0.0.1", 11435)),
+        ("localhost", ("localhost", 11434)),
+        ("http://localhost", ("localhost", 80)),
+        ("https://there", ("there", 443)),
+        (":11435", ("127.0.0.1", 11435)),
+        ("[::1]:11435", ("::1", 11435)),
+        ("0.0.0.0", ("0.0.0.0", 11434)),
+    ],
+)
+def test_ollama_host_is_read_as_ollama_reads_it(text, expected):
+    """A bare host means 11434, one with a scheme that scheme's port."""
+    assert ollama_address(text) == expected

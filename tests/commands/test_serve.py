@@ -1,0 +1,104 @@
+"""The proxy as a service manager and a person at a terminal meet it: its banner, its complaints, its end."""
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from cacheproxy import __version__
+from cacheproxy.app import Report
+from cacheproxy.commands.serve import banner, missing
+from tests.fakes import wire
+from tests.fakes.command import address, read_banner, run, serving
+from tests.fakes.redis_server import free_port
+
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "why?"}]}
+
+
+def test_serve_says_where_it_listens_and_what_to_paste(tmp_path, simulated):
+    """The banner names both ports, Ollama with its version and models, Redis, and the line for clients."""
+    with serving(tmp_path, "--upstream", simulated) as process:
+        lines = read_banner(process)
+
+        host, port = address(lines[1])
+        assert lines[0] == f"cacheproxy {__version__}"
+        assert f"->  Ollama 0.33.0 at {simulated} (5 models)" in lines[1]
+        assert lines[3].endswith("search 2.10.5")
+        assert str(tmp_path) in lines[3]
+        assert lines[-1] == f"Point your app here:  export OLLAMA_HOST={host}:{port}"
+        with socket.create_connection((host, port), timeout=5):
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_serve_with_exit_code_0(tmp_path, number):
+    """A service manager takes 0 for a clean stop."""
+    with serving(tmp_path) as process:
+        read_banner(process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "stopping" in errors
+    assert "Traceback" not in errors
+
+
+def test_without_ollama_serve_says_so_in_one_line_and_goes_on(tmp_path):
+    """The line names the address, the cause and the remedy; the port answers all the same."""
+    url = f"http://127.0.0.1:{free_port()}"
+    with serving(tmp_path, "--upstream", url) as process:
+        lines = read_banner(process)
+        with socket.create_connection(address(lines[1]), timeout=5):
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+
+    expected = (
+        f'no Ollama at {url} (connection refused): start it with "ollama serve" or set upstream.url; '
+        "hits from Redis go on, everything else gets an error"
+    )
+    assert [line for line in errors.splitlines() if "no Ollama" in line] == [expected]
+
+
+async def test_a_second_signal_ends_a_drain_at_once(tmp_path, fake_ollama):
+    """A reply that would take minutes does not keep a person waiting who presses Ctrl-C twice."""
+    fake_ollama.seconds_to_first_token = 100
+    with serving(tmp_path, "--upstream", fake_ollama.url) as process:
+        lines = await asyncio.to_thread(read_banner, process)
+        waiting = asyncio.create_task(wire.ask(address(lines[1])[1], "POST", "/api/chat", CHAT))
+        await fake_ollama.wait_until(lambda: fake_ollama.concurrency == 1)
+        process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(lambda: next(line for line in process.stderr if "stopping" in line))
+        drains = process.poll() is None
+        process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(process.wait, 10)
+        waiting.cancel()
+
+    assert drains
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_taken_port_is_told_and_exits_1(tmp_path):
+    """Trying again later may help, so it is not the exit code of a wrong configuration."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("serve", "--listen", listen, check=1, CACHEPROXY_REDIS__DATA_DIR=str(tmp_path))
+
+    assert listen in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+REPORT = Report(
+    "http://127.0.0.1:1", "http://127.0.0.1:2", "http://ollama:11434", "0.33.0", "", ["a"], "redis 8 at x", ""
+)
+
+
+def test_the_banner_counts_one_model_as_one():
+    """And names the file the settings came from."""
+    lines = banner(REPORT, Path("my.toml"))
+
+    assert lines[1].endswith("Ollama 0.33.0 at http://ollama:11434 (1 model)")
+    assert lines[4] == "  config   my.toml"
+    assert missing(REPORT) == []
