@@ -7,6 +7,7 @@ on disk or in Redis, but that it starts the embedded server for a moment, since 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ import typer
 from cacheproxy import config
 from cacheproxy.clock import SystemClock
 from cacheproxy.commands.admin_port import plain, url_of
-from cacheproxy.commands.stats import size
+from cacheproxy.commands.stats import counted, size
 from cacheproxy.config import Config
 from cacheproxy.edge.admin import check_exposure, is_loopback
 from cacheproxy.errors import CacheproxyError, ConfigError
@@ -101,17 +102,17 @@ def _ollama(settings: Config) -> Iterator[Finding]:
     if version.proxied:
         yield Finding("warn", "ollama", f"{url} is a cacheproxy itself; set upstream.url to Ollama's own address")
     took = f"answers in {version.seconds * 1000:.0f} ms"
-    yield Finding("ok", "ollama", f"{number} at {url}, {len(names)} model{'' if len(names) == 1 else 's'}, {took}")
+    yield Finding("ok", "ollama", f"{number} at {url}, {counted(len(names), 'model')}, {took}")
     if not names:
         yield Finding("warn", "ollama", 'no model is installed; "ollama pull llama3.2" brings one')
 
 
 def _read_ollama(version: Page, tags: Page) -> tuple[str, list[str]]:
     """Version and names. Raises ValueError when it is not Ollama that answered."""
-    number, listed = json.loads(version.body), json.loads(tags.body)
-    if not isinstance(number, dict) or not isinstance(listed, dict) or "version" not in number:
-        raise ValueError("what answers there is not Ollama")
-    return str(number["version"]), [str(model.get("name")) for model in listed.get("models") or ()]
+    try:
+        return str(json.loads(version.body)["version"]), [model["name"] for model in json.loads(tags.body)["models"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError("what answers there is not Ollama") from error
 
 
 def _redis(settings: config.Redis) -> Iterator[Finding]:
@@ -239,6 +240,8 @@ def fetch(url: str) -> Page:
             return _page(error, began)
     except urllib.error.URLError as error:
         raise error.reason if isinstance(error.reason, OSError) else OSError(str(error.reason)) from error
+    except http.client.HTTPException as error:
+        raise ValueError("what answers there is not HTTP") from error
 
 
 def _page(reply: Any, began: float) -> Page:

@@ -17,6 +17,7 @@ import typer
 
 from cacheproxy import __version__, log
 from cacheproxy.app import App, Report
+from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
 
@@ -83,8 +84,7 @@ def _on_signals(ended: asyncio.Event, message: str) -> None:
 
 def banner(report: Report, source: Path | None) -> list[str]:
     """What to show at start: who talks to whom, what is there, and the line to paste. Pure."""
-    count = len(report.models)
-    ollama = f"Ollama {report.upstream_version} at {report.upstream_url} ({count} model{'' if count == 1 else 's'})"
+    ollama = f"Ollama {report.upstream_version} at {report.upstream_url} ({counted(len(report.models), 'model')})"
     lines = [
         f"cacheproxy {__version__}",
         f"  clients  {report.proxy_url}  ->  {ollama if report.upstream_version else report.upstream_url}",

@@ -64,8 +64,8 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     if latency := _latency(stats["latency"]["outcomes"]):
         lines += [*columns(latency), ""]
     saved = stats["saved"]
-    lines.append(f"saved    {duration(saved['seconds'])} of Ollama's time, {saved['tokens']:,.0f} tokens")
-    lines.append(f"kept     {stats['kept']['entries']:,.0f} answers, {size(stats['kept']['bytes'])}")
+    lines.append(f"saved    {duration(saved['seconds'])} of Ollama's time, {counted(saved['tokens'], 'token')}")
+    lines.append(f"kept     {counted(stats['kept']['entries'], 'answer')}, {size(stats['kept']['bytes'])}")
     for title, name in (("bypass", "bypass"), ("not kept", "not_kept"), ("faults", "faults")):
         if told := ", ".join(f"{what} {number:,.0f}" for what, number in stats[name].items() if number):
             lines.append(f"{title:<9}{told}")
@@ -106,6 +106,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def counted(number: float, thing: str) -> str:
+    """`1 model`, `2,000 models`."""
+    return f"{number:,.0f} {thing}{'' if number == 1 else 's'}"
 
 
 def share(ratio: float | None) -> str:

@@ -115,6 +115,19 @@ def test_check_names_every_mistake_in_a_config_file(tmp_path):
     assert "redis.timeout = 'soon'" in done.stdout
 
 
+def test_check_tells_a_stranger_from_ollama_and_from_a_cacheproxy(clean_redis, monkeypatch):
+    """A Redis where Ollama or the proxy should be answers, but not in HTTP."""
+    stranger = f"127.0.0.1:{clean_redis.port}"
+    monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", f"http://{stranger}")
+    monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+    monkeypatch.setenv("CACHEPROXY_SERVER__LISTEN", stranger)
+    found = {finding.thing: finding for finding in look(None) if finding.state == "FAIL"}
+
+    assert set(found) == {"ollama", "clients"}
+    assert f"no Ollama at http://{stranger}" in found["ollama"].text
+    assert "taken by something that is no cacheproxy" in found["clients"].text
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
