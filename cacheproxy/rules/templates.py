@@ -139,6 +139,9 @@ _OPEN_WEBUI = (
     "### Task:\nSuggest {context}",
     "### Task:\nAnalyze {context}",
     "### Task:\nYou are an autocompletion system.{context}",
+    "Your task is to reflect the speaker's likely facial expression {context}",
+    "You have been provided with a set of responses from various models {context}",
+    "Available Tools: {context}",
 )
 
 PATTERNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
