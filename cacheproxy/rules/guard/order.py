@@ -1,0 +1,168 @@
+"""The guard over order: the same words in other roles (*who* did it *to whom*, *from* where *to* where)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+from cacheproxy.rules.guard.function_words import ARTICLES, DIRECTIONAL, GENDERED, PREPOSITIONS, SYMMETRIC
+from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
+from cacheproxy.rules.guard.stems import stem
+
+_SYMMETRIC_FORMS = frozenset(stem(word) for word in SYMMETRIC) | SYMMETRIC
+_BE = words("is are was were be been being got get gets")
+_CLAUSE_MAX = 7
+"""Tokens over which three roles of one clause spread at most; what lies further apart moved with its whole clause."""
+_NEIGHBOURS_MAX = 4
+"""Content words looked at on either side of a possible verb."""
+_SWAPPED_MAX = 5
+"""Longest phrase, in tokens, looked for on either side of a swap."""
+
+
+def direction(pair: Pair) -> bool:
+    """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
+    if _gendered(pair.a) != _gendered(pair.b):
+        return True
+    passive = _passive(pair)
+    if passive is not None:
+        return passive
+    if not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
+        return False
+    return _swapped(pair) or _role_moved(pair) or _reversed(pair)
+
+
+def _moved(pair: Pair) -> bool:
+    """Something that both have stands elsewhere in one of them."""
+    left = {token.form for change in pair.changes for token in change.left}
+    right = {token.form for change in pair.changes for token in change.right}
+    return not left.isdisjoint(right)
+
+
+def _gendered(reading: Reading) -> list[str]:
+    """The persons a text points at with *he* and *she*, in order; one kind alone says nothing about roles."""
+    if len({GENDERED[text] for text in reading.texts & GENDERED.keys()}) < 2:
+        return []
+    persons = [GENDERED[token.text] for token in reading.tokens if token.text in GENDERED]
+    return persons if len(set(persons)) == 2 else []
+
+
+def _symmetric(reading: Reading) -> bool:
+    """True when the text asks about a relation that has no direction."""
+    return any(token.form in _SYMMETRIC_FORMS and token.text not in ("and", "or") for token in reading.tokens) and not (
+        reading.texts & {"from", "than"} and not reading.forms & {"differ", "different", "differenc"}
+    )
+
+
+def _swapped(pair: Pair) -> bool:
+    """`P X M Y S` became `P Y M X S`, and what joins X and Y is not mere *and* or *or*."""
+    left, right = _middle(pair.a.tokens, pair.b.tokens)
+    if len(left) != len(right) or sorted(left) != sorted(right) or len(left) < 3:
+        return False
+    for x in range(1, min(_SWAPPED_MAX, len(left) - 2) + 1):
+        for y in range(1, min(_SWAPPED_MAX, len(left) - x - 1) + 1):
+            joint = left[x : len(left) - y]
+            if left[:x] == right[-x:] and left[-y:] == right[:y] and joint == right[y : len(right) - x]:
+                if left[0] in PREPOSITIONS and right[0] in PREPOSITIONS:
+                    return False  # whole phrases moved and took their roles along
+                return not all(word in _SYMMETRIC_FORMS or word in ARTICLES for word in joint)
+    return False
+
+
+def _middle(a: Sequence[Token], b: Sequence[Token]) -> tuple[list[str], list[str]]:
+    left, right = [token.form for token in a], [token.form for token in b]
+    start = 0
+    while start < min(len(left), len(right)) and left[start] == right[start]:
+        start += 1
+    end = 0
+    while end < min(len(left), len(right)) - start and left[-1 - end] == right[-1 - end]:
+        end += 1
+    return left[start : len(left) - end], right[start : len(right) - end]
+
+
+def _role_moved(pair: Pair) -> bool:
+    """A directional preposition went over from one shared thing to another."""
+    shared = pair.a.forms & pair.b.forms
+    left = {role for role in _roles(pair.a) if role[1] in shared}
+    right = {role for role in _roles(pair.b) if role[1] in shared}
+    return any(
+        one_preposition == other_preposition
+        for one_preposition, _ in left - right
+        for other_preposition, _ in right - left
+    )
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _roles(reading: Reading) -> set[tuple[str, str]]:
+    """Every directional preposition with the first content word after it."""
+    roles = set()
+    preposition = ""
+    for token in reading.tokens:
+        if token.text in PREPOSITIONS and token.kind is Kind.FUNCTION:
+            preposition = token.text
+        elif token.kind is not Kind.FUNCTION:
+            if preposition in DIRECTIONAL:
+                roles.add((preposition, token.form))
+            preposition = ""
+    return roles
+
+
+def _reversed(pair: Pair) -> bool:
+    """Three shared words stand in exactly the opposite order: the outer two changed sides round the middle one."""
+    there = _core(pair.b)
+    here = [(place, there[form]) for form, place in _core(pair.a).items() if form in there]
+    if all(one[1] < other[1] for one, other in pairwise(here)):
+        return False
+    return any(
+        before[1] > middle[1] > after[1] and after[0] - before[0] <= _CLAUSE_MAX and before[1] - after[1] <= _CLAUSE_MAX
+        for number, middle in enumerate(here)
+        for before in here[max(0, number - _NEIGHBOURS_MAX) : number]
+        for after in here[number + 1 : number + 1 + _NEIGHBOURS_MAX]
+    )
+
+
+def _participle(token: Token) -> bool:
+    return token.kind is not Kind.FUNCTION and (
+        token.text.endswith(("ed", "en", "t", "n", "d")) or token.text != token.form
+    )
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _core(reading: Reading) -> dict[str, int]:
+    """Place of each content word that no preposition governs; a word that comes twice has no place."""
+    places: dict[str, int] = {}
+    twice = set()
+    governed = False
+    for index, token in enumerate(reading.tokens):
+        if token.text in PREPOSITIONS:
+            governed = True
+        elif token.kind is Kind.FUNCTION:
+            governed = governed and token.text in ARTICLES | {"my", "your", "his", "her", "its", "our", "their"}
+        elif token.kind is not Kind.LIGHT:
+            if token.form in places or token.form in twice:
+                twice.add(token.form)
+            elif not governed:
+                places[token.form] = index
+    return {form: index for form, index in places.items() if form not in twice}
+
+
+def _passive(pair: Pair) -> bool | None:
+    """Whether turning the sentence into the passive left the doer in his place; None when neither did.
+
+    `Did A see B` is `Was B seen by A`, and is not `Was A seen by B`.
+    """
+    for passive, active in ((pair.a, pair.b), (pair.b, pair.a)):
+        if "by" in active.texts or "by" not in passive.texts:
+            continue
+        at = next(index for index, token in enumerate(passive.tokens) if token.text == "by")
+        if not at or passive.texts.isdisjoint(_BE) or not _participle(passive.tokens[at - 1]):
+            continue
+        doer = next((token for token in passive.tokens[at + 1 :] if token.kind is not Kind.FUNCTION), None)
+        verb = passive.tokens[at - 1]
+        order = [token.form for token in active.tokens]
+        if doer is None or doer.form not in order or verb.form not in order:
+            continue
+        return order.index(doer.form) > order.index(verb.form)
+    return None

@@ -1,0 +1,176 @@
+"""Guards over words that turn a question round or bound it: negation, comparison, scope, tense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, QUESTION_WORDS
+from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.opposites import graded
+from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
+from cacheproxy.rules.guard.stems import stem
+
+_UNSURE = words("know sure understand certain see")
+"""*Not sure how* asks how; it denies nothing."""
+_EXCLUSIVE = words("only except instead formerly simultaneously previous previously former originally")
+_QUANTIFIERS = {
+    word: share
+    for share, group in {
+        "all": "all every each everything everyone everybody", "any": "any anything anyone anybody",
+        "some": "some several something few", "most": "most mostly", "always": "always", "often": "sometimes often",
+    }.items()
+    for word in group.split()
+}  # fmt: skip
+_PRESENT = words("is are am do does")
+_PAST = words("was were did had")
+_PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
+_OPENING_VERBS = words("is are am do does did was were can could may might must should will would shall has have")
+_NECESSITY = words("must should required ought necessary obliged mandatory")
+_POSSIBILITY = words("may can could might allowed permitted possible")
+
+
+def negation(pair: Pair) -> bool:
+    """One denies what the other says, or names the contrary (`enable`, `disable`).
+
+    Two opposites on one scale cancel out: *more optimistic* is *less pessimistic*, *not sad* is *happy*.
+    """
+    if _cancelled(pair):
+        return False
+    return any(opposites.contrary for opposites in pair.opposed) or _denial_differs(pair) or _denies_other(pair)
+
+
+def comparison(pair: Pair) -> bool:
+    """The other extreme, the other side or the other order (`highest`, `lowest`; `before`, `after`)."""
+    return any(not opposites.contrary for opposites in pair.opposed) and not _cancelled(pair)
+
+
+def scope(pair: Pair) -> bool:
+    """Another share of the things asked about: *all* for *any*, *only* for *except*, *or* for *and*."""
+    if (pair.a.texts ^ pair.b.texts) & _EXCLUSIVE or (pair.a.forms ^ pair.b.forms) & _EXCLUSIVE:
+        return True
+    if not pair.framed:
+        return False
+    for change in pair.changes:
+        left, right = _quantified(change.left), _quantified(change.right)
+        if left and right and left.isdisjoint(right):
+            return True
+    there = _conjunctions(pair.b)
+    return any(there.get(sides, how) != how for sides, how in _conjunctions(pair.a).items())
+
+
+def tense(pair: Pair) -> bool:
+    """Another time or another mood of the same sentence: *was* for *is*, *may* for *must*, *won't* for *can't*."""
+    if _excluded(_moods(pair.a), _moods(pair.b)):
+        return True
+    if not pair.framed:
+        return False
+    return (
+        _excluded(_times(pair.a), _times(pair.b))
+        or _excluded(_denied_helpers(pair.a), _denied_helpers(pair.b))
+        or _phase_only(pair.left, pair.b)
+        or _phase_only(pair.right, pair.a)
+    )
+
+
+def _excluded(left: set[str], right: set[str]) -> bool:
+    return bool(left and right) and left.isdisjoint(right)
+
+
+def _cancelled(pair: Pair) -> bool:
+    """One pair of opposites on a scale, and either *more* against *less* or one denial: together they say the same."""
+    scale = [opposites for opposites in pair.opposed if not opposites.of_degree]
+    turned = len(scale) < len(pair.opposed)
+    return turned != _denial_differs(pair) and len(scale) == 1 and graded(scale[0].left.form, scale[0].right.form)
+
+
+def _denial_differs(pair: Pair) -> bool:
+    return (_denials(pair.a) + _denials(pair.b)) % 2 == 1
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _denials(reading: Reading) -> int:
+    """How often a reading denies."""
+    return sum(
+        token.text in NEGATORS and not _denies_nothing(reading.tokens, index)
+        for index, token in enumerate(reading.tokens)
+    )
+
+
+def _denies_nothing(tokens: Sequence[Token], index: int) -> bool:
+    """True for *if not*, *or why not*, *not sure how*, and *no* as an opening word."""
+    before = [token.text for token in tokens[max(0, index - 2) : index]]
+    after = tokens[index + 1 : index + 3]
+    if len(after) == 2 and after[0].text in _UNSURE and after[1].text in QUESTION_WORDS | {"if"}:
+        return True
+    if index == 0:
+        return tokens[0].text == "no" and bool(after) and after[0].kind is not Kind.WORD
+    return before[-1] == "if" or before in (["or", "why"], ["and", "why"])
+
+
+def _denies_other(pair: Pair) -> bool:
+    """Both deny, but each denies what the other affirms."""
+    left, right = _denied(pair.a), _denied(pair.b)
+    only_left, only_right = left - right, right - left
+    return bool(only_left and only_right) and only_left <= pair.b.forms and only_right <= pair.a.forms
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _denied(reading: Reading) -> set[str]:
+    """The words that stand straight after a negator."""
+    return {
+        after.form
+        for token, after in zip(reading.tokens, reading.tokens[1:], strict=False)
+        if token.text in NEGATORS and after.kind is not Kind.FUNCTION
+    }
+
+
+def _quantified(tokens: Iterable[Token]) -> set[str]:
+    return {_QUANTIFIERS[token.text] for token in tokens if token.text in _QUANTIFIERS}
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _conjunctions(reading: Reading) -> dict[frozenset[str], str]:
+    """For every two neighbours of *and* or *or*: which of them joins the two."""
+    bare = [token for token in reading.tokens if token.text not in ARTICLES]
+    return {
+        frozenset((before.form, after.form)): word.text
+        for before, word, after in zip(bare, bare[1:], bare[2:], strict=False)
+        if word.text in ("and", "or")
+    }
+
+
+def _times(reading: Reading) -> set[str]:
+    return {name for name, verbs in (("present", _PRESENT), ("past", _PAST)) if reading.texts & verbs}
+
+
+def _moods(reading: Reading) -> set[str]:
+    """Whether a question that opens with its verb asks what one must, or what one may."""
+    if not reading.tokens or not (reading.tokens[0].text in _OPENING_VERBS or reading.tokens[0].form == "must"):
+        return set()
+    return {
+        name
+        for name, verbs in (("necessity", _NECESSITY), ("possibility", _POSSIBILITY))
+        if (reading.texts | reading.forms) & verbs
+    }
+
+
+def _denied_helpers(reading: Reading) -> set[str]:
+    """What is denied of the doing: that one *can*, or that one *does*."""
+    found = set()
+    for index, token in enumerate(reading.tokens):
+        if token.text == "not":
+            before, after = reading.tokens[max(0, index - 1) : index], reading.tokens[index + 1 : index + 3]
+            able = any(word.text in ("can", "could") for word in before) or any(word.form == "can" for word in after)
+            found.add("can" if able else "does")
+    return found
+
+
+def _phase_only(unmatched: Iterable[Token], other: Reading) -> bool:
+    """A verb of beginning or ending that the other text lacks. *How did it become so* is *why is it so*."""
+    unmatched = list(unmatched)
+    phases = {token.form for token in unmatched} & _PHASES
+    perfect = any(token.text in ("has", "have") for token in unmatched)  # what has become so, is so
+    state = not other.tokens or other.tokens[0].text not in QUESTION_WORDS
+    return bool(phases - {"becom"}) or (bool(phases) and state and not perfect)

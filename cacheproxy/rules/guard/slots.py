@@ -1,0 +1,103 @@
+"""The guard over slots: the same sentence with something else in one place.
+
+A frame both texts share proves by position that two words stand for each other; then they are different things unless
+they are known to mean the same. Where a sentence was rearranged only things of one kind prove it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cacheproxy.rules.guard.function_words import ARTICLES
+from cacheproxy.rules.guard.kinds import kinds
+from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.pair import Change, Pair
+from cacheproxy.rules.guard.reading import Kind, Reading, Token
+
+_FILLING_MAX = 3
+"""Content words the filling of a slot has at most; longer ones are other sentences."""
+_MODIFIERS_MAX = 2
+_IDLE = ARTICLES | words("my your our their its some any is are do does can so very")
+"""Function words that come and go without another word being asked for."""
+_OPENING_VERBS = words("is are am was were do does did can could will would should may might must has have had")
+
+
+def slots(pair: Pair) -> bool:
+    """The same sentence with other words in one place, one narrowing word more, or things of one kind exchanged."""
+    if pair.framed and (_refilled(pair) or _narrowed(pair)):
+        return True
+    left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
+    return not left.isdisjoint(right)
+
+
+def _refilled(pair: Pair) -> bool:
+    """Slots were filled otherwise, and nothing else in the sentence changed but its opening and idle words."""
+    new = _unmatched(pair)
+    refilled = [_slot(change, new) for change in pair.changes]
+    return any(refilled) and all(
+        slot or _idle(change) or _opening(change, pair) for change, slot in zip(pair.changes, refilled, strict=True)
+    )
+
+
+def _unmatched(pair: Pair) -> frozenset[str]:
+    """What only one side has. Opposites are left out: the guards for negation and comparison weigh them."""
+    opposed = {token.form for opposites in pair.opposed for token in (opposites.left, opposites.right)}
+    return frozenset(token.form for token in (*pair.left, *pair.right)) - opposed
+
+
+def _slot(change: Change, new: frozenset[str]) -> bool:
+    """Both sides put something of their own there, in the same bindings."""
+    for side in (change.left, change.right):
+        if not 0 < sum(token.kind is Kind.WORD and token.form in new for token in side) <= _FILLING_MAX:
+            return False
+    return _bindings(change.left) == _bindings(change.right)
+
+
+def _bindings(tokens: Sequence[Token]) -> set[str]:
+    """The words around a filling that must agree for the frame to be the same."""
+    return {token.form for token in tokens if token.kind is Kind.FUNCTION and token.text not in _IDLE}
+
+
+def _idle(change: Change) -> bool:
+    return all(token.text in _IDLE for token in (*change.left, *change.right))
+
+
+def _opening(change: Change, pair: Pair) -> bool:
+    """The change lies before the first content word of both texts (`How do I`, `What is the best way to`)."""
+    for side, reading in ((change.left, pair.a), (change.right, pair.b)):
+        content = next((index for index, token in enumerate(reading.tokens) if token.kind is Kind.WORD), 0)
+        if any(_place(token, reading) >= content for token in side):
+            return False
+    return True
+
+
+def _narrowed(pair: Pair) -> bool:
+    """All that differs is a modifier on one side, straight before the thing it narrows (`an official organizer`)."""
+    changes = [change for change in pair.changes if not _idle(change)]
+    if len(changes) != 1:
+        return False
+    for more, less, reading in (
+        (changes[0].left, changes[0].right, pair.a),
+        (changes[0].right, changes[0].left, pair.b),
+    ):
+        if all(token.text in _IDLE for token in less) and _modifies(more, reading):
+            return True
+    return False
+
+
+def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
+    """`tokens` are modifiers of the content word after them.
+
+    Only a question that opens with its verb is narrowed by *real* or *good* as well; *the best way* narrows nothing.
+    """
+    if not 0 < len(tokens) <= _MODIFIERS_MAX or tokens[-1].proper:
+        return False
+    kinds = {Kind.WORD, Kind.LIGHT} if reading.tokens[0].text in _OPENING_VERBS else {Kind.WORD}
+    following = reading.tokens[_place(tokens[-1], reading) + 1 :][:1]
+    narrowed = bool(following) and following[0].kind is Kind.WORD
+    modifiers = [token for token in tokens if token.text not in ARTICLES]
+    return narrowed and tokens[-1].kind in kinds and all(token.kind in kinds for token in modifiers)
+
+
+def _place(token: Token, reading: Reading) -> int:
+    return next(index for index, candidate in enumerate(reading.tokens) if candidate is token)

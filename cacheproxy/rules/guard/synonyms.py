@@ -1,0 +1,92 @@
+"""Words that may replace each other in a question without changing its answer. Data, and the table made of it.
+
+A word stands in one group only, and a group is kept narrow: what is missing here costs a hit, what is wrong here
+costs a wrong answer.
+"""
+
+from __future__ import annotations
+
+from cacheproxy.rules.guard.lists import groups
+from cacheproxy.rules.guard.stems import stem
+
+_GROUPS = """
+make produce create generate; write compose author; build construct; fix repair resolve solve; buy purchase acquire;
+remove delete erase eliminate clear uninstall; cancel terminate; begin start commence; quit stop cease halt;
+end finish conclude; increase raise boost gain; decrease reduce lower lessen diminish;
+improve enhance better ameliorate; change alter modify switch; find locate; seek search; choose pick select choice;
+prevent avoid; show display; fetch retrieve; obtain receive; permit allow let; enable activate; disable deactivate;
+use utilize employ; need require; help assist aid; reply respond; inquire ask; discover detect identify;
+compute calculate measure; reverse invert; join merge combine; rename relabel; verify check; examine inspect;
+study learn; teach instruct; die decease; kill murder; hurt injure harm; occur happen; appear emerge;
+purpose goal objective aim motive; earn make-money; win prevail; defeat beat; launch release; download get-file;
+reset restore; recover regain; lock block; photo picture image photograph pic snapshot; movie film; tv television;
+car automobile auto; bike bicycle; phone cellphone smartphone mobile; house home; apartment flat; doctor physician;
+lawyer attorney; kid child youngster; mom mother mum; dad father; baby infant; job occupation profession career;
+company firm corporation business enterprise; boss supervisor; employee worker staff; salary wage; pay payment;
+cost price expense; money cash; tax levy; shop store; customer client; website site webpage; internet web;
+computer pc; laptop notebook; program software app application; bug defect; error mistake; problem issue trouble;
+password passcode; function method; folder directory; picture-frame frame; country nation; city town; street road;
+world globe earth; population inhabitants; war warfare; law legislation statute; president potus; food meal;
+dinner supper; soda pop; autumn fall; rubbish garbage trash; sickness illness disease; medicine medication drug;
+pain ache; belly stomach tummy; symptom sign; cure remedy; weight mass; height tall; age old;
+speed fast velocity quick rapid swift; length long duration; distance far; width wide; depth deep;
+size big large huge; tiny small little; smart intelligent clever bright; happy joyful glad cheerful joyous;
+sad unhappy sorrowful; angry furious mad; scared frightened afraid fearful terrified; brave courageous;
+famous renowned celebrated well-known popular; rich wealthy affluent; poor impoverished; beautiful pretty gorgeous;
+ugly hideous; tired exhausted; humble modest; grateful thankful; spiritual religious; vocal outspoken;
+organized organised orderly; polite courteous; rude impolite; strange weird odd; funny humorous hilarious;
+boring dull; quiet silent; loud noisy; fat overweight obese; thin slim skinny; strong powerful; difficult hard tough;
+easy simple effortless; important significant crucial vital; dangerous hazardous unsafe risky; safe secure harmless;
+true correct accurate right; wrong incorrect false; whole entire complete; enough sufficient; typical usual;
+common frequent; rare uncommon; new recent latest newest; ancient antique; quick-fix workaround;
+main primary principal chief; final ultimate; extra additional; difference distinction differ different;
+similarity likeness; advantage benefit pro upside; disadvantage drawback con downside; reason cause why;
+result outcome consequence; effect impact; influence affect; meaning significance; importance significance-of;
+idea notion; plan scheme; method technique procedure; tool utility; guide tutorial; recipe preparation;
+picture-show cinema; trip journey travel; vacation holiday; flight flights; luggage baggage; ticket fare;
+hotel lodging; map chart; rock stone; sea ocean; woods forest; river stream; hill mount mountain; woman lady female;
+man guy male; boy lad; girl lass; wife spouse husband-or-wife; friend buddy pal; enemy foe; hero champion;
+author writer; painter paint; inventor invent; founder found establish; singer vocalist; actor performer;
+movie-star film-star; leader head; ceo chief-executive; capital capital-city; currency coinage; language tongue;
+gift present; party celebration; birthday bday; wedding marriage; exam examination test; school academy;
+university college; teacher instructor; student pupil; homework assignment; essay composition; book novel;
+clothes clothing wear gear outfit apparel attire; chapter section; article piece; poem verse; song track tune;
+music tunes; band group; instrument instruments; game match; prize award; hobby pastime; exercise workout;
+gym fitness-center; diet regimen; cat feline; dog canine; pet pets; plant vegetation; begin-with initial;
+account profile; email mail e-mail; message text sms; notification alert;
+setting preference option configuration config; settings configure; setup install; update upgrade; backup back-up;
+login signin; logout signout; register signup enroll; subscribe subscription; order purchase-order;
+refund reimbursement; return giveback; deliver ship delivery shipment shipping; parcel package; bank-card card;
+charge fee; transfer wire; decline reject refuse; approve accept; verify-identity authenticate; freeze suspend;
+lost missing; stolen theft; broken damaged; arrive come; javascript js; typescript ts; python py; kubernetes k8s;
+postgresql postgres; database db; repository repo; environment env; variable var; parameter param; argument arg;
+authentication auth; administrator admin; information info; document doc; specification spec; maximum max;
+minimum min; approximate approx roughly about; television-set telly; refrigerator fridge; advertisement ad advert;
+laboratory lab; mathematics math maths; gymnasium gym-hall; influenza flu; veterinarian vet; temperature temp;
+kilometre kilometer; colour color; centre center; favourite favorite; organise organize; analyse analyze; grey gray;
+theatre theater; licence license; programme program-show; behaviour behavior; usa us america american; france french;
+spain spanish; china chinese; netherlands dutch holland; greece greek; switzerland swiss; denmark danish dane;
+sweden swedish swede; norway norwegian; finland finnish; poland polish; turkey turkish; ireland irish; wales welsh;
+scotland scottish; portugal portuguese; thailand thai; japan japanese; peru peruvian; israel israeli;
+pakistan pakistani; iraq iraqi; afghanistan afghan; philippines filipino; uk british britain england-and-wales;
+eu european; nyc new-york; ai artificial-intelligence; ml machine-learning; os operating-system; vs versus;
+seo search-engine-optimization; hr human-resources; faq questions-and-answers; diy do-it-yourself; asap soon;
+percent percentage; afraid-of fear; opinion think; reliable dependable trustworthy; honest truthful sincere;
+lazy idle; selfish egoistic; generous giving; kind caring compassionate; confident self-assured assured;
+ambitious driven; successful accomplished; attractive good-looking handsome; healthy fit well; productive efficient;
+creative imaginative inventive; calm composed serene; patient forbearing; mature grown-up; optimistic hopeful;
+pessimistic negative; careful cautious wary; curious inquisitive; friendly amiable; funny witty;
+social sociable outgoing; disciplined self-disciplined; flexible adaptable; attentive mindful; active energetic;
+passionate enthusiastic; logical rational; stubborn obstinate; jealous envious; nervous anxious
+"""
+
+ROOTS: dict[str, str] = {}
+for _group in groups(_GROUPS):
+    for _word in _group:
+        ROOTS.setdefault(stem(_word), stem(_group[0]))
+"""Stem to the stem that stands for its group; the first group that names a word keeps it."""
+
+
+def root(word: str) -> str:
+    """What stands for a stem's group of synonyms; the stem itself when it has none."""
+    return ROOTS.get(word, word)

@@ -1,0 +1,145 @@
+"""Guards over what is asked about and how it is to be told: names, language, format, question word."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+from cacheproxy.rules.guard.function_words import LATIN_STOPWORDS
+from cacheproxy.rules.guard.kinds import FORMATS, LANGUAGES
+from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.reading import READINGS_MAX, Reading, Token
+from cacheproxy.rules.guard.stems import stems
+
+_NARROWING = words("north south east west northern southern eastern western new old upper lower great")
+"""Words that make another name of the name they precede."""
+_CLASSES = stems(
+    """language programming series show tv app application company city country state county province river lake movie
+    film book novel song game exam test university college school airport station website site brand model team club
+    band"""
+)
+"""Kinds of named things: *the TV series X* is *X*."""
+_LANGUAGE_LEADS = words("in to into from")
+_SCRIPT_SAMPLE_CHARACTERS = 400
+_SIZES = words("short long simple quick")
+_ANSWER_FORMS = stems("answer explanation summary essay reply text story description version overview term")
+_ASKED_FOR = {"who": "person", "whom": "person", "whose": "person", "when": "time", "where": "place", "why": "reason"}
+_SAME_ASKED = {
+    "time": stems("time year date day month week period era century hour age decade long"),
+    "reason": stems("reason cause make lead purpose point motive explain explanation happen about matter"),
+}
+"""Words by which a question with *what* or *which* asks for the same kind of answer (`what year`, `what makes`)."""
+_ASKED_WITHIN = 4
+"""Words after *what* within which such a word stands."""
+_MEASURES = words("many much long old far tall fast often big high deep heavy large")
+_AUXILIARIES = words("is are was were do does did can could will would should shall may might must has have had am")
+
+
+def names(pair: Pair) -> bool:
+    """Another named thing, or one that only one side names. A first name left out is no other person."""
+    left, right = _new_names(pair.left, pair.a), _new_names(pair.right, pair.b)
+    return bool(left and right) or (bool(left or right) and pair.framed)
+
+
+def language(pair: Pair) -> bool:
+    """Another language: asked for, or written in."""
+    left, right = pair.a.texts & LANGUAGES, pair.b.texts & LANGUAGES
+    if left - right and right - left:
+        return True
+    if left != right and _languages_asked(pair.a) != _languages_asked(pair.b):
+        return True
+    return _written_in(pair.a.text) != _written_in(pair.b.text)
+
+
+def answer_format(pair: Pair) -> bool:
+    """Another shape or length of the answer (`as JSON`, `briefly`, `a short explanation`)."""
+    return any(token.text in FORMATS for token in (*pair.left, *pair.right)) or _sizes(pair.a) != _sizes(pair.b)
+
+
+def aspect(pair: Pair) -> bool:
+    """Another question word: *who* for *when*, *why* for *what*."""
+    left, right = _asked(pair.a), _asked(pair.b)
+    if left and right:
+        return left.isdisjoint(right)
+    return _else_than(left, pair.a, pair.b) or _else_than(right, pair.b, pair.a)
+
+
+def _new_names(unmatched: Sequence[Token], reading: Reading) -> list[Token]:
+    named = [token for token in unmatched if token.proper]
+    return [token for token in named if not _adds_nothing(token, reading, named)]
+
+
+def _adds_nothing(token: Token, reading: Reading, named: Sequence[Token]) -> bool:
+    """A first name, the larger place after a comma, or the class of a thing that is named anyway."""
+    if token.form in _CLASSES:
+        return True
+    index = next(index for index, candidate in enumerate(reading.tokens) if candidate is token)
+    before, after = reading.tokens[max(0, index - 1) : index], reading.tokens[index + 1 : index + 2]
+    known_before = any(other.proper and other not in named for other in before)
+    known_after = any(other.proper and not other.apposed and other not in named for other in after)
+    return (known_before and token.apposed) or (known_after and token.text not in _NARROWING)
+
+
+def _languages_asked(reading: Reading) -> set[str]:
+    return {
+        token.text
+        for before, token in pairwise(reading.tokens)
+        if token.text in LANGUAGES and before.text in _LANGUAGE_LEADS
+    }
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _written_in(text: str) -> str:
+    """The script of most letters; for Latin script the language, where its commonest words leave no doubt."""
+    counts: dict[str, int] = {}
+    for character in "" if text.isascii() else text[:_SCRIPT_SAMPLE_CHARACTERS]:
+        if character.isalpha():
+            script = "LATIN" if character.isascii() else unicodedata.name(character, "?").split()[0]
+            counts[script] = counts.get(script, 0) + 1
+    script = max(counts, key=lambda name: (counts[name], name), default="LATIN")
+    return _latin_language(text) if script == "LATIN" else script
+
+
+def _latin_language(text: str) -> str:
+    found = {word.strip(".,;:!?¿¡\"'()") for word in text.lower().split()}
+    counts = sorted(((len(found & common), code) for code, common in LATIN_STOPWORDS.items()), reverse=True)
+    (best, code), (second, _) = counts[:2]
+    return code if code != "en" and best >= max(2, second + 2) else "LATIN"
+
+
+def _sizes(reading: Reading) -> set[str]:
+    """Sizes that are asked of the answer, not of what it is about."""
+    return {
+        size.form for size, thing in pairwise(reading.tokens) if size.text in _SIZES and thing.form in _ANSWER_FORMS
+    }
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _asked(reading: Reading) -> set[str]:
+    """What kinds of answer the question words want; *what*, *which* and *how* leave it open."""
+    found = set()
+    for index, token in enumerate(reading.tokens):
+        following = reading.tokens[index + 1].text if index + 1 < len(reading.tokens) else ""
+        opens = index == 0 and token.text != "when"
+        if token.text in _ASKED_FOR and (opens or following in _AUXILIARIES):
+            found.add(_ASKED_FOR[token.text])
+        elif token.text == "how" and following in _MEASURES:
+            found.add("measure")
+    return found
+
+
+def _else_than(asked: set[str], own: Reading, other: Reading) -> bool:
+    """`own` asks for a time or a reason, and `other` asks *what*, but for nothing of that kind."""
+    if not own.texts.isdisjoint(("what", "which")) or not other.texts.isdisjoint(("how", "if", "whether")):
+        return False
+    after_what = [
+        {token.form for token in other.tokens[index + 1 : index + 1 + _ASKED_WITHIN]}
+        for index, token in enumerate(other.tokens)
+        if token.text in ("what", "which")
+    ]
+    return bool(after_what) and any(
+        kind in _SAME_ASKED and all(_SAME_ASKED[kind].isdisjoint(forms) for forms in after_what) for kind in asked
+    )

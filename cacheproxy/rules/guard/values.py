@@ -1,0 +1,56 @@
+"""Guards over values: numbers with units, dates and times, quoted text and code."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.reading import Kind, Reading
+from cacheproxy.rules.guard.units import CURRENCIES, LONE_UNITS, UNIT_OF
+
+
+def numbers(pair: Pair) -> bool:
+    """Other amounts, ordinals or units (`5 kg`, `3rd`, `in euros`); formats of one amount are equal."""
+    left, right = _forms(pair.a, Kind.NUMBER), _forms(pair.b, Kind.NUMBER)
+    if left == right:
+        return _units(pair.a) != _units(pair.b)
+    return _without_bare(left - right, right - left)
+
+
+def _without_bare(left: Counter[str], right: Counter[str]) -> bool:
+    """True when the amounts still differ after a bare number was let stand for money (`500 and 1000 rupees`)."""
+    money = [{_as_money(form) for form in forms} for forms in (left, right)]
+    bare = all(" " not in form or form.split()[1] in CURRENCIES for forms in (left, right) for form in forms)
+    units = [{form.split()[1] for form in forms if " " in form} for forms in (left, right)]
+    return not (bare and money[0] == money[1] and not (units[0] and units[1]))
+
+
+def _as_money(form: str) -> str:
+    return form.split(maxsplit=1)[0]
+
+
+def dates(pair: Pair) -> bool:
+    """Other days, months, years, times of day, or words such as *tomorrow*."""
+    left, right = _forms(pair.a, Kind.DATE), _forms(pair.b, Kind.DATE)
+    if not (left and right):
+        left.pop("today", None)
+        right.pop("today", None)
+        return bool(left or right) and pair.framed
+    return left != right
+
+
+def tokens(pair: Pair) -> bool:
+    """Other code, operators, identifiers, paths, single letters or quoted words."""
+    if _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
+        return True
+    if pair.a.quoted and pair.b.quoted and pair.a.quoted != pair.b.quoted:
+        return True
+    return any(token.kind is Kind.WORD and len(token.text) == 1 for token in (*pair.left, *pair.right))
+
+
+def _forms(reading: Reading, kind: Kind) -> Counter[str]:
+    return Counter([token.form for token in reading.tokens if token.kind is kind])
+
+
+def _units(reading: Reading) -> set[str]:
+    return {UNIT_OF[text] for text in reading.texts & LONE_UNITS}

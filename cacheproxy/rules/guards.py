@@ -1,0 +1,50 @@
+"""The guards: they object where an answer to one question must not serve another that lies very near it.
+
+Nearness is blind to small words: *150.00* and *150.01*, *from A to B* and *from B to A*, *safe* and *unsafe* lie
+closer than most rewordings. Each guard is one pure function that looks at both questions and objects or does not.
+Guards see only the two texts; they know neither similarity nor answers, and they never raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+
+from cacheproxy.rules.guard import order, polarity, slots, things, values
+from cacheproxy.rules.guard.pair import Pair, compare
+from cacheproxy.rules.guard.reading import read
+
+Guard = Callable[[Pair], bool]
+"""True: these two must not share an answer."""
+
+GUARDS: Mapping[str, Guard] = MappingProxyType(
+    {
+        "numbers": values.numbers,
+        "dates": values.dates,
+        "tokens": values.tokens,
+        "negation": polarity.negation,
+        "comparison": polarity.comparison,
+        "direction": order.direction,
+        "names": things.names,
+        "language": things.language,
+        "format": things.answer_format,
+        "scope": polarity.scope,
+        "tense": polarity.tense,
+        "aspect": things.aspect,
+        "slots": slots.slots,
+    }
+)
+"""Closed, and in the order they are asked: the name of the first that objects stands in the trail and in the counter.
+The names are the values of `semantic.guards`."""
+
+
+def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str | None:
+    """Name of the first of the `enabled` guards that objects to `a` and `b` sharing an answer; None: nobody does.
+
+    Symmetric, and a text never objects to itself. Unknown names in `enabled` do nothing: config refuses them.
+    """
+    if a == b:
+        return None
+    first, second = sorted((a, b))
+    pair = compare(read(first), read(second))
+    return next((name for name, guard in GUARDS.items() if name in enabled and guard(pair)), None)

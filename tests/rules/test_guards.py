@@ -1,0 +1,170 @@
+"""Guards object to near questions that differ in what counts, and to nothing else."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cacheproxy.config import GUARD_NAMES
+from cacheproxy.rules.guard.pair import compare
+from cacheproxy.rules.guard.reading import read
+from cacheproxy.rules.guards import GUARDS, object_to
+
+CASES = Path(__file__).parent.parent / "cases"
+
+
+def cases(name):
+    """The pairs of a file, each named by its family and line."""
+    rows = [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
+    return [pytest.param(row["a"], row["b"], id=f"{row['family']}-{number}") for number, row in enumerate(rows)]
+
+
+@pytest.mark.fault(96)
+@pytest.mark.parametrize(("a", "b"), cases("must_not_serve.jsonl"))
+def test_two_different_questions_never_share_an_answer(a, b):
+    """Some guard objects, whatever the similarity is."""
+    assert object_to(a, b) in GUARDS
+
+
+@pytest.mark.parametrize(("a", "b"), cases("should_serve.jsonl"))
+def test_one_question_in_two_wordings_shares_its_answer(a, b):
+    """No guard objects, so that the similarity alone decides."""
+    assert object_to(a, b) is None
+
+
+TABLE = [
+    ("numbers", "Is 91 a prime number?", "Is 97 a prime number?"),
+    ("numbers", "What is 50 of 200?", "What is 50 % of 200?"),
+    ("numbers", "Send 5 GB", "Send 5 MB"),
+    ("numbers", "How much is it in euros?", "How much is it in francs or in dollars?"),
+    ("dates", "Trains on Monday", "Trains on Tuesday"),
+    ("dates", "News of 3 May 2024", "News of 5 March 2024"),
+    ("dates", "Call me at 9 am", "Call me at 9 pm"),
+    ("tokens", "What does v2.1.0 fix?", "What does v2.10.0 fix?"),
+    ("tokens", "Is a == b true?", "Is a != b true?"),
+    ("tokens", "Open report_v1.pdf", "Open report_v2.pdf"),
+    ("tokens", "What does 'open' mean here?", "What does 'ajar' mean here?"),
+    ("negation", "Which birds can fly?", "Which birds can't fly?"),
+    ("negation", "How do I enable dark mode?", "How do I disable dark mode?"),
+    ("negation", "Is aspirin safe?", "Is aspirin unsafe?"),
+    ("negation", "Why does it not start but stop?", "Why does it not stop but start?"),
+    ("comparison", "Which city is largest?", "Which city is smallest?"),
+    ("comparison", "What to do before surgery", "What to do after surgery"),
+    ("comparison", "How can I become more happy?", "How can I become less happy?"),
+    ("direction", "Flights from Boston to Denver", "Flights from Denver to Boston"),
+    ("direction", "Does Alice owe Bob money?", "Does Bob owe Alice money?"),
+    ("direction", "Did Samuel miss the estate?", "Was Samuel missed by the estate?"),
+    ("direction", "Would he leave her?", "Would she leave him?"),
+    ("names", "Who runs the city of Lima today?", "Who runs the city of Quito today?"),
+    ("names", "Who is the president?", "Who is the president of Kenya?"),
+    ("language", "Write a note in German", "Write a note in Dutch"),
+    ("language", "Where is the station?", "Где находится вокзал?"),
+    ("format", "List the planets as JSON", "List the planets as a markdown table"),
+    ("format", "Explain tides", "Explain tides briefly"),
+    ("scope", "Delete all the rows", "Delete some of the rows"),
+    ("scope", "Show unread mail", "Show only unread mail"),
+    ("scope", "Is he a cook or a waiter?", "Is he a cook and a waiter?"),
+    ("tense", "Who is the king?", "Who was the king?"),
+    ("tense", "Must I wear a helmet?", "May I wear a helmet?"),
+    ("tense", "Is he a pilot?", "Is he becoming a pilot?"),
+    ("aspect", "Who invented the telephone?", "When was the telephone invented?"),
+    ("aspect", "When was the treaty signed?", "What led to the treaty being signed?"),
+    ("slots", "What is the salary of a nurse?", "What is the workday of a nurse?"),
+    ("slots", "Is he an organizer?", "Is he an official organizer?"),
+    ("slots", "what does a tiger eat in winter", "in winter what is it that a lion eats"),
+]
+
+
+@pytest.mark.parametrize(("guard", "a", "b"), TABLE)
+def test_each_guard_objects_to_what_it_is_named_for(guard, a, b):
+    """Alone, in both directions; with only the others enabled its name never comes up."""
+    assert object_to(a, b, (guard,)) == guard
+    assert object_to(b, a, (guard,)) == guard
+    assert object_to(a, b, set(GUARDS) - {guard}) != guard
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("Is a $20 tip too much?", "Is a 20 dollar tip too much?"),
+        ("What is 1,000 plus 1?", "What is one thousand plus 1?"),
+        ("Which one is better?", "Which is better?"),
+        ("How can I be more optimistic?", "How can I be less pessimistic?"),
+        ("Is it not dangerous to swim here?", "Is it safe to swim here?"),
+        ("I don't know how to log in", "How do I sign in?"),
+        ("Was the fence painted by Nora?", "Did Nora paint the fence?"),
+        ("Is Ana married to Ben?", "Is Ben married to Ana?"),
+        ("Who is Donald Trump?", "Who is Trump?"),
+        ("Is it safe in Cairo, Egypt?", "Is it safe in Cairo?"),
+        ("What is the TV series Lost about?", "What is Lost about?"),
+        ("Why is the sky blue?", "What makes the sky blue?"),
+        ("What year did Tesla die?", "When did Tesla die?"),
+        ("How do I use a web site builder?", "How do I use a website builder?"),
+        ("What is the UAE?", "What is the United Arab Emirates?"),
+    ],
+)
+def test_what_means_the_same_raises_no_objection(a, b):
+    """Formats, double negation, voice, symmetry, apposition and short forms are seen through."""
+    assert object_to(a, b) is None
+    assert object_to(b, a) is None
+
+
+def test_the_names_of_the_guards_are_those_the_config_allows():
+    """A guard that cannot be named in the config could not be switched off."""
+    assert tuple(GUARDS) == GUARD_NAMES
+
+
+def test_no_guard_objects_when_none_is_enabled():
+    """Switching all guards off leaves the similarity alone to decide."""
+    assert object_to("Is 91 a prime number?", "Is 97 a prime number?", ()) is None
+
+
+FRAGMENTS = """Is the what who 3 $20 50% 1,000 twenty one hundred May 2024-05-03 9 am not can't no never best worst from
+to by a b Paris paris Boston and or 'quoted' `code` x>=5 != report_v1.pdf ? , . 法国 Берлин
+\u0130 ß \ufb01 \u0661\u0662 ½ É -r v2.10 o'clock s U.S. more less happy sad before after used to be
+become * & / - -- () "" I II US"""
+fragments = st.sampled_from(FRAGMENTS.split())
+texts = st.one_of(st.text(max_size=60), st.lists(fragments, max_size=14).map(" ".join))
+
+
+@given(texts, texts)
+def test_guards_are_symmetric_and_never_raise(a, b):
+    """Whoever asks first, the verdict is the same, for any text at all."""
+    for name in GUARDS:
+        assert object_to(a, b, (name,)) == object_to(b, a, (name,))
+
+
+@given(texts)
+def test_a_question_is_never_kept_from_its_own_answer(text):
+    """Not even when it is read twice."""
+    pair = compare(read(text), read.__wrapped__(text))
+
+    assert object_to(text, text) is None
+    assert [name for name, guard in GUARDS.items() if guard(pair)] == []
+
+
+@given(texts, st.sampled_from([" ", "  ", "\n", "\t"]))
+def test_white_space_round_a_question_changes_nothing(text, space):
+    """Clients add and strip it without meaning anything."""
+    assert object_to(text, space + text + space) is None
+
+
+LONG = "How do I move the orders of last year from the old table in MySQL to PostgreSQL within an hour? " * 10
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_takes_less_than_fifty_microseconds_on_two_hundred_words(name):
+    """The best of many runs over two long questions that were read before, as a busy machine only adds time."""
+    pair = compare(read(LONG), read(LONG.replace("hour", "day").replace("orders", "customers")))
+    guard = GUARDS[name]
+    best_s = 1.0
+    for _ in range(200):
+        began = time.perf_counter()
+        guard(pair)
+        best_s = min(best_s, time.perf_counter() - began)
+
+    assert len(LONG.split()) == 200
+    assert best_s < 50e-6
