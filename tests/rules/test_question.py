@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cacheproxy.config import LIBRARY_NAMES, Semantic
+from cacheproxy.config import GUARD_NAMES, LIBRARY_NAMES, Semantic
 from cacheproxy.model import Ask
+from cacheproxy.rules.guards import GUARDS
 from cacheproxy.rules.question import NEAR_OFF, QUESTION_CHARS_MAX, Split, Template, split, templates_of
 from cacheproxy.rules.templates import PATTERNS
 from cacheproxy.wire import chat, generate
@@ -335,6 +336,7 @@ def test_the_narrower_of_two_nested_readings_is_the_question():
     assert parts(of_prompt(filled(first, "Ice.", "why?"))).question == "why?"
 
 
-def test_config_names_the_libraries_there_are():
+def test_config_names_the_guards_and_libraries_there_are():
     """`config.py` stands below the rules, so it repeats their names; the two must not drift apart."""
+    assert tuple(GUARDS) == GUARD_NAMES
     assert tuple(PATTERNS) == LIBRARY_NAMES
