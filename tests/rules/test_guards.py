@@ -58,6 +58,7 @@ TABLE = [
     ("direction", "Does Alice owe Bob money?", "Does Bob owe Alice money?"),
     ("direction", "Did Samuel miss the estate?", "Was Samuel missed by the estate?"),
     ("direction", "Would he leave her?", "Would she leave him?"),
+    ("direction", "What do spiders eat?", "What eats spiders?"),
     ("names", "Who runs the city of Lima today?", "Who runs the city of Quito today?"),
     ("names", "Who is the president?", "Who is the president of Kenya?"),
     ("language", "Write a note in German", "Write a note in Dutch"),
@@ -71,9 +72,15 @@ TABLE = [
     ("tense", "Must I wear a helmet?", "May I wear a helmet?"),
     ("tense", "Is he a pilot?", "Is he becoming a pilot?"),
     ("aspect", "Who invented the telephone?", "When was the telephone invented?"),
+    ("aspect", "Why do cats purr?", "How do cats purr?"),
     ("aspect", "When was the treaty signed?", "What led to the treaty being signed?"),
     ("slots", "What is the salary of a nurse?", "What is the workday of a nurse?"),
     ("slots", "Is he an organizer?", "Is he an official organizer?"),
+    (
+        "slots",
+        "Rate it in one word:\nreview: it came soon and works",
+        "Rate it in one word:\nreview: broke after one use",
+    ),
     ("slots", "what does a tiger eat in winter", "in winter what is it that a lion eats"),
 ]
 
@@ -103,6 +110,8 @@ def test_each_guard_objects_to_what_it_is_named_for(guard, a, b):
         ("Why is the sky blue?", "What makes the sky blue?"),
         ("What year did Tesla die?", "When did Tesla die?"),
         ("How do I use a web site builder?", "How do I use a website builder?"),
+        ("How do I tell whether he is honest or not?", "How do I tell whether he is honest?"),
+        ("What are the top 10 films?", "What are the top films?"),
         ("What is the UAE?", "What is the United Arab Emirates?"),
     ],
 )

@@ -56,7 +56,7 @@ def _plain(sign: str, digits: str, suffix: str) -> tuple[str, str] | None:
     if suffix in _ORDINAL_ENDINGS:
         return digits, "th"
     if suffix in ("am", "pm"):
-        return clock(int(float(digits)), 0, suffix), "clock"
+        return (clock(int(digits), 0, suffix), "clock") if digits.isdigit() and len(digits) < 3 else None
     if suffix in SCALE_SIGNS:
         return sign + scaled(digits, SCALES[suffix]), ""
     return (sign + trimmed(digits), UNIT_OF[suffix]) if suffix in UNIT_OF else None

@@ -170,6 +170,12 @@ PHRASES: dict[tuple[str, ...], str] = {
     in my opinion = opinion
     ok to = may
     step by step = stepwise
+    layman terms = simply
+    laymans terms = simply
+    layman language = simply
+    simple terms = simply
+    simple words = simply
+    simple language = simply
     """.strip().splitlines()
 }
 """Several words that act as one. Longer phrases win."""

@@ -25,7 +25,7 @@ FORMATS = words(
     """json yaml xml csv tsv html markdown latex toml plaintext prose table bullet bulleted numbered paragraph sentence
     haiku poem sonnet limerick essay email tweet outline flowchart diagram pseudocode regex oneliner one-liner emoji
     stepwise brief briefly concise concisely detail detailed details thorough thoroughly elaborate lengthy summary
-    summarize summarise tldr bullets layman eli5 formal informal uppercase lowercase verbose comprehensive rhyme
+    summarize summarise tldr bullets simply eli5 formal informal uppercase lowercase verbose comprehensive rhyme
     one-word"""
 )
 """Words that ask for a shape of the answer."""

@@ -14,6 +14,9 @@ from cacheproxy.rules.guard.stems import stem
 
 _SYMMETRIC_FORMS = frozenset(stem(word) for word in SYMMETRIC) | SYMMETRIC
 _BE = words("is are was were be been being got get gets")
+_DO = words("do does did")
+_OPENING_MAX = 4
+"""Tokens in which a question shows what its question word stands for."""
 _CLAUSE_MAX = 7
 """Tokens over which three roles of one clause spread at most; what lies further apart moved with its whole clause."""
 _NEIGHBOURS_MAX = 4
@@ -31,7 +34,7 @@ def direction(pair: Pair) -> bool:
         return passive
     if not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
         return False
-    return _swapped(pair) or _role_moved(pair) or _reversed(pair)
+    return _asked_side_changed(pair) or _swapped(pair) or _role_moved(pair) or _reversed(pair)
 
 
 def _moved(pair: Pair) -> bool:
@@ -54,6 +57,25 @@ def _symmetric(reading: Reading) -> bool:
     return any(token.form in _SYMMETRIC_FORMS and token.text not in ("and", "or") for token in reading.tokens) and not (
         reading.texts & {"from", "than"} and not reading.forms & {"differ", "different", "differenc"}
     )
+
+
+def _asked_side_changed(pair: Pair) -> bool:
+    """One asks who does it, the other to whom it is done (`what eats spiders`, `what do spiders eat`)."""
+    if {_asks_for_doer(pair.a), _asks_for_doer(pair.b)} != {True, False}:
+        return False
+    there = [token.form for token in pair.b.tokens if token.kind is not Kind.FUNCTION]
+    here = [
+        there.index(token.form) for token in pair.a.tokens if token.kind is not Kind.FUNCTION and token.form in there
+    ]
+    return any(one > other for one, other in pairwise(here))
+
+
+def _asks_for_doer(reading: Reading) -> bool | None:
+    """Whether *who*, *what* or *which* opens the text as its subject; None when it is neither subject nor object."""
+    opening = [token.text for token in reading.tokens[:_OPENING_MAX]]
+    if opening[:1] not in (["who"], ["what"], ["which"]) or not _BE.isdisjoint(opening):
+        return None
+    return _DO.isdisjoint(opening)
 
 
 def _swapped(pair: Pair) -> bool:

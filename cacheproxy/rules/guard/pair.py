@@ -24,6 +24,8 @@ _SKIPS = tuple(
         key=lambda skip: (sum(skip), abs(skip[0] - skip[1])),
     )
 )
+_MATCHED_MAX = 64
+"""Words whose likes are looked for in the other text; with more the texts are unlike, and the rest stays unmatched."""
 _SPELLED_MAX = 12
 """Unmatched words up to which short forms are looked for; texts with more are unlike anyway."""
 _OPPOSED_MAX = 16
@@ -112,16 +114,14 @@ def _distinct(tokens: Sequence[Token]) -> list[Token]:
 
 def _unmatched(own: Reading, other: Reading) -> list[Token]:
     """The tokens of `own` that no token of `other` matches."""
-    return [
-        token
-        for token in own.tokens
-        if token.form not in other.forms
-        and (
-            token.valued
-            or token.kind is Kind.FUNCTION
-            or not any(matches(token, candidate) for candidate in other.alike(token))
-        )
-    ]
+    missing = [token for token in own.tokens if token.form not in other.forms]
+    return [token for token in missing[:_MATCHED_MAX] if not _matched(token, other)] + missing[_MATCHED_MAX:]
+
+
+def _matched(token: Token, other: Reading) -> bool:
+    if token.valued or token.kind is Kind.FUNCTION:
+        return False
+    return any(matches(token, candidate) for candidate in other.alike(token))
 
 
 def _drop(tokens: list[Token], dropped: Sequence[Token]) -> None:

@@ -23,7 +23,7 @@ _QUANTIFIERS = {
     }.items()
     for word in group.split()
 }  # fmt: skip
-_PRESENT = words("is are am do does")
+_PRESENT = words("is are am do does will")
 _PAST = words("was were did had")
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
 _OPENING_VERBS = words("is are am do does did was were can could may might must should will would shall has have")
@@ -86,6 +86,8 @@ def _cancelled(pair: Pair) -> bool:
 
 
 def _denial_differs(pair: Pair) -> bool:
+    if (pair.a.texts | pair.b.texts) & {"whether"}:
+        return False  # *honest or not* asks for both sides
     return (_denials(pair.a) + _denials(pair.b)) % 2 == 1
 
 

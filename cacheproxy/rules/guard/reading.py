@@ -24,7 +24,9 @@ from cacheproxy.rules.guard.synonyms import root
 
 READINGS_MAX = 1024
 """Readings remembered. A question is at most as long as the embedder reads, so this stays within a few MiB."""
-_QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`|(?<!\w)'([^'\n]+)'(?!\w)|«([^»\n]+)»")
+_QUOTED = re.compile(
+    r"\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|«([^»\n]{1,200})»|`([^`\n]{1,200})`|(?<!\w)'([^'\n]{1,200})'(?!\w)"
+)
 _PHRASE_LENGTHS = sorted({len(phrase) for phrase in PHRASES}, reverse=True)
 _LIGHT_STEMS = frozenset(stem(word) for word in LIGHT_WORDS)
 _BEGINNINGS = (

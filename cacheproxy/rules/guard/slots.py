@@ -7,8 +7,9 @@ they are known to mean the same. Where a sentence was rearranged only things of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
-from cacheproxy.rules.guard.function_words import ARTICLES
+from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
 from cacheproxy.rules.guard.kinds import kinds
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
@@ -17,6 +18,8 @@ from cacheproxy.rules.guard.reading import Kind, Reading, Token
 _FILLING_MAX = 3
 """Content words the filling of a slot has at most; longer ones are other sentences."""
 _MODIFIERS_MAX = 2
+_INSTRUCTIONS_MIN = 5
+"""Words that a beginning common to both has at least to be taken for instructions."""
 _IDLE = ARTICLES | words("my your our their its some any is are do does can so very")
 """Function words that come and go without another word being asked for."""
 _OPENING_VERBS = words("is are am was were do does did can could will would should may might must has have had")
@@ -24,10 +27,20 @@ _OPENING_VERBS = words("is are am was were do does did can could will would shou
 
 def slots(pair: Pair) -> bool:
     """The same sentence with other words in one place, one narrowing word more, or things of one kind exchanged."""
-    if pair.framed and (_refilled(pair) or _narrowed(pair)):
+    if (pair.framed and (_refilled(pair) or _narrowed(pair))) or _other_input(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
     return not left.isdisjoint(right)
+
+
+def _other_input(pair: Pair) -> bool:
+    """Both begin with the same instructions, up to a label or a line's end, and go on with other words."""
+    alike = takewhile(lambda both: both[0] == both[1], zip(pair.a.text, pair.b.text, strict=False))
+    shared = "".join(character for character, _ in alike)
+    instructions = shared[: max(shared.rfind("\n"), shared.rfind(": ")) + 1]
+    if len(instructions.split()) < _INSTRUCTIONS_MIN:
+        return False
+    return all(any(token.kind is Kind.WORD for token in side) for side in (pair.left, pair.right))
 
 
 def _refilled(pair: Pair) -> bool:
@@ -93,7 +106,10 @@ def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
     if not 0 < len(tokens) <= _MODIFIERS_MAX or tokens[-1].proper:
         return False
     kinds = {Kind.WORD, Kind.LIGHT} if reading.tokens[0].text in _OPENING_VERBS else {Kind.WORD}
-    following = reading.tokens[_place(tokens[-1], reading) + 1 :][:1]
+    place = _place(tokens[-1], reading)
+    following = reading.tokens[place + 1 : place + 2]
+    if tokens[-1].text.endswith("ing") and place and reading.tokens[place - 1].text in PREPOSITIONS:
+        return False  # a verb of its own (`without drinking water`)
     narrowed = bool(following) and following[0].kind is Kind.WORD
     modifiers = [token for token in tokens if token.text not in ARTICLES]
     return narrowed and tokens[-1].kind in kinds and all(token.kind in kinds for token in modifiers)

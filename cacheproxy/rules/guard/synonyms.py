@@ -14,7 +14,7 @@ make produce create generate; write compose author; build construct; fix repair 
 remove delete erase eliminate clear uninstall; cancel terminate; begin start commence; quit stop cease halt;
 end finish conclude; increase raise boost gain; decrease reduce lower lessen diminish;
 improve enhance better ameliorate; change alter modify switch; find locate; seek search; choose pick select choice;
-prevent avoid; show display; fetch retrieve; obtain receive; permit allow let; enable activate; disable deactivate;
+prevent avoid; show display; fetch retrieve; obtain receive; enable activate allow permit; disable deactivate;
 use utilize employ; need require; help assist aid; reply respond; inquire ask; discover detect identify;
 compute calculate measure; reverse invert; join merge combine; rename relabel; verify check; examine inspect;
 study learn; teach instruct; die decease; kill murder; hurt injure harm; occur happen; appear emerge;

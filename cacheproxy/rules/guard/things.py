@@ -62,6 +62,8 @@ def answer_format(pair: Pair) -> bool:
 def aspect(pair: Pair) -> bool:
     """Another question word: *who* for *when*, *why* for *what*."""
     left, right = _asked(pair.a), _asked(pair.b)
+    if pair.framed and {*_opening(pair.a), *_opening(pair.b)} == {"why", "how"}:
+        return True
     if left and right:
         return left.isdisjoint(right)
     return _else_than(left, pair.a, pair.b) or _else_than(right, pair.b, pair.a)
@@ -129,6 +131,10 @@ def _asked(reading: Reading) -> set[str]:
         elif token.text == "how" and following in _MEASURES:
             found.add("measure")
     return found
+
+
+def _opening(reading: Reading) -> list[str]:
+    return [token.text for token in reading.tokens[:1]]
 
 
 def _else_than(asked: set[str], own: Reading, other: Reading) -> bool:

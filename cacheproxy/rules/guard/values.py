@@ -12,9 +12,15 @@ from cacheproxy.rules.guard.units import CURRENCIES, LONE_UNITS, UNIT_OF
 def numbers(pair: Pair) -> bool:
     """Other amounts, ordinals or units (`5 kg`, `3rd`, `in euros`); formats of one amount are equal."""
     left, right = _forms(pair.a, Kind.NUMBER), _forms(pair.b, Kind.NUMBER)
-    if left == right:
+    if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)
     return _without_bare(left - right, right - left)
+
+
+def _counts_best(reading: Reading) -> bool:
+    """The only number says how many of the best are wanted (`the top 10 films` are the best films)."""
+    at = [index for index, token in enumerate(reading.tokens) if token.kind is Kind.NUMBER]
+    return len(at) == 1 and at[0] > 0 and reading.tokens[at[0] - 1].text == "top"
 
 
 def _without_bare(left: Counter[str], right: Counter[str]) -> bool:
