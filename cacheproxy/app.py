@@ -15,7 +15,7 @@ from typing import Any
 
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
-from cacheproxy.edge.admin import Admin, Part, Readiness, Selection, check_exposure
+from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
@@ -23,17 +23,27 @@ from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
 from cacheproxy.errors import ConfigError
 from cacheproxy.flow.coalesce import Flights
+from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.near import Near
 from cacheproxy.flow.serve import Serve
+from cacheproxy.flow.shadow import Compare
+from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.rules.question import templates_of
+from cacheproxy.store.apart import Apart
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.exact import Doomed, Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.store.notes import Notes
+from cacheproxy.store.semantic import Semantic
+from cacheproxy.store.served import Served
+from cacheproxy.store.shadow import Shadow
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.models import Models
 from cacheproxy.wire.dialects import BY_PATH
+from embeddings.load import load
 
 ASIDE_TIMEOUT_S = 5.0
 """Deadline for what the proxy itself asks Ollama (lists of models); callers' requests have none."""
@@ -63,6 +73,7 @@ class App:
         self._accepting = False
         self._draining = False
         self._build_store()
+        self._build_embedder()
         self._build_upstream()
         self._build_edge()
 
@@ -73,8 +84,30 @@ class App:
         self.connection = Connection(config.redis, self._clock, embedded=self.embedded)
         self.memory = Memory(config.cache.memory, self._clock)
         self.connection.on_change.append(self.memory.clear)
-        self.exact = Exact(self.connection, config.redis.prefix)
-        self._notes = Notes(self.connection, config.redis.prefix)
+        prefix = config.redis.prefix
+        self.exact = Exact(self.connection, prefix)
+        self._notes = Notes(self.connection, prefix)
+        self._served = Served(self.connection, prefix)
+        self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
+        self.apart = Apart(self.connection, prefix, self._clock)
+        self.semantic = Semantic(self.connection, prefix, self._clock, self.metrics, timeout_s=config.redis.timeout)
+
+    def _build_embedder(self) -> None:
+        settings = self.config.embedding
+        self.vectors = Vectors(
+            lambda: load(
+                settings.model,
+                engine=settings.engine,
+                path=settings.path or None,
+                threads=settings.threads,
+                ollama_url=self.config.upstream.url,
+            ),
+            window_s=settings.window,
+            batch_max=settings.batch,
+            timeout_s=settings.timeout,
+            memo_max=settings.memo,
+        )
+        self.vectors.on_ready.append(lambda embedder: self.semantic.use(embedder.fingerprint, embedder.dims))
 
     def _build_upstream(self) -> None:
         settings = self.config.upstream
@@ -91,10 +124,15 @@ class App:
     def _build_edge(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
         self.flights = Flights()
-        keeper = Keeper(config.cache, self.memory, self.exact, self.models, metrics, clock)
-        serve = Serve(self.memory, self.exact, self.flights, keeper, metrics, clock)
+        guards = config.semantic.guards
+        shadowing = config.semantic.mode == "shadow"
+        compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
+        keeper = Keeper(config.cache, self.memory, self.exact, self.models, compare, metrics, clock)
+        near = Near(self.vectors, self.semantic, self.apart, metrics, clock, guards, serves=not shadowing)
+        serve = Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
+        self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
         passthrough = Passthrough(self.client, config.server)
-        cached = Cached(
+        self.cached = cached = Cached(
             serve=serve,
             models=self.models,
             client=self.client,
@@ -102,6 +140,8 @@ class App:
             config=config,
             metrics=metrics,
             clock=clock,
+            templates=templates_of(config.semantic),
+            feedback=self.feedback,
             secret=lambda: self.connection.secret,
         )
         routes = Routes(
@@ -119,6 +159,7 @@ class App:
             stats=self.stats,
             exposition=metrics.text,
             purge=self.purge,
+            feedback=self.take_feedback,
             allowed_hosts=config.admin.hosts,
         )
         self._proxy = Server(routes.handle, config.server.listen, config.server)
@@ -152,6 +193,10 @@ class App:
             await self.models.open()
             await _listen(self._proxy, "server")
             await _listen(self._admin, "admin")
+            if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
+                await self.apart.open()
+                await self.semantic.open()
+                await self.vectors.open()
         except BaseException:
             await self.close()
             raise
@@ -163,6 +208,9 @@ class App:
         await self._proxy.drain(self.config.server.drain_timeout)
         await self._admin.close()
         await self.flights.close()
+        await self.vectors.close()
+        await self.semantic.close()
+        await self.apart.close()
         await self.models.close()
         await self.client.close()
         await self.connection.close()
@@ -185,6 +233,7 @@ class App:
             redis=Part("ok") if redis.state == "up" else Part("degraded", redis.reason or redis.state),
             upstream=Part("ok") if self.models.reachable else Part("down", self.models.reason),
             models=self._models_part(bool(names)),
+            embedder=self._embedder_part(),
             accepting=self._accepting,
         )
 
@@ -194,6 +243,14 @@ class App:
         if known:
             return Part("degraded", "the list is from before Ollama went away")
         return Part("down", "no list of models yet")
+
+    def _embedder_part(self) -> Part:
+        if self.config.semantic.mode == "off":
+            return Part("off")
+        if self.vectors.state != "ready":
+            return Part("degraded", self.vectors.reason)
+        state = self.semantic.state
+        return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
     def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
@@ -224,6 +281,14 @@ class App:
             return await self.exact.purge(doomed)
         finally:
             self.memory.clear()
+
+    async def take_feedback(self, opinion: Opinion) -> dict[str, Any]:
+        """Act on what somebody said of a hit. Raises CacheError."""
+        self.metrics.feedback(good=opinion.good)
+        if opinion.good:
+            return {}
+        deleted, apart = await self.feedback.bad(opinion.entry)
+        return {"deleted": deleted, "kept_apart": apart}
 
     def report(self) -> Report:
         """What a person wants to know at start."""

@@ -134,6 +134,20 @@ FAMILIES = (
         "Worry when `exact` nears `redis.timeout`, or `queue` outgrows `upstream_total`.",
     ),
     Family(
+        "near_total",
+        "counter",
+        ("verdict",),
+        "Asks without an exact answer that had a neighbour, by what was decided on it: `serve` or why not.",
+        "Worry when one guard takes most of what would be served; look at its pairs in shadow mode.",
+    ),
+    Family(
+        "feedback_total",
+        "counter",
+        ("verdict",),
+        "What callers said of hits, `good` or `bad`.",
+        "Worry about every bad one: raise the threshold for that model.",
+    ),
+    Family(
         "faults_total",
         "counter",
         ("kind",),
@@ -426,6 +440,14 @@ class Metrics:
         if 0 < tokens <= 10_000_000:
             self._add("saved_tokens_total", (), tokens)
 
+    def verdict(self, verdict: str) -> None:
+        """Count what was decided on the nearest entry: `serve`, or the reason why not (a closed list of rules/)."""
+        self._add("near_total", (verdict,))
+
+    def feedback(self, *, good: bool) -> None:
+        """Count what somebody said of a hit."""
+        self._add("feedback_total", ("good" if good else "bad",))
+
     def passed_through(self, path_class: str, status: int) -> None:
         """Count one relayed request that was no ask. `path_class` comes from a closed list, never from the client."""
         self._add("passed_through_total", (path_class, str(status) if 100 <= status <= 599 else OTHER))
@@ -456,6 +478,8 @@ class Metrics:
             "dialects": self._totals_by_label(1),
             "tiers": self._by_label("asks_total", 3),
             "bypass": self._by_label("bypass_total", 0),
+            "near": self._by_label("near_total", 0),
+            "feedback": self._by_label("feedback_total", 0),
             "faults": self._by_label("faults_total", 0),
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
             "not_kept": self._by_label("not_kept_total", 0),

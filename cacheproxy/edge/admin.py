@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -32,6 +33,10 @@ PATHS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "/readyz": (("GET", "HEAD"), "200 when asks can be answered, else 503; the state of each part"),
     "/stats": (("GET", "HEAD"), "counts, rates and percentiles as JSON"),
     "/metrics": (("GET", "HEAD"), "the same counts for Prometheus"),
+    "/feedback": (
+        ("POST",),
+        'say {"entry": ID, "good": false} of a wrong hit: it goes, and its pair never matches again',
+    ),
     "/entries": (("DELETE",), "take entries out: ?model=NAME, ?id=ID, ?partition=HEX or ?all=true"),
 }
 """Every path with its methods and what it is for."""
@@ -44,6 +49,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+OPINION_BYTES_MAX = 4096
+"""More than any opinion takes."""
 SELECTOR_MAX = 1024
 """Longest selector value, characters. Ollama's longest name is a host of 350 and three parts of 80; the rest is hex."""
 
@@ -97,6 +104,14 @@ class Selection:
     value: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What somebody says of a hit; `entry` is its `X-Cache-Entry`."""
+
+    entry: str
+    good: bool
+
+
 class Admin:
     """Handler of the operator's port; `app` mounts `handle` on a server of its own.
 
@@ -114,6 +129,7 @@ class Admin:
         stats: Callable[[], dict[str, Any]],
         exposition: Callable[[], tuple[bytes, str]],
         purge: Callable[[Selection], Awaitable[int]],
+        feedback: Callable[[Opinion], Awaitable[dict[str, Any]]] | None = None,
         allowed_hosts: Iterable[str] = (),
     ) -> None:
         self._token = token.encode("utf-8", "surrogateescape")
@@ -123,6 +139,7 @@ class Admin:
         self._stats = stats
         self._exposition = exposition
         self._purge = purge
+        self._feedback = feedback
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Refusals come in the order: foreign page, unknown path, no token, wrong method."""
@@ -140,7 +157,7 @@ class Admin:
             return _answer({"error": f"{request.path} takes {allow}"}, 405, {"Allow": allow})
         return await self._answer_path(request)
 
-    async def _answer_path(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer_path(self, request: web.BaseRequest) -> web.StreamResponse:  # noqa: PLR0911 - one a path
         match request.path:
             case "/healthz":
                 return _answer({"status": "ok"})
@@ -153,6 +170,8 @@ class Admin:
                 return _Response(body=body, headers={**_HEADERS, "Content-Type": content_type})
             case "/entries":
                 return await self._delete(request)
+            case "/feedback":
+                return await self._take_opinion(request)
             case _:
                 return _answer({path: f"{', '.join(methods)}: {use}" for path, (methods, use) in PATHS.items()})
 
@@ -176,6 +195,19 @@ class Admin:
             return _answer({"error": f"not all of it was deleted, ask again: {error}"}, 503)
         logger.info("entries deleted", extra={"by": selection.by, "value": selection.value, "deleted": deleted})
         return _answer({"deleted": deleted})
+
+    async def _take_opinion(self, request: web.BaseRequest) -> web.StreamResponse:
+        opinion = read_opinion(await request.content.read(OPINION_BYTES_MAX))
+        if isinstance(opinion, str):
+            return _answer({"error": opinion}, 400)
+        if self._feedback is None:
+            return _answer({"error": "this proxy takes no feedback"}, 501)
+        try:
+            done = await self._feedback(opinion)
+        except CacheError as error:
+            return _answer({"error": f"not noted, say it again: {error}"}, 503)
+        logger.info("feedback", extra={"entry": opinion.entry, "good": opinion.good} | done)
+        return _answer({"entry": opinion.entry, "good": opinion.good} | done)
 
     def _authorized(self, request: web.BaseRequest) -> bool:
         if not self._token:
@@ -228,6 +260,21 @@ def check_exposure(listen: str, token: str) -> None:
         )
     if token != token.strip() or not token.isprintable():
         raise ConfigError("admin.token: has blanks around it or control characters, which no HTTP header can carry")
+
+
+def read_opinion(body: bytes) -> Opinion | str:
+    """The opinion in a request body, or what is wrong with it."""
+    form = 'send {"entry": ID, "good": true or false}, ID being the X-Cache-Entry of the reply'
+    try:
+        given = json.loads(body)
+    except ValueError:
+        return f"the body is not JSON; {form}"
+    if not isinstance(given, dict) or set(given) != {"entry", "good"}:
+        return form
+    entry, good = given["entry"], given["good"]
+    if not isinstance(entry, str) or not re.fullmatch(r"[0-9a-f]{32}", entry) or not isinstance(good, bool):
+        return form
+    return Opinion(entry, good)
 
 
 def select(query: list[tuple[str, str]]) -> Selection | str:

@@ -7,8 +7,9 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -18,12 +19,14 @@ from cacheproxy.edge import headers, reply
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Ask, Entry, Outcome
-from cacheproxy.rules.admit import admit
+from cacheproxy.model import Outcome
+from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import read_controls
+from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, loops
 from cacheproxy.upstream.models import Models
@@ -31,7 +34,7 @@ from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
 
 ERRANDS_MAX = 64
-"""Unload requests under way on behalf of hits; more than that at once are not sent."""
+"""Things done behind the replies of hits at once (unloading a model, noting what was served); more are left out."""
 
 
 class _InFlight:
@@ -61,6 +64,8 @@ class Cached:
     config: Config
     metrics: Metrics
     clock: Clock
+    templates: Sequence[Template]
+    feedback: Feedback
     secret: Callable[[], bytes]
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
     _now: _InFlight = field(default_factory=_InFlight)
@@ -116,6 +121,15 @@ class Cached:
         return Call(
             ask=ask,
             plan=plan,
+            plan_near=lambda: admit_near(
+                ask,
+                plan,
+                identity,
+                controls,
+                config=self.config,
+                templates=self.templates,
+                secret=self.secret(),
+            ),
             identity=identity,
             fetch=lambda: self.client.send(upstream_request, safe_to_repeat=True),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
@@ -144,7 +158,7 @@ class Cached:
         with call.trail.timed("reply"):
             if isinstance(found, Hit):
                 tally.tier = found.tier
-                self._after_hit(call.ask, found.entry)
+                self._after_hit(call, found)
                 return await reply.send_hit(caller, found, self.clock.now())
             return await self._relay(caller, found, call)
 
@@ -160,14 +174,23 @@ class Cached:
                 self.metrics.fault(Fault.UPSTREAM_BROKEN)
             self.serve.flights.leave(found.follower)
 
-    def _after_hit(self, ask: Ask, entry: Entry) -> None:
-        """Count what was saved, and unload the model if the caller wanted that after this ask."""
-        final = entry.answer.final
+    def _after_hit(self, call: Call, found: Hit) -> None:
+        """Count what was saved, and run the errands of a hit behind the reply."""
+        final = found.entry.answer.final
         self.metrics.saved(_number(final.get("total_duration")) / 1e9, int(_number(final.get("eval_count"))))
-        if unloads(ask.keep_alive) and len(self._errands) < ERRANDS_MAX:
-            errand = asyncio.create_task(self._unload(ask.model))
-            self._errands.add(errand)
-            errand.add_done_callback(self._errands.discard)
+        if unloads(call.ask.keep_alive):
+            self._run(self._unload(call.ask.model))
+        if found.outcome is Outcome.SEMANTIC:
+            self._run(self.feedback.remember(found.entry, found.question))
+
+    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Do something behind the reply; beyond `ERRANDS_MAX` at once it is left out."""
+        if len(self._errands) >= ERRANDS_MAX:
+            errand.close()
+            return
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _unload(self, model: str) -> None:
         """What `keep_alive: 0` asks for besides the answer; it never loads a model (contract: no prompt)."""

@@ -19,10 +19,16 @@ def hit(found: Hit, now: float) -> Headers:
     entry = found.entry
     ttl_s = int(entry.expires - now)
     fwd = "; fwd=stale" if found.outcome is Outcome.STALE else ""
+    detail = str(found.outcome)
+    similarity: Headers = ()
+    if found.outcome is Outcome.SEMANTIC:
+        detail = f'"semantic; sim={found.similarity:.3f}; th={found.threshold:.3f}"'
+        similarity = (("X-Cache-Similarity", f"{found.similarity:.4f}"),)
     return (
         ("X-Cache", found.outcome.upper()),
-        ("Cache-Status", f'cacheproxy; hit{fwd}; ttl={ttl_s}; key="{entry.id}"; detail={found.outcome}'),
+        ("Cache-Status", f'cacheproxy; hit{fwd}; ttl={ttl_s}; key="{entry.id}"; detail={detail}'),
         ("Age", str(max(0, int(now - entry.made)))),
+        *similarity,
         ("X-Cache-Entry", entry.id),
         ("Via", VIA),
     )

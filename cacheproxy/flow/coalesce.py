@@ -253,6 +253,11 @@ class Flights:
         flight._task = asyncio.create_task(self._fly(key, flight, fetch, landed))
         return follower, True
 
+    def flying(self, key: str) -> bool:
+        """Whether an ask of this key would join a flight."""
+        flight = self._flying.get(key)
+        return flight is not None and flight.joinable
+
     async def wait_landed(self, key: str) -> None:
         """If the answer for `key` is complete and just being kept, wait for that, at most `LANDING_S_MAX`."""
         flight = self._flying.get(key)

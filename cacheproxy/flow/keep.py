@@ -15,6 +15,8 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Cache
 from cacheproxy.errors import CacheError
 from cacheproxy.flow.coalesce import Flight
+from cacheproxy.flow.near import Nearness
+from cacheproxy.flow.shadow import Compare
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Answer, Ask, Entry, Identity, Plan
 from cacheproxy.rules import keep
@@ -25,17 +27,21 @@ from cacheproxy.upstream.models import Models
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """Everything needed to store an answer. `spread` gives random numbers in 0..1 for the jitter of lifetimes."""
+    """Everything needed to store an answer.
+
+    `compare` is there in shadow mode only. `spread` gives random numbers in 0..1 for the jitter of lifetimes.
+    """
 
     settings: Cache
     memory: Memory
     exact: Exact
     models: Models
+    compare: Compare | None
     metrics: Metrics
     clock: Clock
     spread: Callable[[], float] = random.random
 
-    async def keep(self, flight: Flight, plan: Plan, identity: Identity, epoch: int) -> None:
+    async def keep(self, flight: Flight, plan: Plan, near: Nearness, identity: Identity, epoch: int) -> None:
         """Store the flight's answer if it may be. `epoch`: the store's when the ask was admitted. Never raises."""
         self.metrics.step("upstream_total", flight.seconds)
         if flight.head.status != 200:
@@ -48,10 +54,12 @@ class Keeper:
         if reason or answer is None:
             self.metrics.not_kept(reason)
             return
-        for entry in await self._entries(flight.ask, answer, plan, identity):
+        for entry in await self._entries(flight.ask, answer, plan, near, identity):
             await self._store(entry, plan, epoch)
+        if self.compare is not None:
+            await self.compare.note(near, answer, identity.short)
 
-    async def _entries(self, ask: Ask, answer: Answer, plan: Plan, identity: Identity) -> list[Entry]:
+    async def _entries(self, ask: Ask, answer: Answer, plan: Plan, near: Nearness, identity: Identity) -> list[Entry]:
         lifetime_s = keep.lifetime_s(plan, self.settings, spread=self.spread())
         if not await self.models.still(ask.model, identity):
             self.metrics.not_kept("digest-changed")
@@ -66,9 +74,12 @@ class Keeper:
             key=plan.key,
             check=plan.check,
             partition=plan.partition,
-            scope="",
+            scope=near.plan.scope,
             digest=identity.digest,
             answer=answer,
+            question=near.plan.question,
+            vector=near.embedded.vector,
+            space=near.embedded.space,
             made=now,
             expires=now + lifetime_s,
         )

@@ -1,4 +1,4 @@
-"""The story of one ask: memory, Redis, a flight already under way, Ollama.
+"""The story of one ask: memory, Redis, an answer near enough, a flight already under way, Ollama.
 
 Everything it calls does one thing; what the cache cannot do is noted in the trail and costs a step, never the answer.
 Refuses to know HTTP: it says what was found, and the edge words it.
@@ -7,16 +7,17 @@ Refuses to know HTTP: it says what was found, and the edge words it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EntryCorruptError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
 from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.near import Near, Nearness
 from cacheproxy.flow.record import Recorder
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Ask, Entry, Identity, Outcome, Plan
+from cacheproxy.model import Ask, Entry, Identity, NearPlan, Outcome, Plan
 from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
@@ -28,6 +29,8 @@ class Call:
 
     ask: Ask
     plan: Plan
+    plan_near: Callable[[], NearPlan]
+    """Decides about near answers; called only when there is no exact one."""
     identity: Identity
     fetch: Fetch
     recorder: Callable[[], Recorder]
@@ -41,6 +44,26 @@ class Hit:
     entry: Entry
     outcome: Outcome
     tier: str
+    similarity: float = 1.0
+    """Of the question asked to the one that was answered; 1 for exact hits."""
+    threshold: float = 1.0
+    question: str = ""
+    """The question asked, where that is not the one that was answered."""
+
+    @classmethod
+    def near(cls, nearness: Nearness) -> Hit:
+        """A semantic hit. What belongs to the other question alone (its tokens as context) is cut."""
+        assert nearness.match is not None  # noqa: S101 - it is served
+        entry = nearness.match.entry
+        answer = replace(entry.answer, context=None, logprobs=())
+        return cls(
+            replace(entry, answer=answer),
+            Outcome.SEMANTIC,
+            "redis",
+            similarity=nearness.match.similarity,
+            threshold=nearness.plan.threshold,
+            question=nearness.plan.question,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +90,7 @@ class Serve:
 
     memory: Memory
     exact: Exact
+    near: Near
     flights: Flights
     keeper: Keeper
     metrics: Metrics
@@ -77,22 +101,33 @@ class Serve:
 
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
-        plan = call.plan
+        plan, trail = call.plan, call.trail
         await self.flights.wait_landed(plan.key)
-        found = await self._look_up(plan, call.trail) if plan.read else None
+        found = await self._look_up(plan, trail) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found
+
+        near = await self._look_near(call)
+        if near.acceptable and self.near.serves:
+            return Hit.near(near)
         if plan.only_if_cached:
             return Absent()
+
         try:
-            return await self._ask_ollama(call)
+            return await self._ask_ollama(call, near)
         except UpstreamUnreachableError:
             if found is None:
                 raise
-            call.trail.note("upstream", "away")
+            trail.note("upstream", "away")
             return found
 
-    async def _ask_ollama(self, call: Call) -> Relay:
+    async def _look_near(self, call: Call) -> Nearness:
+        """What is known of near answers; nothing if the ask is just being answered, for it will join that."""
+        if self.flights.flying(call.plan.key):
+            return Nearness(NearPlan(off="in-flight"))
+        return await self.near.look(call.plan_near(), call.plan, call.trail)
+
+    async def _ask_ollama(self, call: Call, near: Nearness) -> Relay:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
         epoch = self.exact.epoch
         follower, started = self.flights.follow(
@@ -100,7 +135,7 @@ class Serve:
             call.ask,
             call.recorder(),
             call.fetch,
-            lambda flight: self.keeper.keep(flight, call.plan, call.identity, epoch),
+            lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, epoch),
         )
         try:
             with call.trail.timed("upstream_first_byte"):

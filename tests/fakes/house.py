@@ -86,12 +86,16 @@ async def open_house(
     ready: bool = True,
     **sections: Any,
 ) -> AsyncIterator[House]:
-    """An open proxy. `sections` go over the defaults, as in the config file; `server` None takes its URL from them."""
+    """An open proxy, its near tier off unless `semantic` says otherwise: loading an embedder for each test takes time.
+
+    `sections` go over the defaults, as in the config file; `server` None takes its URL from them.
+    """
     tree: dict[str, Any] = {
         "server": {"listen": "127.0.0.1:0", "drain_timeout": 5},
         "admin": {"listen": "127.0.0.1:0"},
         "upstream": {"url": ollama.url, "digest_ttl": 1},
         "redis": {"url": server.unix_url, "timeout": 1} if server else {},
+        "semantic": {"mode": "off"},
     }
     for section, keys in sections.items():
         tree[section] = tree.get(section, {}) | keys

@@ -1,0 +1,114 @@
+"""The near tier of one ask: its question as a vector, the entries near it in its scope, and the verdict on each.
+
+Whatever fails on the way (no embedder, no index, a deadline) is noted and counted, and the ask goes on without a near
+answer: a failing guard or embedder means a miss, never a hit. Refuses to decide what may be compared (rules/admit.py)
+and what may be served (rules/accept.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cacheproxy.clock import Clock
+from cacheproxy.errors import CacheError, EmbedderError
+from cacheproxy.flow.vectors import Embedded, Vectors
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.model import Match, NearPlan, Plan, Verdict
+from cacheproxy.rules.accept import accept
+from cacheproxy.store.apart import Apart
+from cacheproxy.store.semantic import Semantic
+from cacheproxy.trail import Trail
+
+_log = logging.getLogger("cacheproxy.flow")
+
+NO_VECTOR = Embedded()
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """What the near tier found out about one ask; empty where near answers are off or nothing could be compared."""
+
+    plan: NearPlan
+    embedded: Embedded = NO_VECTOR
+    """The question's vector, to be stored with the answer; empty: the entry will not be found by meaning."""
+    match: Match | None = None
+    """The nearest entry that may be served, else the nearest one."""
+    verdict: Verdict | None = None
+    """On `match`."""
+
+    @property
+    def acceptable(self) -> bool:
+        """True when `match` may answer the ask."""
+        return self.verdict is not None and self.verdict.serve
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The parts of the near tier. `guards`: names of those that are switched on."""
+
+    vectors: Vectors
+    semantic: Semantic
+    apart: Apart
+    metrics: Metrics
+    clock: Clock
+    guards: Collection[str]
+    serves: bool
+    """False in shadow mode: everything is found out and judged, and Ollama answers."""
+
+    async def look(self, near: NearPlan, plan: Plan, trail: Trail) -> Nearness:
+        """Find the nearest entry that may be served, or say why there is none. Never raises CacheError.
+
+        For an ask that wants a fresh answer (`plan.read` is false) only the vector is made, for the entry to be.
+        """
+        if near.off:
+            trail.note("near", near.off)
+            return Nearness(near)
+        try:
+            with trail.timed("embed"):
+                embedded = await self.vectors.embed(near.question)
+        except EmbedderError:
+            if self.vectors.state != "off":
+                self.metrics.fault(Fault.EMBEDDER)
+            trail.note("near", "no-vector")
+            return Nearness(near)
+        if not embedded.fits:
+            trail.note("near", "too-long")
+            return Nearness(near)
+        if not plan.read:
+            return Nearness(near, embedded)
+        try:
+            with trail.timed("semantic"):
+                matches = await self.semantic.nearest(near.scope, plan.partition, embedded.vector, space=embedded.space)
+        except CacheError:
+            self.metrics.fault(Fault.REDIS_UNAVAILABLE)
+            trail.note("near", "away")
+            return Nearness(near, embedded)
+        return self._judge(near, embedded, [match for match in matches if self._young(match, plan)], trail)
+
+    def _young(self, match: Match, plan: Plan) -> bool:
+        """Whether a neighbour is as young as the caller wants it."""
+        return plan.max_age_s is None or self.clock.now() - match.entry.made <= plan.max_age_s
+
+    def _judge(self, near: NearPlan, embedded: Embedded, matches: Sequence[Match], trail: Trail) -> Nearness:
+        """The first match that may be served; if there is none, the nearest with what spoke against it."""
+        if not matches:
+            trail.note("near", "none")
+            return Nearness(near, embedded)
+        judged = [(match, self._accept(near, match)) for match in matches]
+        match, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
+        trail.note("near", f"{match.similarity:.3f}")
+        trail.note("verdict", verdict.reason or "serve")
+        self.metrics.verdict(verdict.reason or "serve")
+        return Nearness(near, embedded, match, verdict)
+
+    def _accept(self, near: NearPlan, match: Match) -> Verdict:
+        if self.apart.is_apart(near.question, match.entry.question, near.scope):
+            return Verdict(serve=False, reason="feedback")
+        try:
+            return accept(near.question, match, threshold=near.threshold, guards=self.guards)
+        except Exception:  # noqa: BLE001 - a defect in a guard must cost a hit, not the ask
+            _log.exception("a guard raised")
+            self.metrics.fault(Fault.GUARD)
+            return Verdict(serve=False, reason="guard:raised")
