@@ -10,6 +10,7 @@ This engine refuses every folder that its graph would not compute exactly as sen
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import safetensors
 import tokenizers
+
+# Read when onnxruntime is imported. Without it the official builds make a device id and a database in the user's cache
+# directory and report to Microsoft (its Privacy.md, 1.31): this program talks to nobody it was not pointed at.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime
 
 from embeddings.errors import EmbedError, EngineError, TextError
 from embeddings.folder import ModelFolder

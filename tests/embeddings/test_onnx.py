@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from embeddings.load import load
 from embeddings.onnx import open_onnx
 from embeddings.weights import Wanted, find_weights
 
+ROOT = Path(__file__).parents[2]
 PAIR_DIFFERENCE_MAX = 1e-5
 
 TEXTS = [
@@ -287,3 +292,12 @@ def test_a_graph_that_is_not_the_tested_one_is_refused(spoil, tmp_path, monkeypa
 
     with pytest.raises(EngineError, match=r"graph bert-6x384\.onnx"):
         open_onnx(find_weights(Wanted("all-MiniLM-L6-v2")), threads=1)
+
+
+def test_onnxruntime_reports_to_nobody_and_writes_nothing_of_its_own(tmp_path):
+    """Its official builds send telemetry unless told not to before they are imported, and keep a device id."""
+    env = os.environ | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", "import embeddings.onnx"], check=True, env=env, cwd=ROOT)
+
+    assert list(tmp_path.iterdir()) == []
