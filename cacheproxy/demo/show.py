@@ -264,7 +264,7 @@ async def _tour(out: Console, folder: str, *, fast: bool, stay: bool, redis_url:
     await ollama.open()
     try:
         async with running(_settings(ollama.url, folder, redis_url)) as app, _forgotten(app, redis_url):
-            await app.wait_ready(READY_S_MAX)
+            await _wait_ready(app)
             tour = Tour(out)
             tour.say(_introduction(app, fast=fast))
             with _footer(tour) as refresh:
@@ -276,6 +276,15 @@ async def _tour(out: Console, folder: str, *, fast: bool, stay: bool, redis_url:
             return all(reply.right for reply in tour.replies)
     finally:
         await ollama.close()
+
+
+async def _wait_ready(app: App) -> None:
+    """Until all parts work, or it has taken too long; what is missing then shows in the rows."""
+    await app.wait_ready(READY_S_MAX)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_S_MAX):
+            while app.readiness().degraded:  # noqa: ASYNC110 - readiness is asked for, it does not call
+                await asyncio.sleep(0.01)
 
 
 def answer_to(prompt: str) -> str:
