@@ -256,19 +256,29 @@ class Semantic:
 
     async def _info(self, index: Index) -> About:
         """FT.INFO of the index, which is made if it is missing. Another proxy may make it in the same moment."""
+        look = ("FT.INFO", index.name)
         try:
-            reply = await self._run(("FT.INFO", index.name), ADMIN_TIMEOUT_S)
+            reply = await self._run(look, ADMIN_TIMEOUT_S)
         except StoreRefusedError as refusal:
             if refusal.code != "NOINDEX":
                 raise
-            # Refused most likely with "Index already exists". Whatever it was: what counts is what is there now.
-            with contextlib.suppress(StoreRefusedError):
-                await self._run(index.create, ADMIN_TIMEOUT_S)
-            reply = await self._run(("FT.INFO", index.name), ADMIN_TIMEOUT_S)
+            reply = await self._make(index, look)
         try:
             return about(reply)
         except ValueError:
             raise StoreRefusedError("redis describes its search index in an unknown way", "ERR") from None
+
+    async def _make(self, index: Index, look: tuple[Any, ...]) -> Any:
+        """Make the index; what `look` then says of it."""
+        refused = None
+        try:
+            await self._run(index.create, ADMIN_TIMEOUT_S)
+        except StoreRefusedError as refusal:
+            refused = refusal  # "Index already exists", unless the look below says otherwise
+        try:
+            return await self._run(look, ADMIN_TIMEOUT_S)
+        except StoreRefusedError as refusal:
+            raise refused or refusal from None
 
     async def _run(self, command: tuple[Any, ...], timeout_s: float) -> Any:
         return await self._connection.run(

@@ -32,7 +32,10 @@ _REFUSALS = {
     "NOPERM": "does not permit this command to our user; see its ACL",
     "WRONGTYPE": "holds a value of another type under one of our keys",
     "NOINDEX": "has no such search index",
+    "DATABASE": "searches its database 0 only; leave the number out of redis.url",
 }
+# How the search module says it: up to 2.10, since 2.8, and since 8.10.
+_NO_INDEX = ("no such index", "unknown index name", "index not found")
 WORTH_A_LINE = frozenset(_REFUSALS) - {"NOINDEX"}
 """Refusals an operator should hear of; a missing index is made again by the one who misses it."""
 
@@ -56,8 +59,10 @@ def translated(error: Exception, where: str) -> StoreUnavailableError:
 
 def _code(error: Exception, text: str) -> str:
     """The first word of Redis' reply, which redis-py takes off for the kinds it knows."""
-    if "no such index" in text.lower() or "unknown index name" in text.lower():
+    if any(words in text.lower() for words in _NO_INDEX):
         return "NOINDEX"
+    if "index on db != 0" in text:
+        return "DATABASE"
     if isinstance(error, redis.exceptions.AuthenticationError):
         return "NOAUTH" if getattr(error, "status_code", None) == "NOAUTH" else "WRONGPASS"
     if isinstance(error, redis.exceptions.MovedError):

@@ -463,6 +463,22 @@ async def test_a_redis_without_search_has_exact_answers_only(tmp_path):
             assert near.connection.state == "up"
 
 
+async def test_a_database_without_search_is_named_with_its_remedy(clean_redis):
+    """RediSearch indexes database 0 only; exact answers work in any."""
+    clock = SystemClock()
+    connection = Connection(clean_redis.settings(url=f"{clean_redis.unix_url}?db=1"), clock)
+    semantic = Semantic(connection, PREFIX, clock, Metrics(clock), timeout_s=1)
+    semantic.use(FINGERPRINT, DIMS)
+    await connection.open()
+    await semantic.open()
+    await until(lambda: semantic.state == "down")
+    reason = semantic.reason
+    await semantic.close()
+    await connection.close()
+
+    assert "database 0 only" in reason
+
+
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_an_index_being_built_finds_what_it_has_so_far(clean_redis, protocol):

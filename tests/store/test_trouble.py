@@ -28,6 +28,8 @@ from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, translated
         ("WRONGTYPE Operation against a key", StoreRefusedError, "another type"),
         ("nowhere: no such index", StoreRefusedError, "no such search index"),
         ("Unknown Index name", StoreRefusedError, "no such search index"),
+        ("SEARCH_INDEX_NOT_FOUND Index not found", StoreRefusedError, "no such search index"),
+        ("Cannot create index on db != 0", StoreRefusedError, "database 0 only"),
         (
             "ERR unknown command 'X', with args beginning with: 'my prompt'",
             StoreRefusedError,
