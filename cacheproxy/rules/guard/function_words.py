@@ -54,13 +54,13 @@ DIRECTIONAL = words(
 PREPOSITIONS = DIRECTIONAL | words("of in on at for with about as per between among within during across")
 
 SYMMETRIC = words(
-    """and or vs versus between differ difference different compare comparison same similar similarity identical equal
-    equivalent marry married marriage engage engaged date dating friend friends relate related relationship relation
-    sibling cousin twin roommate neighbour neighbor border adjacent distance connect compatible collaborate meet mix
-    combine combination alike link correlation together divorce colleague classmate contrast distinguish distinction
-    choose choice prefer"""
+    """vs versus between differ differs difference differences different compare compared comparing comparison similar
+    similarity similarities identical equivalent marry married marriage engaged dating friends related sibling siblings
+    cousin cousins twins roommates neighbours neighbors border adjacent distance compatible collaborate collaborating
+    meet met mix mixed combine combined alike correlation divorced colleagues classmates contrast distinguish
+    distinction"""
 )
-"""What does not care which of its two sides is named first."""
+"""Words for what does not care which of its two sides is named first; as written, since a *date* is no *dating*."""
 
 GENDERED = {"he": "he", "him": "he", "his": "he", "himself": "he", "she": "she", "her": "she", "hers": "she"}
 GENDERED["herself"] = "she"

@@ -8,13 +8,19 @@ from itertools import pairwise
 
 from cacheproxy.rules.guard.function_words import ARTICLES, DIRECTIONAL, GENDERED, PREPOSITIONS, SYMMETRIC
 from cacheproxy.rules.guard.lists import words
-from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
-from cacheproxy.rules.guard.stems import stem
 
-_SYMMETRIC_FORMS = frozenset(stem(word) for word in SYMMETRIC) | SYMMETRIC
+_JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
+"""What may stand between two things that changed places without meaning anything."""
+_DIFFERENT = words("differ differs difference differences different")
 _BE = words("is are was were be been being got get gets")
 _DO = words("do does did")
+_WAYS = {
+    "to": "to", "into": "to", "onto": "to", "towards": "to", "from": "from", "before": "before", "after": "after",
+    "during": "during", "over": "over", "above": "over", "under": "under", "below": "under", "against": "against",
+}  # fmt: skip
+"""Prepositions of which one never stands for another, apart from those that are given the same way."""
 _OPENING_MAX = 4
 """Tokens in which a question shows what its question word stands for."""
 _CLAUSE_MAX = 7
@@ -27,7 +33,7 @@ _SWAPPED_MAX = 5
 
 def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
-    if _gendered(pair.a) != _gendered(pair.b):
+    if _gendered(pair.a) != _gendered(pair.b) or (pair.framed and any(_turned(change) for change in pair.changes)):
         return True
     passive = _passive(pair)
     if passive is not None:
@@ -35,6 +41,12 @@ def direction(pair: Pair) -> bool:
     if not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
         return False
     return _asked_side_changed(pair) or _swapped(pair) or _role_moved(pair) or _reversed(pair)
+
+
+def _turned(change: Change) -> bool:
+    """One way became another before the same thing (`to English`, `from English`)."""
+    ways = [{_WAYS[token.text] for token in side if token.text in _WAYS} for side in (change.left, change.right)]
+    return len(change.left) == len(change.right) == 1 and all(ways) and ways[0] != ways[1]
 
 
 def _moved(pair: Pair) -> bool:
@@ -54,9 +66,9 @@ def _gendered(reading: Reading) -> list[str]:
 
 def _symmetric(reading: Reading) -> bool:
     """True when the text asks about a relation that has no direction."""
-    return any(token.form in _SYMMETRIC_FORMS and token.text not in ("and", "or") for token in reading.tokens) and not (
-        reading.texts & {"from", "than"} and not reading.forms & {"differ", "different", "differenc"}
-    )
+    if reading.texts.isdisjoint(SYMMETRIC):
+        return False
+    return reading.texts.isdisjoint(("from", "than")) or not reading.texts.isdisjoint(_DIFFERENT)
 
 
 def _asked_side_changed(pair: Pair) -> bool:
@@ -89,7 +101,7 @@ def _swapped(pair: Pair) -> bool:
             if left[:x] == right[-x:] and left[-y:] == right[:y] and joint == right[y : len(right) - x]:
                 if left[0] in PREPOSITIONS and right[0] in PREPOSITIONS:
                     return False  # whole phrases moved and took their roles along
-                return not all(word in _SYMMETRIC_FORMS or word in ARTICLES for word in joint)
+                return not _JOINING.issuperset(joint)
     return False
 
 

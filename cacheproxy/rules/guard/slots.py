@@ -105,14 +105,14 @@ def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
     """
     if not 0 < len(tokens) <= _MODIFIERS_MAX or tokens[-1].proper:
         return False
-    kinds = {Kind.WORD, Kind.LIGHT} if reading.tokens[0].text in _OPENING_VERBS else {Kind.WORD}
+    narrowing = {Kind.WORD, Kind.LIGHT} if reading.tokens[0].text in _OPENING_VERBS else {Kind.WORD}
     place = _place(tokens[-1], reading)
     following = reading.tokens[place + 1 : place + 2]
     if tokens[-1].text.endswith("ing") and place and reading.tokens[place - 1].text in PREPOSITIONS:
         return False  # a verb of its own (`without drinking water`)
     narrowed = bool(following) and following[0].kind is Kind.WORD
     modifiers = [token for token in tokens if token.text not in ARTICLES]
-    return narrowed and tokens[-1].kind in kinds and all(token.kind in kinds for token in modifiers)
+    return narrowed and tokens[-1].kind in narrowing and all(token.kind in narrowing for token in modifiers)
 
 
 def _place(token: Token, reading: Reading) -> int:

@@ -129,8 +129,14 @@ def _asked(reading: Reading) -> set[str]:
         if token.text in _ASKED_FOR and (opens or following in _AUXILIARIES):
             found.add(_ASKED_FOR[token.text])
         elif token.text == "how" and following in _MEASURES:
-            found.add("measure")
+            found.add(_measure(following, reading.tokens[index + 2 : index + 3]))
     return found
+
+
+def _measure(how: str, after: Sequence[Token]) -> str:
+    """What *how* measures. *How much time* is *how long*, *how many times* is *how often*."""
+    counted = after[0].text if after and how in ("much", "many") else ""
+    return {"time": "long", "times": "often"}.get(counted, "much" if how == "many" else how)
 
 
 def _opening(reading: Reading) -> list[str]:

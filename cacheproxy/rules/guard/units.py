@@ -5,14 +5,14 @@ from __future__ import annotations
 from cacheproxy.rules.guard.lists import groups, words
 
 _UNITS = """
-usd $ dollar dollars buck bucks usd; eur € euro euros eur; gbp £ gbp quid; jpy ¥ yen jpy; inr ₹ rupee rupees inr rs;
+usd $ dollar dollars buck bucks usd; eur € euro euros eur;  jpy ¥ yen jpy; inr ₹ rupee rupees inr rs;
 % percent pct; cny yuan rmb; brl reais; cent cents; lakh-rupee lpa; btc bitcoin bitcoins;
 kilometre km kms kilometer kilometers kilometre kilometres; metre m meter meters metre metres;
 centimetre cm cms centimeter centimeters centimetre centimetres;
 millimetre mm millimeter millimeters millimetre millimetres; micrometre µm micrometer;
 nanometre nm nanometer nanometers; mile mi mile miles; inch inch inches; foot ft foot feet; yard yd yard yards;
 lightyear lightyear lightyears; kilogram kg kgs kilo kilos kilogram kilograms; gram g gram grams gm gms;
-milligram mg milligram milligrams; microgram µg mcg; tonne tonne tonnes ton tons; pound lb lbs pound pounds;
+milligram mg milligram milligrams; microgram µg mcg; tonne tonne tonnes ton tons; pound lb lbs pound pounds £ gbp quid;
 ounce oz ounce ounces; stone stones; litre l liter liters litre litres;
 millilitre ml milliliter milliliters millilitre; gallon gal gallon gallons; cup cup cups;
 tablespoon tbsp tablespoon tablespoons; teaspoon tsp teaspoon teaspoons; pint pint pints;
@@ -33,13 +33,13 @@ bulletpoint bullet bullets; px pixel pixels; times x times; degree-f; person peo
 UNIT_OF = {form: group[0] for group in groups(_UNITS) for form in group}
 """Every way to write a unit, to the unit's one name."""
 UNITS = frozenset(UNIT_OF.values())
-CURRENCIES = words("usd eur gbp jpy inr cny brl btc")
+CURRENCIES = words("usd eur jpy inr cny brl btc")
 CURRENCY_CODES = words("usd eur gbp jpy inr cny rs rmb btc")
 """Currencies that are also written before the amount (`INR 500`)."""
 
-_AMBIGUOUS = words("m g s h l v w x us rs pa ha bar bars stone stones foot feet inch $ € £ ¥ ₹ min")
+_AMBIGUOUS = words("m g s h l v w x us rs pa ha bar bars stone stones foot feet inch $ € £ ¥ ₹ min ml mi")
 _MEASURING = words(
-    """usd eur gbp jpy inr cny kilometre metre centimetre millimetre mile inch foot yard kilogram gram milligram tonne
+    """usd eur jpy inr cny kilometre metre centimetre millimetre mile inch foot yard kilogram gram milligram tonne
     pound ounce litre millilitre gallon kilobyte megabyte gigabyte terabyte celsius fahrenheit kelvin watt kilowatt
     btc"""
 )
