@@ -32,6 +32,8 @@ from cacheproxy.edge.admin import check_exposure, is_loopback
 from cacheproxy.errors import CacheproxyError, ConfigError
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
+from embeddings.errors import EmbeddingsError
+from embeddings.load import load as load_embedder
 
 TIMEOUT_S = 5.0
 """How long one thing may take to answer. All are local or near."""
@@ -83,6 +85,7 @@ def look(path: Path | None) -> Iterator[Finding]:
     yield Finding("ok", "config", str(path or "defaults and environment; no file was named"))
     yield from _ollama(settings)
     yield from _redis(settings.redis)
+    yield near(settings)
     yield from _port("clients", settings.server.listen, proxy_url)
     yield from _port("admin", settings.admin.listen, admin_url)
     yield from _exposure(settings)
@@ -148,6 +151,28 @@ async def _contact(settings: config.Redis) -> list[Finding]:
         await connection.close()
         if embedded is not None:
             await embedded.close()
+
+
+def near(settings: Config) -> Finding:
+    """Whether questions can become vectors. Without, exact answers go on, so nothing fails. Downloads nothing."""
+    if settings.semantic.mode == "off":
+        return Finding("ok", "near", "near answers are switched off: semantic.mode")
+    wanted = settings.embedding
+    began = time.monotonic()
+    try:
+        embedder = load_embedder(
+            wanted.model,
+            engine=wanted.engine,
+            path=wanted.path or None,
+            threads=wanted.threads,
+            offline=True,
+            ollama_url=settings.upstream.url,
+        )
+        embedder.embed(["Is anybody there?"])
+    except EmbeddingsError as error:
+        return Finding("warn", "near", f"only exact answers for now: {error}")
+    took = f"ready in {time.monotonic() - began:.1f} s"
+    return Finding("ok", "near", f"{embedder.model} ({embedder.engine}), {embedder.dims} dimensions, {took}")
 
 
 def _data_dir(settings: config.Redis) -> Iterator[Finding]:

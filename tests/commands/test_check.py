@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from cacheproxy.commands.check import look, ollama_address
+from cacheproxy import config
+from cacheproxy.commands.check import look, near, ollama_address
 from tests.fakes.command import COMMAND, environment, run
 from tests.fakes.house import open_house
 from tests.fakes.redis_server import free_port
@@ -32,8 +33,17 @@ def test_check_finds_everything_in_order(tmp_path, simulated, monkeypatch):
     told = json.loads(run("check", "--json", check=0, **env).stdout)
 
     assert told["ok"] is True
-    assert [finding["state"] for finding in told["findings"]] == ["ok"] * 7
-    assert [line.split()[1] for line in lines] == ["config", "ollama", "data", "redis", "clients", "admin", "admin"]
+    assert [finding["state"] for finding in told["findings"]] == ["ok"] * 8
+    assert [line.split()[1] for line in lines] == [
+        "config",
+        "ollama",
+        "data",
+        "redis",
+        "near",
+        "clients",
+        "admin",
+        "admin",
+    ]
     assert "0.33.0" in lines[1]
     assert "5 models" in lines[1]
     assert "search 2.10.5" in lines[3]
@@ -73,6 +83,23 @@ def test_check_fails_for_what_is_not_there(monkeypatch):
     assert "ollama serve" in failed["ollama"]
     assert "redis.url" in failed["redis"]
     assert "taken" in failed["clients"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "state", "told"),
+    [
+        ("CACHEPROXY_SEMANTIC__MODE", "off", "ok", "switched off"),
+        ("CACHEPROXY_SEMANTIC__MODE", "serve", "ok", "all-MiniLM-L6-v2 (onnx), 384 dimensions"),
+        ("CACHEPROXY_EMBEDDING__PATH", "/nowhere", "warn", "only exact answers for now: "),
+    ],
+)
+def test_check_tells_how_near_answers_are(monkeypatch, setting, value, state, told):
+    """An embedder that cannot be loaded costs near answers only, so it is no failure."""
+    monkeypatch.setenv(setting, value)
+    found = near(config.load())
+
+    assert found.state == state
+    assert told in found.text
 
 
 async def test_check_knows_a_running_cacheproxy_and_ollama_on_its_ports(fake_ollama, clean_redis, monkeypatch):
