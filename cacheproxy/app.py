@@ -61,6 +61,7 @@ class Report:
     models: list[str]
     redis: str
     redis_note: str
+    near: str
 
 
 class App:
@@ -309,7 +310,15 @@ class App:
             models=self.models.names,
             redis=line,
             redis_note=found.note if redis.state == "up" else "",
+            near=self._near_line(),
         )
+
+    def _near_line(self) -> str:
+        semantic, model = self.config.semantic, self.config.embedding.model
+        if semantic.mode == "off":
+            return "off (semantic.mode)"
+        shadow = ", shadow only: nothing is served" if semantic.mode == "shadow" else ""
+        return f"{model}, from similarity {semantic.threshold:g}{shadow}; loading behind the scenes"
 
     def _models_read(self, ok: bool) -> None:
         if ok:

@@ -145,6 +145,8 @@ class Plan:
     partition: str = ""
     ttl_s: float = 0.0
     """How long an answer may be kept, before jitter; 0 means: look, but do not keep."""
+    ttl_max_s: float = float("inf")
+    """What jitter may not carry a lifetime past."""
     max_age_s: float | None = None
     """An entry older than this is a miss; None: no limit."""
     plain_key: str = ""

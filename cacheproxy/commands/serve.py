@@ -90,6 +90,7 @@ def banner(report: Report, source: Path | None) -> list[str]:
         f"  clients  {report.proxy_url}  ->  {ollama if report.upstream_version else report.upstream_url}",
         f"  admin    {report.admin_url}  (/stats, /metrics, /readyz)",
         f"  redis    {report.redis.removeprefix('redis ')}",
+        f"  near     {report.near}",
         f"  config   {source or 'defaults and environment; no file was named'}",
     ]
     return [*lines, f"Point your app here:  export OLLAMA_HOST={urlsplit(report.proxy_url).netloc}"]

@@ -7,11 +7,12 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
@@ -25,7 +26,7 @@ from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Outcome
 from cacheproxy.rules.admit import admit, admit_near
-from cacheproxy.rules.controls import read_controls
+from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, loops
@@ -105,10 +106,11 @@ class Cached:
         except UnkeyableError as error:
             return error.reason
         honor = self.config.cache.cache_control == "honor"
-        controls = read_controls(request.headers, ask.controls, honor_cache_control=honor)
+        headers_sent = joined(request, (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization"))
+        controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
         identity = self.models.identify(ask.model)
         tally.model = identity.short if identity else ""
-        plan = admit(ask, identity, controls, config=self.config, headers=request.headers, secret=self.secret())
+        plan = admit(ask, identity, controls, config=self.config, headers=headers_sent, secret=self.secret())
         forward = body.prefix if ask.forward is None else ask.forward
         if plan.reason == "unknown-model" or identity is None:
             self.models.unknown_nowait()
@@ -201,6 +203,12 @@ class Cached:
             await answer.close()
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
+
+
+def joined(request: web.BaseRequest, names: Iterable[str]) -> CIMultiDict[str]:
+    """These of the request's headers, the values of one that came several times joined as RFC 9110 section 5.3 says."""
+    sent = request.headers
+    return CIMultiDict({name: ", ".join(sent.getall(name)) for name in names if name in sent})
 
 
 def unloads(keep_alive: object) -> bool:

@@ -18,7 +18,6 @@ def hit(found: Hit, now: float) -> Headers:
     """For a reply made from an entry. `now`: Unix time, s."""
     entry = found.entry
     ttl_s = int(entry.expires - now)
-    fwd = "; fwd=stale" if found.outcome is Outcome.STALE else ""
     detail = str(found.outcome)
     similarity: Headers = ()
     if found.outcome is Outcome.SEMANTIC:
@@ -26,7 +25,7 @@ def hit(found: Hit, now: float) -> Headers:
         similarity = (("X-Cache-Similarity", f"{found.similarity:.4f}"),)
     return (
         ("X-Cache", found.outcome.upper()),
-        ("Cache-Status", f'cacheproxy; hit{fwd}; ttl={ttl_s}; key="{entry.id}"; detail={detail}'),
+        ("Cache-Status", f'cacheproxy; hit; ttl={ttl_s}; key="{entry.id}"; detail={detail}'),
         ("Age", str(max(0, int(now - entry.made)))),
         *similarity,
         ("X-Cache-Entry", entry.id),

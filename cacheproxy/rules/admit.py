@@ -36,6 +36,7 @@ def admit(
         key = canonical.exact_key(config.redis.prefix, material, digest=identity.digest, temperature=ask.temperature)
         return key, canonical.check_digest(material, secret)
 
+    longest_s = min(config.cache.ttl_max, config.cache.remote_ttl if identity.remote else config.cache.ttl_max)
     key, check = keyed(ask.canonical)
     plain_key, plain_check = keyed(ask.canonical_plain) if ask.logprobs else ("", b"")
     return Plan(
@@ -44,7 +45,8 @@ def admit(
         plain_key=plain_key,
         plain_check=plain_check,
         partition=partition,
-        ttl_s=_ttl_s(identity, controls, config),
+        ttl_s=min(_ttl_s(identity, controls, config), longest_s),
+        ttl_max_s=longest_s,
         max_age_s=controls.max_age_s,
         read=not controls.no_cache and controls.max_age_s != 0,
         only_if_cached=controls.only_if_cached,
@@ -122,11 +124,7 @@ def _refusal(ask: Ask, identity: Identity | None, controls: Controls, config: Co
 def _ttl_s(identity: Identity, controls: Controls, config: Config) -> float:
     rule = config.model_rule(identity.short)
     ttl_s = config.cache.ttl if rule.ttl is None else rule.ttl
-    if controls.ttl_s is not None:
-        ttl_s = controls.ttl_s
-    if identity.remote:
-        ttl_s = min(ttl_s, config.cache.remote_ttl)
-    return min(ttl_s, config.cache.ttl_max)
+    return ttl_s if controls.ttl_s is None else controls.ttl_s
 
 
 def _stale_s(controls: Controls, config: Config) -> float:

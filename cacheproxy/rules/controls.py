@@ -50,6 +50,8 @@ def read_controls(headers: Mapping[str, str], body: Mapping[str, Any], *, honor_
 _FLAGS = frozenset({"no_store", "no_cache", "only_if_cached"})
 _AGES = frozenset({"max_age", "stale_if_error"})
 _HEADERS = {"ttl": "X-Cache-TTL", "threshold": "X-Cache-Threshold", "mode": "X-Cache-Mode"}
+CONTROL_HEADERS = ("Cache-Control", *_HEADERS.values())
+"""All that `read_controls` reads."""
 
 
 def _directives(text: str) -> dict[str, Any]:

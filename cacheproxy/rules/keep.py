@@ -28,7 +28,7 @@ def lifetime_s(plan: Plan, settings: Cache, *, spread: float) -> float:
 
     What was stored together then does not expire together, and Ollama is not asked everything at once.
     """
-    return plan.ttl_s * (1 + settings.ttl_jitter * (2 * spread - 1))
+    return min(plan.ttl_s * (1 + settings.ttl_jitter * (2 * spread - 1)), plan.ttl_max_s)
 
 
 def until_midnight_s(now: float) -> float:

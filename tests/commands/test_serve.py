@@ -91,7 +91,7 @@ def test_a_taken_port_is_told_and_exits_1(tmp_path):
 
 
 REPORT = Report(
-    "http://127.0.0.1:1", "http://127.0.0.1:2", "http://ollama:11434", "0.33.0", "", ["a"], "redis 8 at x", ""
+    "http://127.0.0.1:1", "http://127.0.0.1:2", "http://ollama:11434", "0.33.0", "", ["a"], "redis 8 at x", "", "x"
 )
 
 
@@ -100,5 +100,5 @@ def test_the_banner_counts_one_model_as_one():
     lines = banner(REPORT, Path("my.toml"))
 
     assert lines[1].endswith("Ollama 0.33.0 at http://ollama:11434 (1 model)")
-    assert lines[4] == "  config   my.toml"
+    assert lines[4:6] == ["  near     x", "  config   my.toml"]
     assert missing(REPORT) == []
