@@ -165,6 +165,58 @@ def purge(
 
 
 @commands.command()
+def tune(
+    pairs: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PAIRS.jsonl",
+            help='Labelled pairs, one a line: {"a": "a question", "b": "another", "y": 1}, with y = 1 where one answer '
+            'serves both, else 0. With "fam": "kind of pair" there is a table by kind as well.',
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Judge by the record of shadow mode instead.")] = False,
+    max_wrong: Annotated[
+        float, typer.Option(metavar="SHARE", help="The most wrong hits you accept, as a share of the hits.")
+    ] = 0.005,
+    alike: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="With --shadow: two answers that share so much of their words count as the same answer.",
+        ),
+    ] = 0.8,
+    config_file: ConfigFile = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="embedding.engine: auto, onnx, sentence-transformers or ollama.")
+    ] = "",
+    redis: Annotated[str, typer.Option(metavar="URL", help="With --shadow: where the record is, redis.url.")] = "",
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the curve into this file too. Needs ollama-cacheproxy[plot]."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Choose semantic.threshold by evidence: hits and wrong hits of each, and the lines to paste.
+
+    Shows for each threshold from 0.80 to 0.99, with the guards that are switched on and without any, how many pairs
+    would be served and how many of those wrongly. Proposed is the lowest threshold at which wrong hits are proven
+    (95 %) to be at most --max-wrong of the hits. Exits with 1 if there is none, or not enough evidence.
+
+    Try it: set semantic.mode = "shadow" for some days, then "cacheproxy tune --shadow".
+    """
+    if (pairs is None) is not shadow:
+        _refuse("give either a file of labelled pairs or --shadow")
+    settings = _load(config_file, {"embedding": {"engine": engine}, "redis": {"url": redis}})
+    from cacheproxy.commands import tune as command
+
+    with _failures():
+        fine = command.run(settings, pairs, max_wrong=max_wrong, alike=alike, as_json=as_json, png=png)
+    raise typer.Exit(FINE if fine else FAILED)
+
+
+@commands.command()
 def demo(
     *,
     fast: Annotated[
