@@ -141,7 +141,7 @@ def of_shadow(settings: Config, *, alike: float) -> Evidence:
     """What shadow mode wrote down. Raises ConfigError, StoreUnavailableError."""
     with _quiet():
         records = asyncio.run(_read_records(settings))
-    source = f"{len(records):,} near matches that shadow mode wrote down"
+    source = f"{len(records):,} near match{'' if len(records) == 1 else 'es'} that shadow mode wrote down"
     if not records:
         source += '; it does so while semantic.mode = "shadow"'
     else:

@@ -15,7 +15,8 @@ from cacheproxy.commands.evidence import Evidence
 from cacheproxy.config import Config
 from cacheproxy.rules.tuning import THRESHOLDS, Scored
 from tests.commands.test_evidence import record, written
-from tests.fakes.command import COMMAND, environment, run
+from tests.fakes.command import COMMAND, environment, run, run_beside
+from tests.fakes.house import open_house, until
 from tests.fakes.terminal import run_on_terminal
 
 HEAVY = ("torch", "sentence_transformers", "onnxruntime", "numpy", "redis", "redisvl", "matplotlib", "aiohttp")
@@ -128,6 +129,23 @@ def test_the_shadow_record_is_judged_as_an_estimate(clean_redis):
     assert "by model" in done.stdout
     assert "[semantic]\nthreshold = 0.95" in done.stdout
     assert "No threshold to recommend" in strict.stdout
+
+
+async def test_what_a_proxy_in_shadow_mode_writes_is_what_is_judged(fake_ollama, clean_redis):
+    """From two questions over the wire to one pair in the report."""
+    async with open_house(fake_ollama, clean_redis, semantic={"mode": "shadow"}) as house:
+        assert await house.app.vectors.wait_ready(20)
+        await until(lambda: house.app.semantic.state == "ready" and house.app.apart.known)
+        for question in ("How do I close account 7?", "What must I do in order to close account 7?"):
+            await house.chat(question, stream=False)
+            await house.settled()
+        done = await run_beside("tune", "--shadow", "--redis", clean_redis.url, "--json", check=1)
+    told = json.loads(done.stdout)
+    served = [one["threshold"] for one in told["rows"] if one["guarded"]["hits"]]
+
+    assert told["source"].startswith("1 near match")
+    assert max(served) in (0.94, 0.95)
+    assert [one["name"] for one in told["families"]] == ["llama3.2:latest"]
 
 
 def test_an_empty_shadow_record_says_how_to_fill_it(clean_redis):
