@@ -32,7 +32,7 @@ from embeddings.load import load
 from embeddings.protocol import Embedder
 
 PAIRS_MAX = 200_000
-"""Rows read of a file: ten minutes of embedding, and more than anybody labels."""
+"""Rows read of a file: a quarter of an hour of embedding, and more than anybody labels."""
 RECORDS_MAX = 20_000
 """Records read of shadow mode, the newest: twice what it keeps."""
 CONTACT_S_MAX = 5.0
@@ -62,7 +62,7 @@ class Evidence:
 
 
 def of_pairs(path: Path, settings: Config) -> Evidence:
-    """The pairs of a file. Blocks for about 3 ms a pair. Raises ConfigError for the file, EmbedderError."""
+    """The pairs of a file. Blocks for about 4 ms a pair. Raises ConfigError for the file, EmbedderError."""
     rows = list(read_pairs(path))
     try:
         embedder = _load(settings)

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 LETTERS_MAX = 32_768
-"""Characters of each answer that are looked at: 5,000 words, for about a millisecond, whatever a model writes."""
+"""Characters of each answer that are looked at: some 5,000 words, for about a millisecond, however long the answer is."""
 
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Thai, Japanese and Chinese put no spaces between words, so each character counts as one."""
@@ -24,7 +24,7 @@ def likeness(a: str, b: str) -> float:
     """Dice coefficient of the two multisets of lower-cased words, 0..1: twice the words in common over all words.
 
     Symmetric; 1.0 for equal texts. Punctuation counts for nothing, unless there is no word at all on either side: then
-    the texts are equal (1.0) or not (0.0). 130 µs for two answers of 500 words (Python 3.11, one 2.6 GHz core).
+    the texts are equal (1.0) or not (0.0). 90 µs for two English answers of 500 words (AMD EPYC, Python 3.11).
     """
     if a == b:
         return 1.0
