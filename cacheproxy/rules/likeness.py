@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 LETTERS_MAX = 32_768
-"""Characters of each answer that are looked at: some 5,000 words, for about a millisecond, however long the answer is."""
+"""Characters of each answer that are looked at: some 5,000 words, in a millisecond, whatever a model writes."""
 
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Thai, Japanese and Chinese put no spaces between words, so each character counts as one."""
