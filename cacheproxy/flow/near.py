@@ -65,6 +65,9 @@ class Near:
         if near.off:
             trail.note("near", near.off)
             return Nearness(near)
+        if self.semantic.state == "down":  # not worth a processor's time: nothing could be found
+            trail.note("near", "down")
+            return Nearness(near)
         try:
             with trail.timed("embed"):
                 embedded = await self.vectors.embed(near.question)
