@@ -220,7 +220,7 @@ class Embedding(_Section):
     threads: int = Field(1, ge=1, le=64)
     window: Duration = 0.003
     batch: int = Field(32, ge=1, le=1024)
-    timeout: Duration = 2.0
+    timeout: Duration = 0.5
     memo: int = Field(4096, ge=0, le=1_000_000)
 
 
