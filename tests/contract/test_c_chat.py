@@ -160,6 +160,22 @@ async def test_two_asks_share_an_answer_only_if_ollama_acts_on_them_alike(
     assert await outcomes(house, first, second) == ["MISS", outcome]
 
 
+@pytest.mark.case(38)
+async def test_the_order_of_a_tools_properties_counts(house: House) -> None:
+    """Ollama keeps it, so the model sees it."""
+
+    def body(*names: str) -> dict[str, Any]:
+        properties = {name: {"type": "string"} for name in names}
+        parameters = {"type": "object", "properties": properties}
+        return {"tools": [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]}
+
+    assert await outcomes(house, body("place", "day"), body("place", "day"), body("day", "place")) == [
+        "MISS",
+        "EXACT",
+        "MISS",
+    ]
+
+
 @pytest.mark.case(44)
 async def test_each_way_to_think_has_its_own_answers(house: House) -> None:
     """Absent is not true: what absent means is the model's choice."""
