@@ -62,24 +62,13 @@ class Near:
 
         For an ask that wants a fresh answer (`plan.read` is false) only the vector is made, for the entry to be.
         """
-        if near.off:
-            trail.note("near", near.off)
+        # While the index is away nothing could be found: not worth a processor's time.
+        off = near.off or ("down" if self.semantic.state == "down" else "")
+        if off:
+            trail.note("near", off)
             return Nearness(near)
-        if self.semantic.state == "down":  # not worth a processor's time: nothing could be found
-            trail.note("near", "down")
-            return Nearness(near)
-        try:
-            with trail.timed("embed"):
-                embedded = await self.vectors.embed(near.question)
-        except EmbedderError:
-            if self.vectors.state != "off":
-                self.metrics.fault(Fault.EMBEDDER)
-            trail.note("near", "no-vector")
-            return Nearness(near)
-        if not embedded.fits:
-            trail.note("near", "too-long")
-            return Nearness(near)
-        if not plan.read:
+        embedded = await self._embed(near.question, trail)
+        if not embedded.fits or not plan.read:
             return Nearness(near, embedded)
         try:
             with trail.timed("semantic"):
@@ -89,6 +78,20 @@ class Near:
             trail.note("near", "away")
             return Nearness(near, embedded)
         return self._judge(near, embedded, [match for match in matches if self._young(match, plan)], trail)
+
+    async def _embed(self, question: str, trail: Trail) -> Embedded:
+        """The question's vector, or none: the embedder is not ready, or does not read the question to its end."""
+        try:
+            with trail.timed("embed"):
+                embedded = await self.vectors.embed(question)
+        except EmbedderError:
+            if self.vectors.state != "off":
+                self.metrics.fault(Fault.EMBEDDER)
+            trail.note("near", "no-vector")
+            return NO_VECTOR
+        if not embedded.fits:
+            trail.note("near", "too-long")
+        return embedded
 
     def _young(self, match: Match, plan: Plan) -> bool:
         """Whether a neighbour is as young as the caller wants it."""
