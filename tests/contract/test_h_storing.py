@@ -262,6 +262,7 @@ async def test_a_thousand_equal_asks_cost_one_call(house: House) -> None:
     house.ollama.next(Fault(stall_after_tokens=1))
     asks = [asyncio.create_task(house.chat()) for _ in range(1000)]
     await until(lambda: followers(house) == 1000, timeout_s=20)
+    await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
     house.ollama.release()
     replies = await asyncio.gather(*asks)
 
