@@ -93,6 +93,10 @@ class Keeper:
             return
         try:
             size_bytes = await self.exact.put(entry, stale_s=max(plan.stale_if_error_s, self.settings.stale_if_error))
+            if await self.exact.is_purged(epoch):  # maybe too early to find it, and maybe by another proxy
+                await self.exact.delete(entry.key)
+                self.metrics.not_kept("purged")
+                return
         except CacheError:
             self.metrics.fault(Fault.STORE_FAILED)
             self.metrics.not_kept("redis")

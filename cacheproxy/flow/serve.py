@@ -157,6 +157,7 @@ class Serve:
         trail.note("memory", "no" if entry is None else "hit")
         if entry is not None:
             return Hit(entry, Outcome.EXACT, "memory")
+        clears = self.memory.clears
         try:
             with trail.timed("exact"):
                 entry, size_bytes = await self.exact.get(plan)
@@ -171,9 +172,12 @@ class Serve:
         if entry is None:
             trail.note("exact", "no")
             return None
-        return self._judge(entry, size_bytes, plan, trail)
+        hit = self._judge(entry, plan, trail)
+        if hit is not None and hit.outcome is Outcome.EXACT and clears == self.memory.clears:
+            self.memory.put(entry, size_bytes)
+        return hit
 
-    def _judge(self, entry: Entry, size_bytes: int, plan: Plan, trail: Trail) -> Hit | None:
+    def _judge(self, entry: Entry, plan: Plan, trail: Trail) -> Hit | None:
         """Whether an entry found by its key is the plan's, and young enough."""
         now = self.clock.now()
         if not self.exact.proves(entry, plan):
@@ -184,7 +188,6 @@ class Serve:
             trail.note("exact", "too-old")
             return None
         if entry.expires > now:
-            self.memory.put(entry, size_bytes)
             trail.note("exact", "hit")
             return Hit(entry, Outcome.EXACT, "redis")
         trail.note("exact", "expired")

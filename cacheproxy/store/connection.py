@@ -235,7 +235,13 @@ class Connection:
 
     async def bump_epoch(self) -> int:
         """Tell all proxies on this Redis to drop their copies; the new epoch. Raises StoreUnavailableError."""
-        epoch = int(await self.run(lambda client: client.incr(self._key("epoch"))))
+        return self._hear(int(await self.run(lambda client: client.incr(self._key("epoch")))))
+
+    async def read_epoch(self) -> int:
+        """The epoch as it is now; `epoch` may lag by a heartbeat. Raises StoreUnavailableError."""
+        return self._hear(_number(await self.run(lambda client: client.get(self._key("epoch")))))
+
+    def _hear(self, epoch: int) -> int:
         if epoch != self.epoch:
             self.epoch = epoch
             self._announce()

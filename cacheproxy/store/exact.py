@@ -43,8 +43,15 @@ class Exact:
 
     @property
     def epoch(self) -> int:
-        """Grows with every purge, by any proxy; an answer admitted in an older epoch is not kept."""
+        """Grows with every purge, by any proxy; an answer asked for in an older epoch is not kept.
+
+        Another proxy's purge is heard of within a second; `is_purged` knows it at once.
+        """
         return self._connection.epoch
+
+    async def is_purged(self, epoch: int) -> bool:
+        """Whether any proxy has purged since `epoch`. Raises StoreUnavailableError."""
+        return await self._connection.read_epoch() != epoch
 
     @staticmethod
     def proves(entry: Entry, plan: Plan) -> bool:
@@ -84,9 +91,15 @@ class Exact:
         await self._connection.run(write)
         return entry_codec.size_bytes(fields)
 
+    async def delete(self, key: str) -> None:
+        """Delete the entry of this key. Raises StoreUnavailableError."""
+        await self._connection.run(lambda redis: _awaitable(redis.unlink(key)))
+
     async def purge(self, doomed: Doomed) -> int:
         """Delete entries; return how many. Answers being fetched meanwhile are not kept, by any proxy.
 
+        The epoch moves before and after: an answer that is written too late to be found is then taken back by whoever
+        wrote it, and a copy that was read too early is forgotten.
         Raises StoreUnavailableError; what was deleted until then stays deleted.
         """
         await self._connection.bump_epoch()
@@ -103,6 +116,7 @@ class Exact:
             if doomed.partition is not None:
                 keys = await self._of_partition(keys, doomed.partition)
             deleted += await self._delete(keys)
+        await self._connection.bump_epoch()
         return deleted
 
     async def _of_partition(self, keys: list[bytes], partition: str) -> list[bytes]:

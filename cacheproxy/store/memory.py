@@ -33,6 +33,8 @@ class Memory:
         self._clock = clock
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self.size_bytes = 0
+        self.clears = 0
+        """How often all was forgotten. What was read from Redis before the last time must not be put."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -68,6 +70,7 @@ class Memory:
         """Forget everything."""
         self._held.clear()
         self.size_bytes = 0
+        self.clears += 1
 
     def forget(self, doomed: Callable[[Entry], bool]) -> None:
         """Forget the entries for which `doomed` says so."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from cacheproxy.demo.ollama import expected_text
 from cacheproxy.wire import canonical
-from tests.fakes.house import MODEL, House
-from tests.fakes.ollama import Fault
+from tests.fakes.house import MODEL, House, open_house, until
+from tests.fakes.ollama import FakeOllama, Fault
+from tests.fakes.redis_server import RedisServer
 
 
 def own_answer(house: House, question: str) -> str:
@@ -46,3 +49,118 @@ async def test_an_ask_after_a_purge_does_not_join_a_flight_from_before(house: Ho
     house.ollama.release()
 
     assert (after.header("X-Cache"), (await before).header("X-Cache")) == ("MISS", "MISS")
+
+
+class Gate:
+    """Stops a call on its way: `reached` is set when it comes, and it goes on once `opened` is."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def passed(self) -> None:
+        """What the call waits for."""
+        self.reached.set()
+        await self.opened.wait()
+
+    def before(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """The call, stopped before it does anything."""
+
+        async def stopped(*args: Any, **named: Any) -> Any:
+            await self.passed()
+            return await call(*args, **named)
+
+        return stopped
+
+    def after(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """The call, stopped before it returns."""
+
+        async def stopped(*args: Any, **named: Any) -> Any:
+            result = await call(*args, **named)
+            await self.passed()
+            return result
+
+        return stopped
+
+
+def answers_in(house: House) -> list[Any]:
+    """Keys of the entries in Redis."""
+    assert house.redis is not None
+    found: list[Any] = house.redis.call("KEYS", "cacheproxy:answer:*")
+    return found
+
+
+@pytest.mark.fault(130)
+async def test_an_answer_on_its_way_to_redis_during_a_purge_does_not_stay(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its write comes when the purge has already looked everywhere."""
+    gate = Gate()
+    monkeypatch.setattr(house.app.exact, "put", gate.before(house.app.exact.put))
+    await house.chat(stream=False)
+    await gate.reached.wait()
+    assert (await house.admin("DELETE", "/entries?all=true")).status == 200
+    gate.opened.set()
+    await house.settled()
+
+    assert (answers_in(house), len(house.app.memory)) == ([], 0)
+
+
+@pytest.mark.fault(130)
+async def test_an_entry_read_during_a_purge_does_not_come_back_to_memory(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ask that read it may have it; later ones may not."""
+    await house.chat(stream=False)
+    await house.settled()
+    house.app.memory.clear()
+    gate = Gate()
+    monkeypatch.setattr(house.app.exact, "get", gate.after(house.app.exact.get))
+    reader = asyncio.create_task(house.chat(stream=False))
+    await gate.reached.wait()
+    await house.admin("DELETE", "/entries?all=true")
+    gate.opened.set()
+    await reader
+
+    assert len(house.app.memory) == 0
+
+
+@pytest.mark.fault(130)
+async def test_an_answer_another_proxy_was_fetching_during_a_purge_is_not_kept(
+    house: House, fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """That proxy has not yet heard of the purge when it stores."""
+    async with open_house(fake_ollama, clean_redis) as other:
+        heart = other.app.connection._heart
+        assert heart is not None
+        heart.cancel()
+        fake_ollama.next(Fault(stall_after_tokens=1))
+        asked = asyncio.create_task(other.chat(stream=False))
+        await fake_ollama.wait_until(lambda: fake_ollama.stalled == 1)
+        await house.admin("DELETE", "/entries?all=true")
+        fake_ollama.release()
+        await asked
+        await other.settled()
+
+        assert (answers_in(house), len(other.app.memory)) == ([], 0)
+
+
+@pytest.mark.fault(130)
+async def test_what_another_proxy_read_while_a_long_purge_went_on_is_forgotten_there(
+    house: House, fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears of the purge, forgets all, and then reads an entry that is yet to be deleted."""
+    await house.chat(stream=False)
+    await house.settled()
+    async with open_house(fake_ollama, clean_redis) as other:
+        gate = Gate()
+        monkeypatch.setattr(house.app.exact, "_delete", gate.before(house.app.exact._delete))
+        purge = asyncio.create_task(house.admin("DELETE", "/entries?all=true"))
+        await gate.reached.wait()
+        await until(lambda: other.app.exact.epoch == house.app.exact.epoch)
+        assert (await other.chat(stream=False)).header("X-Cache") == "EXACT"
+        gate.opened.set()
+        await purge
+        await until(lambda: other.app.exact.epoch == house.app.exact.epoch)
+
+        assert (await other.chat(stream=False)).header("X-Cache") == "MISS"
