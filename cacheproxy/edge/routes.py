@@ -23,7 +23,7 @@ from cacheproxy.wire.dialects import Dialect
 AT_ONCE = frozenset({("DELETE", "/api/delete"), ("POST", "/api/copy")})
 """They change what a name stands for, and their reply is over with its head: no name has an identity meanwhile."""
 AT_THE_END = frozenset({("POST", "/api/pull"), ("POST", "/api/create")})
-"""They take up to hours and change the name in their last second: the list is read before their last bytes go out."""
+"""They take up to hours and change the name in their last second: the list is read before a client can know of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Routes:
         if call in AT_ONCE:
             async with self.models.changing():
                 return await self.passthrough.handle(request)
-        reply = await self.passthrough.handle(request)
-        if call in AT_THE_END:
-            async with self.models.changing():
-                pass
-        return reply  # its end goes out after this
+        return await self.passthrough.handle(request, before_end=self._changed if call in AT_THE_END else None)
+
+    async def _changed(self) -> None:
+        async with self.models.changing():
+            pass

@@ -12,6 +12,7 @@ from cacheproxy.rules.keep import until_midnight_s
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
 from tests.fakes.redis_server import RedisServer
+from tests.fakes.wire import connect, request
 
 
 async def stored(house: House) -> None:
@@ -33,6 +34,24 @@ async def test_pulling_a_new_version_through_the_proxy_ends_the_hits_at_once(hou
     assert house.ollama.digest(MODEL) != before
 
     assert (await house.chat(stream=False)).header("X-Cache") == "MISS"
+
+
+@pytest.mark.case(109)
+async def test_a_new_version_counts_before_a_client_can_read_that_it_is_there(house: House) -> None:
+    """Many clients go on, or away, at the word "success" and never read the end of the stream."""
+    await stored(house)
+    name = parse_name(MODEL)
+    offered = house.ollama.library.registry[name]
+    house.ollama.library.registry[name] = replace(offered, digest=digest_of("a new version"))
+    async with await connect(house.port) as wire:
+        await wire.send(request("POST", "/api/pull", b'{"model":"llama3.2"}'))
+        reply = await wire.head()
+        while b"success" not in reply.body:
+            assert await wire.chunk(reply)
+        known = house.app.models.known(MODEL)
+
+    assert known is not None
+    assert known.digest == house.ollama.digest(MODEL)
 
 
 @pytest.mark.case(110)
