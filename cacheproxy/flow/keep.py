@@ -18,11 +18,19 @@ from cacheproxy.flow.coalesce import Flight
 from cacheproxy.flow.near import Nearness
 from cacheproxy.flow.shadow import Compare
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Answer, Ask, Entry, Identity, Plan
+from cacheproxy.model import Answer, Entry, Identity, Plan
 from cacheproxy.rules import keep
 from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.upstream.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """When Ollama was asked: by the store's epoch, and in Unix time, s."""
+
+    epoch: int
+    time: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,8 @@ class Keeper:
     clock: Clock
     spread: Callable[[], float] = random.random
 
-    async def keep(self, flight: Flight, plan: Plan, near: Nearness, identity: Identity, epoch: int) -> None:
-        """Store the flight's answer if it may be. `epoch`: the store's when the ask was admitted. Never raises."""
+    async def keep(self, flight: Flight, plan: Plan, near: Nearness, identity: Identity, asked: Asked) -> None:
+        """Store the flight's answer if it may be. Never raises."""
         self.metrics.step("upstream_total", flight.seconds)
         if flight.head.status != 200:
             if flight.head.status == 404:
@@ -54,22 +62,33 @@ class Keeper:
         if reason or answer is None:
             self.metrics.not_kept(reason)
             return
-        for entry in await self._entries(flight.ask, answer, plan, near, identity):
-            await self._store(entry, plan, epoch)
+        lifetime_s = await self._lifetime_s(flight.ask.model, plan, identity, asked)
+        if lifetime_s:
+            for entry in self._entries(answer, plan, near, identity, lifetime_s):
+                await self._store(entry, plan, asked.epoch)
         if self.compare is not None:
             await self.compare.note(near, answer, identity.short)
 
-    async def _entries(self, ask: Ask, answer: Answer, plan: Plan, near: Nearness, identity: Identity) -> list[Entry]:
+    async def _lifetime_s(self, model: str, plan: Plan, identity: Identity, asked: Asked) -> float:
+        """How long to keep an answer; 0, and counted, if not at all."""
         lifetime_s = keep.lifetime_s(plan, self.settings, spread=self.spread())
-        if not await self.models.still(ask.model, identity):
+        if not await self.models.still(model, identity):
             self.metrics.not_kept("digest-changed")
-            return []
-        now = self.clock.now()
-        if await self.models.prints_date(ask.model, identity):
-            lifetime_s = min(lifetime_s, keep.until_midnight_s(now))
+            return 0.0
+        if await self.models.prints_date(model, identity):
+            # The day is that of the prompt, and the answer may have come after its end.
+            midnight = asked.time + keep.until_midnight_s(asked.time)
+            lifetime_s = min(lifetime_s, midnight - self.clock.now())
         if lifetime_s < 1:
             self.metrics.not_kept("ttl")
-            return []
+            return 0.0
+        return lifetime_s
+
+    def _entries(
+        self, answer: Answer, plan: Plan, near: Nearness, identity: Identity, lifetime_s: float
+    ) -> list[Entry]:
+        """The entry for the plan's ask and, where it has one, for the same ask without logprobs."""
+        now = self.clock.now()
         entry = Entry(
             key=plan.key,
             check=plan.check,

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EntryCorruptError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
-from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.keep import Asked, Keeper
 from cacheproxy.flow.near import Near, Nearness
 from cacheproxy.flow.record import Recorder
 from cacheproxy.metrics import Fault, Metrics
@@ -133,13 +133,13 @@ class Serve:
 
     async def _ask_ollama(self, call: Call, near: Nearness) -> Relay:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
-        epoch = self.exact.epoch
+        asked = Asked(self.exact.epoch, self.clock.now())
         follower, started = self.flights.follow(
             self._flight_key(call.plan),
             call.ask,
             call.recorder(),
             call.fetch,
-            lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, epoch),
+            lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, asked),
         )
         try:
             with call.trail.timed("upstream_first_byte"):

@@ -9,6 +9,7 @@ import pytest
 
 from cacheproxy.demo.library import digest_of, parse_name
 from cacheproxy.rules.keep import until_midnight_s
+from tests.fakes.clock import FakeClock
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
 from tests.fakes.redis_server import RedisServer
@@ -147,3 +148,25 @@ async def test_answers_of_a_model_that_knows_the_date_end_at_midnight(house: Hou
 
     assert hit.header("X-Cache") == "EXACT"
     assert entry.expires <= entry.made + until_midnight_s(entry.made) + 1
+
+
+@pytest.mark.case(116)
+async def test_an_answer_that_was_asked_for_before_midnight_is_old_after_it(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """It speaks of the day on which its prompt was rendered."""
+    installed = fake_ollama.find(MODEL)
+    assert installed is not None
+    fake_ollama.library.install(replace(installed, template="{{ currentDate }} {{ .Prompt }}"))
+    clock = FakeClock()
+    clock.advance(until_midnight_s(clock.now()) - 1)
+    async with open_house(fake_ollama, clean_redis, clock=clock) as house:
+        fake_ollama.next(Fault(stall_after_tokens=1))
+        asked = asyncio.create_task(house.chat(stream=False))
+        await fake_ollama.wait_until(lambda: fake_ollama.stalled == 1)
+        clock.advance(2)
+        fake_ollama.release()
+        await asked
+        await house.settled()
+
+        assert clean_redis.call("KEYS", "cacheproxy:answer:*") == []

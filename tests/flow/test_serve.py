@@ -1,4 +1,4 @@
-"""The story of one ask, where two of them meet: no one gets what belongs to another ask, or to a time before a purge."""
+"""Where two asks meet, no one gets what belongs to another ask, or to a time before a purge."""
 
 from __future__ import annotations
 
