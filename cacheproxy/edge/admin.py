@@ -51,6 +51,7 @@ _HEADERS = {
 
 OPINION_BYTES_MAX = 4096
 """More than any opinion takes."""
+_ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 SELECTOR_MAX = 1024
 """Longest selector value, characters. Ollama's longest name is a host of 350 and three parts of 80; the rest is hex."""
 
@@ -272,7 +273,7 @@ def read_opinion(body: bytes) -> Opinion | str:
     if not isinstance(given, dict) or set(given) != {"entry", "good"}:
         return form
     entry, good = given["entry"], given["good"]
-    if not isinstance(entry, str) or not re.fullmatch(r"[0-9a-f]{32}", entry) or not isinstance(good, bool):
+    if not isinstance(entry, str) or not _ENTRY_ID.fullmatch(entry) or not isinstance(good, bool):
         return form
     return Opinion(entry, good)
 
@@ -286,6 +287,8 @@ def select(query: list[tuple[str, str]]) -> Selection | str:
     match name:
         case "all":
             return Selection("all") if value == "true" else f"{need}; 'all' must be 'true'"
+        case "id" if not _ENTRY_ID.fullmatch(value):
+            return f"{need}; 'id' is the X-Cache-Entry of a reply"
         case "model" | "id" | "partition":
             if not 0 < len(value) <= SELECTOR_MAX or not value.isprintable():
                 return f"{need}; '{name}' must be 1 to {SELECTOR_MAX} printable characters"
