@@ -40,11 +40,12 @@ class Feedback:
         """Take an entry out, and keep its question apart from all that it answered. Raises CacheError.
 
         Returns how many entries went and how many pairs are now apart. The pairs come first: should the deletion
-        fail, the wrong match is over all the same.
+        fail, the wrong match is over all the same. They are forgotten last, so that it can be called again.
         """
-        pairings = await self.served.take(entry_id)
+        pairings = await self.served.get(entry_id)
         for pairing in pairings:
             await self.apart.put(pairing.stored, pairing.asked, pairing.scope)
         deleted = await self.exact.purge(Doomed(entry_id=entry_id))
         self.memory.clear()
+        await self.served.forget(entry_id)
         return deleted, len(pairings)

@@ -46,20 +46,25 @@ class Served:
 
         await self._connection.run(write)
 
-    async def take(self, entry_id: str) -> list[Pairing]:
-        """The pairings of an entry; they are forgotten. Raises StoreUnavailableError."""
+    async def get(self, entry_id: str) -> list[Pairing]:
+        """The pairings of an entry. Raises StoreUnavailableError."""
         key = self._key(entry_id)
 
         async def read(redis: Any) -> set[bytes]:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.smembers(key)
-                pipe.delete(key)
-                members, _ = await pipe.execute()
-            return set(members)
+            return set(await redis.smembers(key))
 
         found = await self._connection.run(read)
         parts = [member.decode("ascii", "replace").split(" ") for member in found]
         return [Pairing(*three) for three in parts if len(three) == 3]
+
+    async def forget(self, entry_id: str) -> None:
+        """Drop the pairings of an entry. Raises StoreUnavailableError."""
+        key = self._key(entry_id)
+
+        async def delete(redis: Any) -> None:
+            await redis.unlink(key)
+
+        await self._connection.run(delete)
 
     def _key(self, entry_id: str) -> str:
         return f"{self._prefix}:served:{entry_id}"

@@ -1,0 +1,28 @@
+"""What people say of semantic hits is acted on to the end, or can be said again."""
+
+from __future__ import annotations
+
+import pytest
+
+from cacheproxy.errors import StoreUnavailableError
+from cacheproxy.store.served import Pairing
+from tests.fakes.house import House
+
+
+async def test_feedback_that_broke_off_is_acted_on_when_it_is_said_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis went away in between: what the entry had answered is still known."""
+    feedback = house.app.feedback
+    await feedback.served.put("0a" * 16, Pairing("scope", "stored", "asked"), ttl_s=60)
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feedback.apart, "put", away)
+        with pytest.raises(StoreUnavailableError):
+            await feedback.bad("0a" * 16)
+
+    assert await feedback.bad("0a" * 16) == (0, 1)
+    assert await feedback.bad("0a" * 16) == (0, 0)
