@@ -191,7 +191,8 @@ def bypass_reasons():
 
 def _words_returned(file, function):
     tree = ast.parse(text_of(ROOT / "cacheproxy" / file))
-    body = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function)
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    body = next(node for node in functions if node.name == function)
     values = [node.value for node in ast.walk(body) if isinstance(node, ast.Return)]
     return {value.value for value in values if isinstance(value, ast.Constant) and value.value}
 

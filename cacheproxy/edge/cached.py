@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -34,8 +34,13 @@ from cacheproxy.upstream.models import Models
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
 
+ASIDE_ABOVE_BYTES = 512 * 1024
+"""Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
 ERRANDS_MAX = 64
 """Things done behind the replies of hits at once (unloading a model, noting what was served); more are left out."""
+
+
+_Result = TypeVar("_Result")
 
 
 class _InFlight:
@@ -84,7 +89,7 @@ class Cached:
         tally = _Tally()
         self._now.count += 1
         try:
-            call = self._admit(request, body, dialect, trail, tally)
+            call = await self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
                 return await self._bypass(request, body, call, tally)
             return await self._serve(request, call, dialect, tally)
@@ -94,15 +99,18 @@ class Cached:
                 tally.outcome, dialect=dialect.NAME, model=tally.model, tier=tally.tier, seconds=trail.elapsed_s()
             )
 
-    def _admit(self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: _Tally) -> Call | str:
+    async def _admit(
+        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: _Tally
+    ) -> Call | str:
         """The call as the cache will treat it, or the reason to go around it."""
         if not body.complete:
             return "too-large"
         if "Content-Encoding" in request.headers:
             return "content-encoding"
+        size_bytes = len(body.prefix)
         try:
             with trail.timed("parse"):
-                ask = dialect.parse(body.prefix)
+                ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
         except UnkeyableError as error:
             return error.reason
         honor = self.config.cache.cache_control == "honor"
@@ -110,7 +118,11 @@ class Cached:
         controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
         identity = self.models.identify(ask.model)
         tally.model = identity.short if identity else ""
-        plan = admit(ask, identity, controls, config=self.config, headers=headers_sent, secret=self.secret())
+        secret = self.secret()
+        plan = await worked(
+            size_bytes,
+            lambda: admit(ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
+        )
         forward = body.prefix if ask.forward is None else ask.forward
         if plan.reason == "unknown-model" or identity is None:
             self.models.unknown_nowait()
@@ -123,14 +135,11 @@ class Cached:
         return Call(
             ask=ask,
             plan=plan,
-            plan_near=lambda: admit_near(
-                ask,
-                plan,
-                identity,
-                controls,
-                config=self.config,
-                templates=self.templates,
-                secret=self.secret(),
+            plan_near=lambda: worked(
+                size_bytes,
+                lambda: admit_near(
+                    ask, plan, identity, controls, config=self.config, templates=self.templates, secret=secret
+                ),
             ),
             identity=identity,
             fetch=lambda: self.client.send(upstream_request, safe_to_repeat=True),
@@ -203,6 +212,11 @@ class Cached:
             await answer.close()
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
+
+
+async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:
+    """What `work` on a body of this size returns; it must be pure, and is done in a thread if it would take long."""
+    return await asyncio.to_thread(work) if size_bytes > ASIDE_ABOVE_BYTES else work()
 
 
 def joined(request: web.BaseRequest, names: Iterable[str]) -> CIMultiDict[str]:

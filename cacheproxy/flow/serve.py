@@ -6,7 +6,7 @@ Refuses to know HTTP: it says what was found, and the edge words it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -29,7 +29,7 @@ class Call:
 
     ask: Ask
     plan: Plan
-    plan_near: Callable[[], NearPlan]
+    plan_near: Callable[[], Awaitable[NearPlan]]
     """Decides about near answers; called only when there is no exact one."""
     identity: Identity
     fetch: Fetch
@@ -129,7 +129,7 @@ class Serve:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""
         if self.flights.flying(self._flight_key(call.plan)):
             return Nearness(NearPlan(off="in-flight"))
-        return await self.near.look(call.plan_near(), call.plan, call.trail)
+        return await self.near.look(await call.plan_near(), call.plan, call.trail)
 
     async def _ask_ollama(self, call: Call, near: Nearness) -> Relay:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
