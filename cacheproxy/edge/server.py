@@ -58,7 +58,9 @@ class PlainStream(web.StreamResponse):
         request = self._req
         if request is not None:
             self.add_headers(request.get(REPLY_HEADERS, ()))
-            if isinstance(request.protocol, _Connection) and request.protocol.leaving:
+            leaving = isinstance(request.protocol, _Connection) and request.protocol.leaving
+            unframed = request.version < HttpVersion11 and self.content_length is None
+            if leaving or unframed:
                 self.force_close()
         given = {name.lower() for name in self.headers}
         await super()._prepare_headers()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.house import House
 from tests.fakes.ollama import Fault
+from tests.fakes.wire import connect
 
 LAG_S_MAX = 0.1
 """Twice what issue and design allow, for busy machines; without a thread the call below takes 0.3 s."""
@@ -34,3 +35,19 @@ async def test_a_body_of_many_megabytes_does_not_hold_up_the_event_loop(house: H
 
     assert (reply.status, reply.header("X-Cache")) == (503, "MISS")
     assert slowest_s < LAG_S_MAX
+
+
+@pytest.mark.parametrize("turn", ["miss", "hit"])
+async def test_a_stream_to_an_old_client_ends_with_its_connection(house: House, turn: str) -> None:
+    """HTTP/1.0 knows no chunks: nothing else tells a client that keeps connections that the reply is over."""
+    if turn == "hit":
+        await house.chat()
+        await house.settled()
+    body = b'{"model":"llama3.2","messages":[{"role":"user","content":"why?"}]}'
+    head = b"POST /api/chat HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
+    async with await connect(house.port) as wire:
+        await wire.send(head % len(body) + body)
+        reply = await asyncio.wait_for(wire.reader.read(), 5)
+
+    assert b"\r\nX-Cache: " + (b"MISS" if turn == "miss" else b"EXACT") in reply
+    assert b'"done":true' in reply
