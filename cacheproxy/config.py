@@ -125,6 +125,8 @@ def _check_pattern(pattern: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
+"""A duration that cannot be none at all."""
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Similarity = Annotated[float, BeforeValidator(_parse_similarity), Field(ge=0, le=1)]
 
@@ -161,7 +163,7 @@ class Upstream(_Section):
     queue: int = Field(512, ge=1)
     connect_timeout: Duration = 5.0
     read_timeout: Duration = 0.0
-    digest_ttl: Duration = 5.0
+    digest_ttl: Period = 5.0
     digest_grace: Duration = 86400.0
 
 
@@ -171,7 +173,7 @@ class Redis(_Section):
     url: str = Field("embedded", repr=False)  # may hold a password
     data_dir: str = ""
     prefix: str = Field("cacheproxy", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    timeout: Duration = 0.05
+    timeout: Period = 0.05
     memory: Size = 512 * 1024**2
     connections: int = Field(64, ge=2, le=4096)
 
@@ -220,7 +222,7 @@ class Embedding(_Section):
     threads: int = Field(1, ge=1, le=64)
     window: Duration = 0.003
     batch: int = Field(32, ge=1, le=1024)
-    timeout: Duration = 0.5
+    timeout: Period = 0.5
     memo: int = Field(4096, ge=0, le=1_000_000)
 
 

@@ -309,3 +309,12 @@ def test_the_manual_is_the_default():
     """Starting with it changes nothing."""
     assert load(MANUAL, env={}) == Config()
     assert Redis().url == "embedded"
+
+
+@pytest.mark.parametrize("key", ["upstream.digest_ttl", "redis.timeout", "embedding.timeout"])
+def test_periods_that_nothing_can_keep_to_are_refused(key: str) -> None:
+    """Without a pause the list of models would be read all the time; without any time nothing answers in it."""
+    section, name = key.split(".")
+
+    with pytest.raises(ConfigError, match=key):
+        load(overrides={section: {name: "0s"}}, env={})
