@@ -102,7 +102,7 @@ class Serve:
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
         plan, trail = call.plan, call.trail
-        await self.flights.wait_landed(plan.key)
+        await self.flights.wait_landed(plan.key, plan.needs)
         found = await self._look_up(plan, trail) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found
@@ -123,7 +123,7 @@ class Serve:
 
     async def _look_near(self, call: Call) -> Nearness:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""
-        if self.flights.flying(call.plan.key):
+        if self.flights.flying(call.plan.key, call.plan.needs):
             return Nearness(NearPlan(off="in-flight"))
         return await self.near.look(call.plan_near(), call.plan, call.trail)
 
@@ -136,6 +136,7 @@ class Serve:
             call.recorder(),
             call.fetch,
             lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, epoch),
+            needs=call.plan.needs,
         )
         try:
             with call.trail.timed("upstream_first_byte"):
@@ -170,7 +171,7 @@ class Serve:
         return self._judge(entry, size_bytes, plan, trail)
 
     def _judge(self, entry: Entry, size_bytes: int, plan: Plan, trail: Trail) -> Hit | None:
-        """Whether an entry found by its key is the plan's, and young enough."""
+        """Whether an entry found by its key is the plan's, young enough, and tells all the plan needs."""
         now = self.clock.now()
         if not self.exact.proves(entry, plan):
             self.metrics.fault(Fault.CHECK_MISMATCH)
@@ -178,6 +179,9 @@ class Serve:
             return None
         if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
             trail.note("exact", "too-old")
+            return None
+        if entry.answer.missing & plan.needs:
+            trail.note("exact", "lacks-" + min(entry.answer.missing & plan.needs))
             return None
         if entry.expires > now:
             self.memory.put(entry, size_bytes)

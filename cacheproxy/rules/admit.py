@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cacheproxy.config import Config
-from cacheproxy.model import Ask, Identity, NearPlan, Plan
+from cacheproxy.model import ALL_THERE, Ask, Identity, NearPlan, Part, Plan
 from cacheproxy.rules.controls import Controls
 from cacheproxy.rules.question import Template, split
 from cacheproxy.wire import canonical
+
+_WITHOUT_DURATIONS = frozenset({Part.DURATIONS})
 
 
 def admit(
@@ -48,6 +50,7 @@ def admit(
         ttl_s=min(_ttl_s(identity, controls, config), longest_s),
         ttl_max_s=longest_s,
         max_age_s=controls.max_age_s,
+        needs=ask.needs - (_WITHOUT_DURATIONS if config.cache.without_durations else ALL_THERE),
         read=not controls.no_cache and controls.max_age_s != 0,
         only_if_cached=controls.only_if_cached,
         stale_if_error_s=_stale_s(controls, config),

@@ -7,7 +7,7 @@ import pytest
 from multidict import CIMultiDict
 
 from cacheproxy.config import Cache, Config, ModelRule
-from cacheproxy.model import Identity, Plan
+from cacheproxy.model import Identity, Part, Plan
 from cacheproxy.rules.admit import admit
 from cacheproxy.rules.controls import Controls
 from cacheproxy.wire import chat, generate
@@ -37,6 +37,15 @@ def plan(asked=None, identity=LLAMA, controls=None, *, config=None, headers=None
 def with_cache(**settings):
     """A config whose [cache] has these settings."""
     return Config(cache=Cache(**settings))
+
+
+def test_durations_are_needed_unless_the_operator_says_otherwise():
+    """Nothing else is ever done without."""
+    strict, lenient = plan(ask(generate)), plan(ask(generate), config=with_cache(without_durations=True))
+
+    assert strict.needs == frozenset(Part)
+    assert lenient.needs == frozenset(Part) - {Part.DURATIONS}
+    assert lenient.key == strict.key
 
 
 @pytest.mark.parametrize(
