@@ -83,6 +83,8 @@ class Ask:
     logprobs: bool = False
     canonical_plain: bytes = b""
     """With `logprobs`: the canonical form of the same ask without them."""
+    translated: bool = False
+    """Keyed as the request of another route that Ollama makes of it, going by how today's Ollama does that."""
     name_matters: bool = False
     """True where Ollama acts on the model's name besides its weights (it strips thinking from history by name)."""
     keep_alive: object = None

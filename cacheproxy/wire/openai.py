@@ -86,10 +86,11 @@ def ask(
         if name in members and type(members[name]) is type(absent) and members[name] == absent:
             del members[name]
     logprobs = bool(members.get("logprobs"))
+    translated = True
     try:
         members = twin(dict(members))
     except NoTwinError:
-        family = dialect
+        family, translated = dialect, False
     plain = {name: value for name, value in members.items() if name not in ("logprobs", "top_logprobs")}
     without_counts = frozenset({Part.COUNTS}) if streamed and not with_usage else ALL_THERE
     return Ask(
@@ -102,6 +103,7 @@ def ask(
         temperature=_temperature(given),
         logprobs=logprobs,
         canonical_plain=canonical.canonical_bytes(plain) if logprobs else b"",
+        translated=translated,
         name_matters=name_matters,
         controls=parsed.controls,
         needs=frozenset({Part.COUNTS}) - without_counts,
