@@ -194,6 +194,7 @@ class Cache(_Section):
     cache_control: Literal["honor", "ignore"] = "honor"
     headers: Literal["full", "trail"] = "full"
     remote_ttl: Duration = 300.0
+    without_durations: bool = False
 
 
 class Prompt(_Section):

@@ -14,6 +14,21 @@ from typing import Any, TypeAlias
 JSONObject: TypeAlias = Mapping[str, Any]
 
 
+class Part(StrEnum):
+    """A part of an answer that not every form of reply carries, so that an answer may lack it."""
+
+    DURATIONS = "durations"
+    COUNTS = "counts"
+    """Numbers of tokens."""
+    THINKING = "thinking"
+    LOGPROBS = "logprobs"
+    CONTEXT = "context"
+
+
+Parts: TypeAlias = frozenset[Part]
+ALL_THERE: Parts = frozenset()
+
+
 class Outcome(StrEnum):
     """How an ask was answered. Closed: the number of asks is always the sum over these."""
 
@@ -68,12 +83,20 @@ class Ask:
     logprobs: bool = False
     canonical_plain: bytes = b""
     """With `logprobs`: the canonical form of the same ask without them."""
+    translated: bool = False
+    """Keyed as the request of another route that Ollama makes of it, going by how today's Ollama does that."""
     name_matters: bool = False
     """True where Ollama acts on the model's name besides its weights (it strips thinking from history by name)."""
     keep_alive: object = None
     """As the caller wrote it; None when absent. Only matters to a hit's side effects."""
     controls: JSONObject = field(default_factory=dict)
     """Cache controls found in the body (`options.cache`), already taken out of `forward`."""
+    needs: Parts = ALL_THERE
+    """What a reply in the caller's form cannot be made without; an answer that lacks it is none for this ask."""
+    lacks: Parts = ALL_THERE
+    """What Ollama's own reply to this ask does not tell; it is known before the reply, so nobody waits for it."""
+    with_usage: bool = False
+    """A stream of OpenAI's form that ends with the number of tokens (`stream_options.include_usage`)."""
     forward: bytes | None = None
     """The body to send upstream where it differs from what the client sent; None: send the client's own bytes."""
 
@@ -95,6 +118,8 @@ class Answer:
     """`/api/generate` only: the conversation encoded as tokens."""
     done_reason: str = "stop"
     final: JSONObject = field(default_factory=dict)
+    missing: Parts = ALL_THERE
+    """What the reply it was taken from did not tell: empty here means unknown, not absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +177,8 @@ class Plan:
     plain_key: str = ""
     """For an ask with logprobs: the key of the same ask without, which the same answer serves once they are cut."""
     plain_check: bytes = b""
+    needs: Parts = ALL_THERE
+    """An answer that lacks one of these is a miss; the fuller one then takes its place."""
     read: bool = True
     """False: the caller wants a fresh answer, which is kept (`Cache-Control: no-cache`)."""
     only_if_cached: bool = False

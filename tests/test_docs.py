@@ -146,12 +146,14 @@ def _default(setting):
 def test_each_client_of_the_readme_has_an_example():
     """The line of the table is the line of a file that tests/test_examples.py runs, but for the address."""
     examples = "".join(text_of(path) for path in ROOT.glob("examples/*.py"))
-    shown = re.findall(r"`((?:ollama\.Client|ChatOllama|Ollama)\(.*?\))`", text_of(ROOT / "README.md"))
+    shown = re.findall(r"`((?:ollama\.Client|ChatOllama|Ollama|openai\.OpenAI)\(.*?\))`", text_of(ROOT / "README.md"))
     address = 'os.environ.get("CACHEPROXY_URL", "http://127.0.0.1:11435")'
 
-    assert len(shown) == 3
+    assert len(shown) == 4
     for call in shown:
-        assert call.replace('"http://127.0.0.1:11435"', address) in examples, call
+        plain, below_v1 = '="http://127.0.0.1:11435"', '="http://127.0.0.1:11435/v1"'
+        line = call.replace(plain, f"={address}").replace(below_v1, f'={address} + "/v1"')
+        assert line in examples, call
 
 
 async def test_the_readmes_first_question_is_a_miss_and_then_a_hit(house: House):

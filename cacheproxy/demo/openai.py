@@ -316,7 +316,7 @@ def _chat_chunks(reply: _Reply) -> Callable[[Piece], list[bytes]]:
     said: dict[str, bool] = {}
 
     def delta(**members: Any) -> bytes:
-        role = {} if said else {"role": "assistant"}
+        role = {} if "role" in said else {"role": "assistant"}
         said["role"] = True
         logprobs = {"logprobs": members.pop("logprobs")} if "logprobs" in members else {}
         choice = {"index": 0, "delta": {**role, **members}, "finish_reason": None, **logprobs}
@@ -329,7 +329,7 @@ def _chat_chunks(reply: _Reply) -> Callable[[Piece], list[bytes]]:
         if piece.tool_calls:
             said["call"] = True
             out.append(delta(content=piece.text, tool_calls=_calls(piece)))
-        elif piece.text or piece.logprobs or (piece.done and not said):
+        elif piece.text or piece.logprobs or (piece.done and "role" not in said):
             extra = {"logprobs": {"content": piece.logprobs}} if piece.logprobs else {}
             out.append(delta(content=piece.text, **extra))
         if piece.done and piece.done_reason:

@@ -22,10 +22,9 @@ from cacheproxy.flow.coalesce import Follower
 from cacheproxy.flow.serve import Hit, Relay
 from cacheproxy.model import Answer, Ask, Plan
 from cacheproxy.wire.dialects import Dialect
-from cacheproxy.wire.jsontext import write
+from cacheproxy.wire.jsontext import read_answer, write
 
-WHOLE = "application/json; charset=utf-8"
-STREAM = "application/x-ndjson"
+NDJSON = "application/x-ndjson"
 CHUNKED_ABOVE_BYTES = 2048
 """Go's server gives a body up to this size a Content-Length and sends a larger one in chunks; so do we."""
 WRITE_BYTES = 48 * 1024
@@ -53,21 +52,27 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
     ask, follower = caller.ask, relay.follower
     flight = follower.flight
     head = headers.relayed(relay.outcome, plan, flight.head.status) + caller.extra
-    same_form = (flight.ask.dialect, flight.ask.stream, flight.ask.model) == (ask.dialect, ask.stream, ask.model)
-    if same_form or flight.head.status != 200:
+    if _form(flight.ask) == _form(ask):
         return await _pass_on(caller.request, follower, head)
+    if flight.head.status != 200:
+        return await _refused(caller, follower, head)
     if ask.stream and flight.ask.stream:
-        return await _convert_live(caller, follower, head)
+        return await _convert_live(caller, follower, head, clock.now())
     answer = await follower.wait_end()
-    if answer is None:
+    if answer is None or answer.missing & plan.needs:
         return _failed(caller.request, follower, head)
     return await _send_answer(caller, answer, head, clock.now())
 
 
+def _form(ask: Ask) -> tuple[str, bool, bool, str]:
+    """What must be equal for one reply's bytes to be another's."""
+    return ask.dialect, ask.stream, ask.with_usage, ask.model
+
+
 async def _send_answer(caller: Caller, answer: Answer, head: headers.Headers, now: float) -> web.StreamResponse:
     if caller.ask.stream:
-        return await _send_stream(caller.request, caller.dialect.stream(caller.ask, answer, now), head)
-    return await _send_whole(caller.request, caller.dialect.whole(caller.ask, answer, now), head)
+        return await _send_stream(caller, caller.dialect.stream(caller.ask, answer, now), head)
+    return await _send_whole(caller, caller.dialect.whole(caller.ask, answer, now), head)
 
 
 def absent(request: web.BaseRequest) -> web.StreamResponse:
@@ -77,23 +82,24 @@ def absent(request: web.BaseRequest) -> web.StreamResponse:
     return reply
 
 
-async def _send_whole(request: web.BaseRequest, body: bytes, head: headers.Headers) -> web.StreamResponse:
+async def _send_whole(caller: Caller, body: bytes, head: headers.Headers) -> web.StreamResponse:
+    content_type = {"Content-Type": caller.dialect.WHOLE_TYPE}
     if len(body) <= CHUNKED_ABOVE_BYTES:
-        reply: PlainStream = Plain(status=200, body=body, headers={"Content-Type": WHOLE})
+        reply: PlainStream = Plain(status=200, body=body, headers=content_type)
         reply.add_headers(head)
         return reply
-    reply = PlainStream(status=200, headers={"Content-Type": WHOLE})
+    reply = PlainStream(status=200, headers=content_type)
     reply.add_headers(head)
-    await reply.prepare(request)
+    await reply.prepare(caller.request)
     await reply.write(body)
     return reply
 
 
-async def _send_stream(request: web.BaseRequest, lines: Iterable[bytes], head: headers.Headers) -> web.StreamResponse:
+async def _send_stream(caller: Caller, lines: Iterable[bytes], head: headers.Headers) -> web.StreamResponse:
     """All lines in few writes, the last line in one of its own, as it arrives from Ollama."""
-    reply = PlainStream(status=200, headers={"Content-Type": STREAM, "X-Accel-Buffering": "no"})
+    reply = PlainStream(status=200, headers={"Content-Type": caller.dialect.STREAM_TYPE, "X-Accel-Buffering": "no"})
     reply.add_headers(head)
-    await reply.prepare(request)
+    await reply.prepare(caller.request)
     held: list[bytes] = []
     held_bytes = 0
     last = b""
@@ -120,14 +126,27 @@ async def _pass_on(request: web.BaseRequest, follower: Follower, head: headers.H
     return await _write_all(request, reply, follower.pieces())
 
 
-async def _convert_live(caller: Caller, follower: Follower, head: headers.Headers) -> web.StreamResponse:
-    """The chunks of an equal ask that spelt the model otherwise."""
-    reply = PlainStream(status=200, headers={"Content-Type": STREAM})
+async def _refused(caller: Caller, follower: Follower, head: headers.Headers) -> web.StreamResponse:
+    """An error of Ollama's to an equal ask: as it came to a caller of the same dialect, else in this one's words."""
+    upstream = follower.flight
+    if upstream.ask.dialect == caller.ask.dialect:
+        return await _pass_on(caller.request, follower, head)
+    message = error_text(b"".join([piece async for piece in follower.pieces()]))
+    reply = error_reply(caller.request.path, upstream.head.status, message)
     reply.add_headers(head)
+    return reply
+
+
+async def _convert_live(caller: Caller, follower: Follower, head: headers.Headers, now: float) -> web.StreamResponse:
+    """The chunks of an equal ask of another form, or one that spelt the model otherwise."""
+    reply = PlainStream(status=200, headers={"Content-Type": caller.dialect.STREAM_TYPE})
+    reply.add_headers(head)
+    frames = caller.dialect.relay(caller.ask, now)
 
     async def lines() -> AsyncIterator[bytes]:
         async for chunk in follower.chunks():
-            yield caller.dialect.relay(caller.ask, chunk)
+            if frame := frames(chunk):
+                yield frame
 
     return await _write_all(caller.request, reply, lines())
 
@@ -140,7 +159,7 @@ async def _write_all(request: web.BaseRequest, reply: PlainStream, pieces: Async
             await reply.write(piece)
             ends_line = piece.endswith(b"\n")
     except UpstreamBrokenError as error:
-        if ends_line and reply.headers.get("Content-Type", "").startswith(STREAM):
+        if ends_line and reply.headers.get("Content-Type", "").startswith(NDJSON):
             await reply.write(error_line(error))
         unframed = request.version < HttpVersion11 and "Content-Length" not in reply.headers
         break_off(request.transport, unframed=unframed)
@@ -150,6 +169,15 @@ async def _write_all(request: web.BaseRequest, reply: PlainStream, pieces: Async
 def error_line(error: Exception) -> bytes:
     """The last line of an NDJSON stream that broke off, for clients that would take a cut for an end."""
     return write({"error": str(error)}) + b"\n"
+
+
+def error_text(body: bytes) -> str:
+    """What an error of Ollama's says, in whichever of its forms."""
+    try:
+        error = read_answer(body)["error"]
+    except (ValueError, KeyError):
+        return body.decode("utf-8", "replace").strip() or "Ollama gave no reason"
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
 
 
 def _failed(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from cacheproxy.errors import UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.record import Recorder
-from cacheproxy.model import Answer, Ask
+from cacheproxy.model import ALL_THERE, Answer, Ask, Parts
 
 LANDING_S_MAX = 0.02
 """How long an equal ask waits for an answer that is being kept (it takes one small request to Ollama and one to Redis,
@@ -108,6 +108,10 @@ class Flight:
     def joinable(self) -> bool:
         """False once the first bytes are no longer held, or the reply has ended without an answer to share."""
         return not self._recorder.too_large and (self.answer is not None or not self._ended)
+
+    def tells(self, needs: Parts) -> bool:
+        """Whether its reply will tell all that a follower needs for a reply of another form."""
+        return not self.ask.lacks & needs
 
     async def run(self, fetch: Fetch) -> None:
         """Fetch to the end, or until the last follower leaves. Never raises but for cancellation."""
@@ -231,36 +235,47 @@ class Follower:
 
 
 class Flights:
-    """The flights under way, by key."""
+    """The flights under way, by key; of one key there are several where one tells what another does not."""
 
     def __init__(self) -> None:
-        self._flying: dict[str, Flight] = {}
+        self._flying: dict[str, list[Flight]] = {}
 
     def __len__(self) -> int:
-        return len(self._flying)
+        return sum(map(len, self._flying.values()))
 
-    def follow(self, key: str, ask: Ask, recorder: Recorder, fetch: Fetch, landed: Landed) -> tuple[Follower, bool]:
-        """Join the flight of `key`, or start one. The second value is True for the follower that started it.
+    @property
+    def followers(self) -> int:
+        """Callers who wait for what is under way."""
+        return sum(len(flight._followers) for flights in self._flying.values() for flight in flights)
 
-        `recorder` and `fetch` are used only if a flight is started. The caller must `leave(follower)`.
+    def follow(
+        self, key: str, ask: Ask, recorder: Recorder, fetch: Fetch, landed: Landed, *, needs: Parts = ALL_THERE
+    ) -> tuple[Follower, bool]:
+        """Join a flight of `key` that tells what the ask `needs`, or start one.
+
+        The second value is True for the follower that started it. `recorder` and `fetch` are used only then. The
+        caller must `leave(follower)`.
         """
-        flight = self._flying.get(key)
-        if flight is not None and flight.joinable:
+        flight = self._joinable(key, needs)
+        if flight is not None:
             return Follower(flight), False
         flight = Flight(ask, recorder)
-        self._flying[key] = flight
+        self._flying.setdefault(key, []).append(flight)
         follower = Follower(flight)
         flight._task = asyncio.create_task(self._fly(key, flight, fetch, landed))
         return follower, True
 
-    def flying(self, key: str) -> bool:
+    def flying(self, key: str, needs: Parts = ALL_THERE) -> bool:
         """Whether an ask of this key would join a flight."""
-        flight = self._flying.get(key)
-        return flight is not None and flight.joinable
+        return self._joinable(key, needs) is not None
 
-    async def wait_landed(self, key: str) -> None:
+    def _joinable(self, key: str, needs: Parts) -> Flight | None:
+        flights = self._flying.get(key, ())
+        return next((flight for flight in flights if flight.joinable and flight.tells(needs)), None)
+
+    async def wait_landed(self, key: str, needs: Parts = ALL_THERE) -> None:
         """If the answer for `key` is complete and just being kept, wait for that, at most `LANDING_S_MAX`."""
-        flight = self._flying.get(key)
+        flight = self._joinable(key, needs)
         if flight is not None and flight.answer is not None and flight._task is not None:
             await asyncio.wait({flight._task}, timeout=LANDING_S_MAX)
 
@@ -282,14 +297,17 @@ class Flights:
             self._forget(flight, key)
 
     def _forget(self, flight: Flight, key: str | None = None) -> None:
-        keys = [key] if key is not None else [key for key, flying in self._flying.items() if flying is flight]
+        keys = [key] if key is not None else [key for key, flying in self._flying.items() if flight in flying]
         for each in keys:
-            if self._flying.get(each) is flight:
-                del self._flying[each]
+            others = [other for other in self._flying.get(each, ()) if other is not flight]
+            if others:
+                self._flying[each] = others
+            else:
+                self._flying.pop(each, None)
 
     async def close(self) -> None:
         """Wait for what is being kept; end the rest."""
-        flights = list(self._flying.values())
+        flights = [flight for flying in self._flying.values() for flight in flying]
         for flight in flights:
             if not flight._ended and flight._task is not None:
                 flight._task.cancel()

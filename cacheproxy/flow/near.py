@@ -77,7 +77,7 @@ class Near:
             self.metrics.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("near", "away")
             return Nearness(near, embedded)
-        return self._judge(near, embedded, [match for match in matches if self._young(match, plan)], trail)
+        return self._judge(near, embedded, [match for match in matches if self._suits(match, plan)], trail)
 
     async def _embed(self, question: str, trail: Trail) -> Embedded:
         """The question's vector, or none: the embedder is not ready, or does not read the question to its end."""
@@ -93,9 +93,10 @@ class Near:
             trail.note("near", "too-long")
         return embedded
 
-    def _young(self, match: Match, plan: Plan) -> bool:
-        """Whether a neighbour is as young as the caller wants it."""
-        return plan.max_age_s is None or self.clock.now() - match.entry.made <= plan.max_age_s
+    def _suits(self, match: Match, plan: Plan) -> bool:
+        """Whether a neighbour is as young as the caller wants it, and tells all a reply needs."""
+        young = plan.max_age_s is None or self.clock.now() - match.entry.made <= plan.max_age_s
+        return young and not match.entry.answer.missing & plan.needs
 
     def _judge(self, near: NearPlan, embedded: Embedded, matches: Sequence[Match], trail: Trail) -> Nearness:
         """The first match that may be served; if there is none, the nearest with what spoke against it."""

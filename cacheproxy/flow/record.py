@@ -11,7 +11,6 @@ from typing import Any
 
 from cacheproxy.model import Answer
 from cacheproxy.wire.frames import Lines
-from cacheproxy.wire.jsontext import read_answer
 from cacheproxy.wire.native import Fold
 
 
@@ -42,14 +41,12 @@ class Recorder:
             self._reason = "too-large"
         if self._reason:
             return ()
-        return [chunk for line in self._lines.feed(piece) if (chunk := self._read(line)) is not None]
+        return [chunk for line in self._lines.feed(piece) for chunk in self._read(line)]
 
     def end(self) -> Sequence[Mapping[str, Any]]:
-        """The reply ended as HTTP says; return the chunk that had no line end, if there is one."""
-        if self._reason or not (rest := self._lines.rest()):
-            return ()
-        chunk = self._read(rest)
-        return () if chunk is None else (chunk,)
+        """The reply ended as HTTP says; return what the line without a line end holds, if there is one."""
+        rest = self._lines.rest()
+        return self._read(rest) if rest else ()
 
     def answer(self) -> Answer | None:
         """The answer, or None; `reason` then says why."""
@@ -60,14 +57,14 @@ class Recorder:
         """Why there is no answer: `too-large`, `malformed`, `error`, `after-done`, or `no-done` (a silent end)."""
         return self._reason or self._fold.trouble or ("" if self._fold.done else "no-done")
 
-    def _read(self, line: bytes) -> Mapping[str, Any] | None:
-        if not line.strip():
-            self._reason = "malformed"  # Ollama sends no blank lines
-            return None
+    def _read(self, line: bytes) -> Sequence[Mapping[str, Any]]:
+        if self._reason:
+            return ()
         try:
-            chunk = read_answer(line)
+            chunks = self._fold.read(line)
         except ValueError:
             self._reason = "malformed"
-            return None
-        self._fold.add(chunk)
-        return chunk
+            return ()
+        for chunk in chunks:
+            self._fold.add(chunk)
+        return chunks

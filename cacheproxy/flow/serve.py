@@ -102,7 +102,7 @@ class Serve:
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
         plan, trail = call.plan, call.trail
-        await self.flights.wait_landed(self._flight_key(plan))
+        await self.flights.wait_landed(self._flight_key(plan), plan.needs)
         found = await self._look_up(plan, trail) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found
@@ -127,7 +127,7 @@ class Serve:
 
     async def _look_near(self, call: Call) -> Nearness:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""
-        if self.flights.flying(self._flight_key(call.plan)):
+        if self.flights.flying(self._flight_key(call.plan), call.plan.needs):
             return Nearness(NearPlan(off="in-flight"))
         return await self.near.look(await call.plan_near(), call.plan, call.trail)
 
@@ -140,6 +140,7 @@ class Serve:
             call.recorder(),
             call.fetch,
             lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, asked),
+            needs=call.plan.needs,
         )
         try:
             with call.trail.timed("upstream_first_byte"):
@@ -178,7 +179,7 @@ class Serve:
         return hit
 
     def _judge(self, entry: Entry, plan: Plan, trail: Trail) -> Hit | None:
-        """Whether an entry found by its key is the plan's, and young enough."""
+        """Whether an entry found by its key is the plan's, young enough, and tells all the plan needs."""
         now = self.clock.now()
         if not self.exact.proves(entry, plan):
             self.metrics.fault(Fault.CHECK_MISMATCH)
@@ -186,6 +187,9 @@ class Serve:
             return None
         if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
             trail.note("exact", "too-old")
+            return None
+        if entry.answer.missing & plan.needs:
+            trail.note("exact", "lacks-" + min(entry.answer.missing & plan.needs))
             return None
         if entry.expires > now:
             trail.note("exact", "hit")

@@ -7,13 +7,18 @@ name, so nothing could end the hits when it changes), `no-store`, `mode-off`, `m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from cacheproxy.config import Config
-from cacheproxy.model import Ask, Identity, NearPlan, Plan
+from cacheproxy.model import ALL_THERE, Ask, Identity, NearPlan, Part, Plan
 from cacheproxy.rules.controls import Controls
 from cacheproxy.rules.question import Template, split
 from cacheproxy.wire import canonical
+
+TRANSLATES_SINCE = (0, 33)
+"""The Ollama whose translation of `/v1` is known member by member (early ones ignored `reasoning_effort`)."""
+_WITHOUT_DURATIONS = frozenset({Part.DURATIONS})
 
 
 def admit(
@@ -48,6 +53,7 @@ def admit(
         ttl_s=min(_ttl_s(identity, controls, config), longest_s),
         ttl_max_s=longest_s,
         max_age_s=controls.max_age_s,
+        needs=ask.needs - (_WITHOUT_DURATIONS if config.cache.without_durations else ALL_THERE),
         read=not controls.no_cache and controls.max_age_s != 0,
         only_if_cached=controls.only_if_cached,
         stale_if_error_s=_stale_s(controls, config),
@@ -90,12 +96,18 @@ def _material(canonical_part: bytes, ask: Ask, identity: Identity, partition: st
     """What the keys of an ask and of its setting are made from."""
     return canonical.key_material(
         canonical_part,
-        family=ask.family,
+        family=_family(ask, identity),
         digest=identity.digest,
         model_name=identity.canonical if ask.name_matters or identity.remote else "",
         server_version=identity.server_version,
         partition=partition,
     )
+
+
+def _family(ask: Ask, identity: Identity) -> str:
+    """Whose answers an ask may share: under an Ollama that may translate it otherwise, its own dialect's alone."""
+    version = tuple(int(number) for number in re.findall(r"[0-9]{1,9}", identity.server_version)[:2])
+    return ask.family if not ask.translated or version >= TRANSLATES_SINCE else f"{ask.dialect}-translated"
 
 
 def partition_of(headers: Mapping[str, str], config: Config, secret: bytes, *, remote: bool) -> str:

@@ -48,6 +48,8 @@ def read_controls(headers: Mapping[str, str], body: Mapping[str, Any], *, honor_
 
 
 _FLAGS = frozenset({"no_store", "no_cache", "only_if_cached"})
+_ALIASES = {"s-maxage": "max-age", "s_maxage": "max-age"}
+"""LiteLLM's name for it."""
 _AGES = frozenset({"max_age", "stale_if_error"})
 _HEADERS = {"ttl": "X-Cache-TTL", "threshold": "X-Cache-Threshold", "mode": "X-Cache-Mode"}
 CONTROL_HEADERS = ("Cache-Control", *_HEADERS.values())
@@ -71,7 +73,7 @@ def _members(body: Mapping[str, Any]) -> dict[str, Any]:
     """The same directives as members: `{"no-cache": true, "max_age": 60}`."""
     wishes: dict[str, Any] = {}
     for member, value in body.items():
-        name = member.replace("-", "_")
+        name = _ALIASES.get(member, member).replace("-", "_")
         if name in _FLAGS and value is True:
             wishes[name] = True
         elif name in _AGES and isinstance(value, int) and (age_s := _number(value)) is not None and age_s >= 0:

@@ -125,6 +125,8 @@ def templates_of(settings: Semantic) -> tuple[Template, ...]:
 
 def split(ask: Ask, templates: Sequence[Template], *, max_temperature: float) -> Split:
     """Split an ask of any dialect; those whose body has neither `messages` nor a `prompt` have no question."""
+    if not _is_readable(ask.body):
+        return Split(near_off="unclear-prompt")
     text, reason = _last_turn(ask.body)
     reason = _refusal(ask, max_temperature) or reason
     if reason:
@@ -153,10 +155,17 @@ def _refusal(ask: Ask, max_temperature: float) -> str:
         "suffix": "suffix" in body,
         "raw": "raw" in body,
         "logprobs": ask.logprobs,
-        "seed": "seed" in body.get("options", {}),
+        "seed": "seed" in body or "seed" in body.get("options", {}),
         "temperature": ask.temperature is not None and ask.temperature > max_temperature,
     }
     return next((reason for reason, holds in objections.items() if holds), "")
+
+
+def _is_readable(body: Mapping[str, Any]) -> bool:
+    """Whether the members looked at below are what they are named for, where Ollama itself may not look at them."""
+    messages = body.get("messages", [])
+    well_formed = isinstance(messages, list) and all(isinstance(message, dict) for message in messages)
+    return well_formed and isinstance(body.get("options", {}), dict)
 
 
 def _of_tools(message: Mapping[str, Any]) -> bool:

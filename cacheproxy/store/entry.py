@@ -18,7 +18,7 @@ from typing import TypeVar
 import orjson
 
 from cacheproxy.errors import EntryCorruptError
-from cacheproxy.model import Answer, Entry
+from cacheproxy.model import Answer, Entry, Part
 from cacheproxy.wire.jsontext import read_answer, write
 
 _Item = TypeVar("_Item")
@@ -99,8 +99,10 @@ def size_bytes(fields: Mapping[str, bytes]) -> int:
 
 
 def _encode_answer(answer: Answer) -> bytes:
+    missing = {"missing": sorted(answer.missing)} if answer.missing else {}
     return write(
-        {
+        missing
+        | {
             "text": answer.text,
             "thinking": answer.thinking,
             "context": answer.context,
@@ -126,6 +128,7 @@ def _decode_answer(data: bytes) -> Answer:
         context=None if context is None else _all(int, context),
         done_reason=_string(members["done_reason"]),
         final=dict(members["final"]),
+        missing=frozenset(Part(name) for name in members.get("missing", ())),
     )
 
 

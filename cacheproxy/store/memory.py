@@ -40,7 +40,7 @@ class Memory:
         return len(self._held)
 
     def get(self, plan: Plan) -> Entry | None:
-        """The entry for a plan if it is here, proven to belong to it, and young enough."""
+        """The entry for a plan if it is here, proven to belong to it, young enough, and with all the plan needs."""
         held = self._held.get(plan.key)
         if held is None:
             return None
@@ -51,6 +51,8 @@ class Memory:
         if not compare_digest(entry.check, plan.check):
             return None
         if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
+            return None
+        if entry.answer.missing & plan.needs:
             return None
         self._held.move_to_end(plan.key)
         return entry

@@ -6,11 +6,11 @@ rendered; those go to Ollama as they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cacheproxy.errors import UnkeyableError
-from cacheproxy.model import Answer, Ask
+from cacheproxy.model import Answer, Ask, Part
 from cacheproxy.wire import canonical, native, request
 from cacheproxy.wire.native import Fold
 
@@ -18,7 +18,11 @@ NAME = "chat"
 PATH = "/api/chat"
 FAMILY = "chat"
 
+WHOLE_TYPE = native.WHOLE_TYPE
+STREAM_TYPE = native.STREAM_TYPE
+
 _MEMBERS = request.COMMON_MEMBERS | {"messages", "tools"}
+_NEEDS = frozenset({Part.DURATIONS, Part.COUNTS})
 
 
 def parse(body: bytes) -> Ask:
@@ -35,7 +39,7 @@ def parse(body: bytes) -> Ask:
         members["tools"] = tools
     members["messages"] = history
     assistant_spoke = any(message.get("role") == "assistant" for message in history)
-    return request.ask(parsed, members, dialect=NAME, family=FAMILY, name_matters=assistant_spoke)
+    return request.ask(parsed, members, dialect=NAME, family=FAMILY, name_matters=assistant_spoke, needs=_NEEDS)
 
 
 def fold() -> Fold:
@@ -53,6 +57,6 @@ def stream(ask: Ask, answer: Answer, now: float) -> Iterator[bytes]:
     return native.stream(native.CHAT, ask, answer, now)
 
 
-def relay(ask: Ask, chunk: Mapping[str, Any]) -> bytes:
-    """A live chunk of an equal ask, as this caller's line."""
-    return native.renamed(chunk, ask.model)
+def relay(ask: Ask, now: float) -> Callable[[Mapping[str, Any]], bytes]:
+    """Writer of this caller's lines from the live chunks of an equal ask. `now`: Unix time, s."""
+    return native.relay(ask, now)

@@ -1,15 +1,15 @@
 """Path to dialect. A further dialect is one more file and one more line here.
 
-A dialect is a module with `NAME`, `PATH`, `FAMILY` and the functions of `Dialect`, all pure.
+A dialect is a module with the names and the functions of `Dialect`, all pure. `docs/how-to/add-a-dialect.md` adds one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from cacheproxy.model import Answer, Ask
-from cacheproxy.wire import chat, generate
+from cacheproxy.wire import chat, generate, openai_chat, openai_completions
 from cacheproxy.wire.native import Fold
 
 
@@ -19,13 +19,16 @@ class Dialect(Protocol):
     NAME: str
     PATH: str
     FAMILY: str
+    WHOLE_TYPE: str
+    """Content type of a reply that is not streamed."""
+    STREAM_TYPE: str
 
     def parse(self, body: bytes) -> Ask:
         """The ask in a body. Raises UnkeyableError."""
         ...
 
     def fold(self) -> Fold:
-        """An empty fold for the chunks of one upstream reply."""
+        """An empty fold for one reply of Ollama's to an ask of this dialect; it reads it as native chunks."""
         ...
 
     def whole(self, ask: Ask, answer: Answer, now: float) -> bytes:
@@ -33,13 +36,20 @@ class Dialect(Protocol):
         ...
 
     def stream(self, ask: Ask, answer: Answer, now: float) -> Iterator[bytes]:
-        """The reply as the frames of a stream."""
+        """The reply as the frames of a stream; the last one is written apart from the others."""
         ...
 
-    def relay(self, ask: Ask, chunk: Mapping[str, Any]) -> bytes:
-        """A live chunk of an equal ask as this caller's frame."""
+    def relay(self, ask: Ask, now: float) -> Callable[[Mapping[str, Any]], bytes]:
+        """Writer of this caller's frames from the native chunks of an equal ask under way, in their order."""
         ...
 
 
-BY_PATH: Mapping[str, Dialect] = {dialect.PATH: dialect for dialect in (chat, generate)}
+_ALL: tuple[Dialect, ...] = (
+    chat,
+    generate,
+    openai_chat,
+    openai_completions,
+)
+
+BY_PATH: Mapping[str, Dialect] = {dialect.PATH: dialect for dialect in _ALL}
 BY_NAME: Mapping[str, Dialect] = {dialect.NAME: dialect for dialect in BY_PATH.values()}

@@ -5,21 +5,24 @@ Refuses to key a request with no prompt (it loads or unloads a model); it goes t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cacheproxy.errors import UnkeyableError
-from cacheproxy.model import Answer, Ask
+from cacheproxy.model import Answer, Ask, Part
 from cacheproxy.wire import canonical, native, request
 from cacheproxy.wire.native import Fold
 
 NAME = "generate"
 PATH = "/api/generate"
 FAMILY = "generate"
+WHOLE_TYPE = native.WHOLE_TYPE
+STREAM_TYPE = native.STREAM_TYPE
 
 _MEMBERS = request.COMMON_MEMBERS | {
     "prompt", "suffix", "system", "template", "context", "raw", "images", "width", "height", "steps",
 }  # fmt: skip
+_NEEDS = frozenset(Part)
 _TEXTS = ("prompt", "suffix", "system", "template")
 
 
@@ -40,7 +43,7 @@ def parse(body: bytes) -> Ask:
         images = canonical.images(members.pop("images"))
         if images:
             members["images"] = images
-    return request.ask(parsed, members, dialect=NAME, family=FAMILY, name_matters=False)
+    return request.ask(parsed, members, dialect=NAME, family=FAMILY, name_matters=False, needs=_NEEDS)
 
 
 def fold() -> Fold:
@@ -58,6 +61,6 @@ def stream(ask: Ask, answer: Answer, now: float) -> Iterator[bytes]:
     return native.stream(native.GENERATE, ask, answer, now)
 
 
-def relay(ask: Ask, chunk: Mapping[str, Any]) -> bytes:
-    """A live chunk of an equal ask, as this caller's line."""
-    return native.renamed(chunk, ask.model)
+def relay(ask: Ask, now: float) -> Callable[[Mapping[str, Any]], bytes]:
+    """Writer of this caller's lines from the live chunks of an equal ask. `now`: Unix time, s."""
+    return native.relay(ask, now)

@@ -82,14 +82,23 @@ def read_answer(line: bytes) -> dict[str, Any]:
 
     Raises ValueError for anything that is not one JSON object.
     """
-    keeps_floats = b'"logprobs"' in line or b'"tool_calls"' in line
+    if b'"logprobs"' in line or b'"tool_calls"' in line:
+        return read_spelled(line)
+    value = orjson.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def read_spelled(text: bytes) -> dict[str, Any]:
+    """Parse one object, keeping order and the spelling of numbers. Raises ValueError as `read_answer` does."""
     try:
-        value = _ANSWERS.decode(line.decode("utf-8")) if keeps_floats else orjson.loads(line)
+        value = _ANSWERS.decode(text.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    if keeps_floats and b"\\ud" in line.lower():  # the other parser refuses half a surrogate pair by itself
+    if b"\\ud" in text.lower():  # the other parser refuses half a surrogate pair by itself
         _refuse_surrogates(value)
     return value
 
@@ -102,10 +111,18 @@ def _refuse_surrogates(value: object) -> None:
 
 
 def write(value: Any) -> bytes:
-    """Compact JSON in the order of its members, escaped as Go does, in UTF-8.
+    """Compact JSON as `write_go` has it, and U+0085 escaped as well.
 
-    Go escapes `<`, `>`, `&`, U+2028 and U+2029. U+0085 is escaped as well: ollama-python splits lines on it and fails
-    (httpx `iter_lines`), and any JSON reader takes the escape for the character.
+    ollama-python splits lines on it and fails (httpx `iter_lines`); any JSON reader takes the escape for the character.
+    Raises UnkeyableError as `write_go` does.
+    """
+    return write_go(value).replace(_NEXT_LINE, b"\\u0085")
+
+
+def write_go(value: Any) -> bytes:
+    """Compact JSON in the order of its members, in UTF-8, to the byte as Go writes it.
+
+    Go escapes `<`, `>`, `&`, U+2028 and U+2029.
     Raises UnkeyableError (`number-range`, or `lone-surrogate`) for values that have no such form.
     """
     try:
@@ -124,8 +141,8 @@ _ESCAPES = (
     (b"&", b"\\u0026"),
     ("\u2028".encode(), b"\\u2028"),
     ("\u2029".encode(), b"\\u2029"),
-    ("\x85".encode(), b"\\u0085"),
 )
+_NEXT_LINE = "\x85".encode()
 
 
 def _spelled(value: object) -> orjson.Fragment:

@@ -5,19 +5,24 @@ else is the same code. Folding follows Ollama's own server (writeChatResponse: t
 the chunks, tool calls joined if the request had tools, every other member from the last chunk), so an answer stored
 from a stream and one stored whole are one thing.
 
+Chunks of this form are also what every other dialect reads its replies into and writes them from: Ollama itself makes
+those replies from these chunks.
+
 Refuses to decide whether an answer may be kept (rules/keep.py), and to know HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from cacheproxy.model import Answer, Ask, JSONObject
-from cacheproxy.wire.jsontext import write
+from cacheproxy.model import ALL_THERE, Answer, Ask, JSONObject, Parts
+from cacheproxy.wire.jsontext import read_answer, write
 
+WHOLE_TYPE = "application/json; charset=utf-8"
+STREAM_TYPE = "application/x-ndjson"
 PIECE_CHARACTERS = 2048
 """Text in one replayed chunk: below 64 KiB as a line even if each character is escaped (asyncio's default limit)."""
 LOGPROBS_BYTES = 32 * 1024
@@ -31,7 +36,7 @@ class Shape(Protocol):
         """The members of a chunk with these parts and more to come, in Ollama's order."""
         ...
 
-    def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, list[JSONObject]]:
+    def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, Sequence[JSONObject]]:
         """Text, thinking and tool calls of a chunk. Raises ValueError for a chunk of another form."""
         ...
 
@@ -54,7 +59,7 @@ class ChatShape:
         message = {"role": "assistant", "content": text} | thought | _if_any("tool_calls", tool_calls)
         return {"message": message, "done": False}
 
-    def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, list[JSONObject]]:
+    def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, Sequence[JSONObject]]:
         """Parts of `message`."""
         message = chunk.get("message")
         if not isinstance(message, dict):
@@ -81,7 +86,7 @@ class GenerateShape:
         thought = {"thinking": thinking} if thinking else {}
         return {"response": text} | thought | {"done": False} | _if_any("tool_calls", tool_calls)
 
-    def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, list[JSONObject]]:
+    def parts(self, chunk: Mapping[str, Any]) -> tuple[str, str, Sequence[JSONObject]]:
         """Parts at the top."""
         return _parts(chunk, "response")
 
@@ -113,7 +118,7 @@ def _if_any(name: str, values: tuple[JSONObject, ...]) -> dict[str, Any]:
     return {name: values} if values else {}
 
 
-def _parts(members: Mapping[str, Any], text_member: str) -> tuple[str, str, list[JSONObject]]:
+def _parts(members: Mapping[str, Any], text_member: str) -> tuple[str, str, Sequence[JSONObject]]:
     text = members.get(text_member, "")
     thinking = members.get("thinking", "")
     if not (isinstance(text, str) and isinstance(thinking, str)):
@@ -121,14 +126,14 @@ def _parts(members: Mapping[str, Any], text_member: str) -> tuple[str, str, list
     return text, thinking, _objects(members.get("tool_calls", []))
 
 
-def _objects(value: object) -> list[JSONObject]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+def _objects(value: object) -> Sequence[JSONObject]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in value):
         raise ValueError("not a list of objects")
     return value
 
 
 class Fold:
-    """Folds chunks, in order, into one answer.
+    """Reads the lines of one reply as chunks, and folds chunks, in order, into one answer.
 
     `trouble` is empty while all is well, else one word: `error` (Ollama reported one mid-stream), `malformed`,
     `after-done` (bytes after the last chunk).
@@ -143,6 +148,17 @@ class Fold:
         self._last: Mapping[str, Any] = {}
         self.done = False
         self.trouble = ""
+
+    @property
+    def missing(self) -> Parts:
+        """What the reply did not tell, once it has ended."""
+        return ALL_THERE
+
+    def read(self, line: bytes) -> Sequence[Mapping[str, Any]]:
+        """The chunks that a line completes. Raises ValueError for what is no line of this dialect's reply."""
+        if not line.strip():
+            raise ValueError("a blank line")  # Ollama sends none
+        return (read_answer(line),)
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take the next chunk. Never raises: what cannot be folded turns `trouble` on."""
@@ -181,6 +197,7 @@ class Fold:
                 for name, value in self._last.items()
                 if name not in _IDENTITY_MEMBERS and name not in _ENDING_MEMBERS
             },
+            missing=self.missing,
         )
 
 
@@ -193,24 +210,33 @@ def whole(shape: Shape, ask: Ask, answer: Answer, now: float) -> bytes:
 def stream(shape: Shape, ask: Ask, answer: Answer, now: float) -> Iterator[bytes]:
     """The reply to `stream: true`: NDJSON lines; thinking, then text, then tool calls, then the last line alone."""
     head, answer = _head(ask, answer, now)
+    for chunk in chunks(shape, answer):
+        yield write(head | chunk) + b"\n"
 
-    def line(members: dict[str, Any]) -> bytes:
-        return write(head | members) + b"\n"
 
+def chunks(shape: Shape, answer: Answer) -> Iterator[dict[str, Any]]:
+    """The chunks of a stream without the model's name and the time."""
     for piece in _pieces(answer.thinking):
-        yield line(shape.chunk("", piece, ()))
+        yield shape.chunk("", piece, ())
     for piece in _pieces(answer.text) or ([] if answer.tool_calls or answer.thinking else [""]):
-        yield line(shape.chunk(piece, "", ()))
+        yield shape.chunk(piece, "", ())
     for some in _batches(answer.logprobs):
-        yield line(shape.chunk("", "", ()) | {"logprobs": some})
+        yield shape.chunk("", "", ()) | {"logprobs": some}
     if answer.tool_calls:
-        yield line(shape.chunk("", "", answer.tool_calls))
-    yield line(shape.last(answer))
+        yield shape.chunk("", "", answer.tool_calls)
+    yield shape.last(answer)
 
 
-def renamed(chunk: Mapping[str, Any], model: str) -> bytes:
-    """A chunk that another caller's stream brought, with this caller's spelling of the model."""
-    return write(dict(chunk) | ({"model": model} if "model" in chunk else {})) + b"\n"
+def relay(ask: Ask, now: float) -> Callable[[Mapping[str, Any]], bytes]:
+    """Writer of lines from the chunks that another caller's stream brings: the same with this caller's model name."""
+    head = {"model": ask.model, "created_at": timestamp(now)}
+
+    def line(chunk: Mapping[str, Any]) -> bytes:
+        if "model" in chunk or "error" in chunk:
+            return write(dict(chunk) | ({"model": ask.model} if "model" in chunk else {})) + b"\n"
+        return write(head | dict(chunk)) + b"\n"  # read from a reply of another dialect
+
+    return line
 
 
 def timestamp(now: float) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheproxy.errors import UnkeyableError
-from cacheproxy.model import Ask, JSONObject
+from cacheproxy.model import Ask, JSONObject, Parts
 from cacheproxy.wire import canonical
 from cacheproxy.wire.jsontext import check_names, write
 from cacheproxy.wire.jsontext import read as read_json
@@ -67,7 +67,7 @@ def common(members: JSONObject) -> dict[str, Any]:
     return keyed
 
 
-def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, name_matters: bool) -> Ask:
+def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, name_matters: bool, needs: Parts) -> Ask:
     """Put the parts together.
 
     Raises UnkeyableError (`model`, `stream`, `keep-alive`) where Ollama would refuse the request: none of the three is
@@ -98,6 +98,7 @@ def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, n
         keep_alive=keep_alive,
         name_matters=name_matters,
         controls=parsed.controls,
+        needs=needs,
         forward=parsed.forward,
     )
 

@@ -288,4 +288,4 @@ async def test_an_answer_larger_than_may_be_kept_is_passed_on_whole(
 
 def followers(house: House) -> int:
     """Callers following the one flight under way."""
-    return sum(len(flight._followers) for flight in house.app.flights._flying.values())
+    return house.app.flights.followers

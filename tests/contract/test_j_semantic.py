@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.fakes.house import House, open_house, until
+from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.redis_server import RedisServer
+from tests.fakes.replies import said
 from tests.fakes.wire import Response
 
 QUESTION = "How do I reset my password?"
@@ -140,6 +141,50 @@ async def test_a_semantic_hit_comes_in_the_form_that_was_asked_for(near: House) 
     assert hit.header("X-Cache") == "SEMANTIC"
     assert hit.header("Content-Type") == "application/x-ndjson"
     assert "".join(line["message"]["content"] for line in hit.lines()) == donor.json()["message"]["content"]
+
+
+@pytest.mark.case(123)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_semantic_hit_crosses_to_openais_form(near: House, stream: bool) -> None:
+    """Stored by the native route in the setting that OpenAI's has."""
+    donor = await stored(near, options={"temperature": 1, "top_p": 1})
+    messages = [{"role": "user", "content": REWORDED}]
+
+    hit = await near.ask("POST", "/v1/chat/completions", {"model": MODEL, "messages": messages, "stream": stream})
+
+    assert hit.header("X-Cache") == "SEMANTIC"
+    assert said(hit) == said(donor)
+    assert near.calls("/v1/chat/completions") == 0
+
+
+@pytest.mark.case(123)
+async def test_a_reworded_completion_gets_the_stored_text(near: House) -> None:
+    """A prompt of OpenAI's form; what it stored serves its own form, and not the native one, which tells more."""
+    body = {"model": MODEL, "prompt": QUESTION}
+    donor = await near.ask("POST", "/v1/completions", body)
+    await near.settled()
+
+    hit = await near.ask("POST", "/v1/completions", body | {"prompt": REWORDED})
+    options = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0}
+    native = await near.generate(REWORDED, stream=False, options=options)
+
+    assert (hit.header("X-Cache"), said(hit)) == ("SEMANTIC", said(donor))
+    assert native.header("X-Cache") == "MISS"
+
+
+@pytest.mark.case(122)
+@pytest.mark.parametrize("path", ["/api/generate", "/v1/completions"])
+@pytest.mark.parametrize("other", [{"seed": 1}, {"messages": 5}, {"messages": [5]}])
+async def test_members_of_another_route_never_confuse_the_semantic_tier(
+    near: House, path: str, other: dict[str, Any]
+) -> None:
+    """Ollama does not look at them there; they are part of the key, and nothing is compared by meaning."""
+    replies = []
+    for question in (QUESTION, QUESTION, REWORDED):
+        replies.append(await near.ask("POST", path, {"model": MODEL, "prompt": question} | other))
+        await near.settled()
+
+    assert [reply.header("X-Cache") for reply in replies] == ["MISS", "EXACT", "MISS"]
 
 
 @pytest.mark.case(124)

@@ -80,7 +80,7 @@ async def test_fifty_followers_share_one_failure(house: House) -> None:
     """Ollama dies in the middle: all of them see it at once, and nobody asks again for them."""
     house.ollama.next(Fault(stall_after_tokens=2, cut_after_bytes=900))
     asks = [asyncio.create_task(house.chat()) for _ in range(50)]
-    await until(lambda: sum(len(flight._followers) for flight in house.app.flights._flying.values()) == 50)
+    await until(lambda: house.app.flights.followers == 50)
     await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
     house.ollama.release()
     async with asyncio.timeout(10):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from cacheproxy.errors import UpstreamBrokenError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import LAG_BYTES_MAX, Flights
 from cacheproxy.flow.record import Recorder
-from cacheproxy.model import Answer
+from cacheproxy.model import Answer, Part
 from cacheproxy.wire import chat
 
 ASK = chat.parse(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
@@ -84,10 +85,10 @@ class FakeUpstream:
         """What the flight calls when all went well."""
         self.landed.append(flight.answer)
 
-    def follow(self, flights, key="key", *, landed=None):
-        """Join the flight of a key, or start one."""
+    def follow(self, flights, key="key", *, landed=None, ask=ASK, needs=frozenset()):
+        """Join a flight of a key, or start one."""
         recorder = Recorder(chat.fold(), bytes_max=BYTES_MAX)
-        follower, _started = flights.follow(key, ASK, recorder, self.fetch, landed or self.land)
+        follower, _started = flights.follow(key, ask, recorder, self.fetch, landed or self.land, needs=needs)
         return follower
 
 
@@ -658,3 +659,24 @@ async def test_a_flight_tells_its_state():
     with contextlib.suppress(asyncio.CancelledError):
         await follower.flight._task
     assert repr(follower.flight) == "<Flight chat ended, 0 followers, 1 pieces>"
+
+
+@pytest.mark.case(107)
+async def test_a_flight_that_will_not_tell_what_an_ask_needs_is_not_joined(flights):
+    """A second one starts under the same key; who needs nothing joins the first, and each is forgotten by itself."""
+    poor, rich = FakeUpstream(), FakeUpstream()
+    lacking = replace(ASK, lacks=frozenset({Part.COUNTS}))
+    first = poor.follow(flights, ask=lacking)
+    second = rich.follow(flights, needs=frozenset({Part.COUNTS}))
+    third = poor.follow(flights, ask=lacking)
+    fourth = rich.follow(flights, needs=frozenset({Part.COUNTS}))
+
+    assert (first.flight, second.flight) == (third.flight, fourth.flight)
+    assert first.flight is not second.flight
+    assert (len(flights), flights.followers) == (2, 4)
+    for follower in (first, third):
+        flights.leave(follower)
+    await let_all_run()
+    assert (len(flights), flights.flying("key", frozenset({Part.COUNTS}))) == (1, True)
+    for follower in (second, fourth):
+        flights.leave(follower)

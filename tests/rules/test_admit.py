@@ -7,10 +7,10 @@ import pytest
 from multidict import CIMultiDict
 
 from cacheproxy.config import Cache, Config, ModelRule
-from cacheproxy.model import Identity, Plan
+from cacheproxy.model import Identity, Part, Plan
 from cacheproxy.rules.admit import admit
 from cacheproxy.rules.controls import Controls
-from cacheproxy.wire import chat, generate
+from cacheproxy.wire import chat, generate, openai_chat
 
 SECRET = b"a secret"
 LLAMA = Identity("registry.ollama.ai/library/llama3:latest", "ab" * 32, server_version="0.33.0")
@@ -37,6 +37,30 @@ def plan(asked=None, identity=LLAMA, controls=None, *, config=None, headers=None
 def with_cache(**settings):
     """A config whose [cache] has these settings."""
     return Config(cache=Cache(**settings))
+
+
+@pytest.mark.case(71)
+@pytest.mark.parametrize(
+    ("version", "shared"),
+    [("0.33.0", True), ("0.33.0-rc2", True), ("0.40.1", True), ("1.0", True), ("0.32.15", False), ("", False)],
+)
+def test_a_form_is_shared_under_an_ollama_whose_translation_is_known(version, shared):
+    """Under an earlier one, or one that does not say, OpenAI's form shares with itself alone."""
+    identity = replace(LLAMA, server_version=version)
+    openais = ask(openai_chat, messages=[{"role": "user", "content": "p"}], prompt=None)
+    native = ask(chat, messages=[{"role": "user", "content": "p"}], options={"temperature": 1, "top_p": 1}, prompt=None)
+
+    assert (plan(openais, identity).key == plan(native, identity).key) == shared
+    assert plan(openais, identity).key == plan(replace(openais, stream=True), identity).key
+
+
+def test_durations_are_needed_unless_the_operator_says_otherwise():
+    """Nothing else is ever done without."""
+    strict, lenient = plan(ask(generate)), plan(ask(generate), config=with_cache(without_durations=True))
+
+    assert strict.needs == frozenset(Part)
+    assert lenient.needs == frozenset(Part) - {Part.DURATIONS}
+    assert lenient.key == strict.key
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,9 @@ def test_a_long_header_is_read_in_a_moment(text):
     assert controls({"Cache-Control": text}, {text: True}) == Controls()
 
     assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize("name", ["s-maxage", "s_maxage", "max-age", "max_age"])
+def test_litellms_name_for_an_age_is_known(name):
+    """Its users write it into the body."""
+    assert controls(body={name: 60}) == Controls(max_age_s=60.0)

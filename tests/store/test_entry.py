@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.errors import EntryCorruptError
-from cacheproxy.model import Answer, Entry
+from cacheproxy.model import Answer, Entry, Part
 from cacheproxy.store.entry import (
     FIELDS,
     NEAR_ANSWER_BYTES_MAX,
@@ -54,6 +54,7 @@ ENTRIES = st.builds(
         context=st.none() | st.lists(st.integers(0, 200_000), max_size=4).map(tuple),
         done_reason=st.sampled_from(["stop", "length"]),
         final=MEMBERS,
+        missing=st.frozensets(st.sampled_from(Part)),
     ),
     made=TIMES,
     expires=TIMES,
@@ -68,6 +69,14 @@ ENTRIES = st.builds(
 def test_an_entry_comes_back_as_it_went(entry):
     """Every field, whatever the model wrote."""
     assert decode(KEY, encode(entry)) == entry
+
+
+def test_an_entry_of_an_earlier_program_lacks_nothing():
+    """All that was kept before `missing` was there came from replies that tell everything."""
+    fields = encode(ENTRY)
+
+    assert b"missing" not in fields["answer"]
+    assert decode(KEY, fields).answer.missing == frozenset()
 
 
 def test_members_and_numbers_come_back_in_order_and_spelling():
@@ -137,6 +146,7 @@ def test_a_time_that_is_none_is_corrupt(field, value):
         b'{"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":"ab","logprobs":null}',
         b'{"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":[1],"logprobs":null}',
         b'{"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":null,"logprobs":{"a":1}}',
+        b'{"missing":["x"],"text":"","thinking":"","context":null,"done_reason":"","final":{},"tool_calls":[],"logprobs":[]}',
         b'{"tool_calls":' + b"[" * 100_000,
         b"[" * 100_000,
     ],

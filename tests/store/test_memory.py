@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.model import Answer, Entry, Plan
+from cacheproxy.model import Answer, Entry, Part, Plan
 from cacheproxy.store.memory import ENTRY_OVERHEAD_BYTES, Memory
 from tests.fakes.clock import FakeClock
 
@@ -49,6 +49,17 @@ def test_an_entry_of_another_check_is_not_served(clock, check):
 
     assert memory.get(plan(check=check)) is None
     assert memory.get(plan()) == entry()
+
+
+@pytest.mark.parametrize("part", Part)
+def test_an_answer_that_lacks_what_the_ask_needs_is_not_served(clock, part):
+    """It stays for those who need less."""
+    memory = Memory(ROOMY, clock)
+    poor = replace(entry(), answer=Answer("x", missing=frozenset({part})))
+    memory.put(poor, 100)
+
+    assert memory.get(replace(plan(), needs=frozenset({part}))) is None
+    assert memory.get(replace(plan(), needs=frozenset(Part) - {part})) == poor
 
 
 def test_an_expired_entry_is_gone_at_that_moment(clock):

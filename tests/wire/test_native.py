@@ -298,13 +298,13 @@ def test_a_live_chunk_carries_the_name_as_this_caller_spelt_it(dialect):
     """Everything else of the chunk stays, in its order and spelling."""
     line = b'{"model":"llama3","created_at":"t","message":{"content":"\\u003c"},"logprobs":[{"logprob":-1e-05}]}'
 
-    assert dialect.relay(ASKS[dialect], read_answer(line)) == line.replace(b"llama3", b"LLaMA3") + b"\n"
+    assert dialect.relay(ASKS[dialect], 0)(read_answer(line)) == line.replace(b"llama3", b"LLaMA3") + b"\n"
 
 
 @BOTH
 def test_a_live_error_line_gets_no_model(dialect):
     """ollama-js throws on the presence of members, so none is added."""
-    assert dialect.relay(ASKS[dialect], {"error": "boom"}) == b'{"error":"boom"}\n'
+    assert dialect.relay(ASKS[dialect], 0)({"error": "boom"}) == b'{"error":"boom"}\n'
 
 
 @pytest.mark.parametrize(
