@@ -67,7 +67,7 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
 async def _send_answer(caller: Caller, answer: Answer, head: headers.Headers, now: float) -> web.StreamResponse:
     if caller.ask.stream:
         return await _send_stream(caller.request, caller.dialect.stream(caller.ask, answer, now), head)
-    return await _send_whole(caller.request, caller.dialect.whole(caller.ask, answer, now), head)
+    return await send_whole(caller.request, caller.dialect.whole(caller.ask, answer, now), head)
 
 
 def absent(request: web.BaseRequest) -> web.StreamResponse:
@@ -77,12 +77,15 @@ def absent(request: web.BaseRequest) -> web.StreamResponse:
     return reply
 
 
-async def _send_whole(request: web.BaseRequest, body: bytes, head: headers.Headers) -> web.StreamResponse:
+async def send_whole(
+    request: web.BaseRequest, body: bytes, head: headers.Headers, *, content_type: str = WHOLE
+) -> web.StreamResponse:
+    """A body of our own, framed as Go's server would frame it."""
     if len(body) <= CHUNKED_ABOVE_BYTES:
-        reply: PlainStream = Plain(status=200, body=body, headers={"Content-Type": WHOLE})
+        reply: PlainStream = Plain(status=200, body=body, headers={"Content-Type": content_type})
         reply.add_headers(head)
         return reply
-    reply = PlainStream(status=200, headers={"Content-Type": WHOLE})
+    reply = PlainStream(status=200, headers={"Content-Type": content_type})
     reply.add_headers(head)
     await reply.prepare(request)
     await reply.write(body)

@@ -8,6 +8,7 @@ name, so nothing could end the hits when it changes), `no-store`, `mode-off`, `m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cacheproxy.config import Config
 from cacheproxy.model import Ask, Identity, NearPlan, Plan
@@ -52,6 +53,18 @@ def admit(
         only_if_cached=controls.only_if_cached,
         stale_if_error_s=_stale_s(controls, config),
     )
+
+
+def admit_each(
+    ask: Ask, plan: Plan, identity: Identity, parts: Sequence[bytes], *, config: Config, secret: bytes
+) -> list[Plan]:
+    """One plan for each of an ask's `parts`, which are canonical; all else as in the plan of the whole ask."""
+    plans = []
+    for part in parts:
+        material = _material(part, ask, identity, plan.partition)
+        key = canonical.exact_key(config.redis.prefix, material, digest=identity.digest, temperature=ask.temperature)
+        plans.append(replace(plan, key=key, check=canonical.check_digest(material, secret)))
+    return plans
 
 
 def admit_near(
