@@ -37,14 +37,13 @@ def hit(found: Hit, now: float) -> Headers:
 
 def stored(entries: Sequence[Entry], outcome: Outcome, now: float) -> Headers:
     """For a list of vectors, all from entries: the oldest's age, the lifetime of the first to expire."""
-    fwd = "; fwd=stale" if outcome is Outcome.STALE else ""
     ttl_s = int(min(entry.expires for entry in entries) - now)
     one = entries[0].id if len({entry.id for entry in entries}) == 1 else ""
     key = f'; key="{one}"' if one else ""
     name: Headers = (("X-Cache-Entry", one),) if one else ()
     return (
         ("X-Cache", outcome.upper()),
-        ("Cache-Status", f"cacheproxy; hit{fwd}; ttl={ttl_s}{key}; detail={outcome}"),
+        ("Cache-Status", f"cacheproxy; hit; ttl={ttl_s}{key}; detail={outcome}"),
         ("Age", str(max(0, int(now - min(entry.made for entry in entries))))),
         *name,
         ("Via", VIA),

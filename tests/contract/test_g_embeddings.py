@@ -509,6 +509,56 @@ async def test_purged_vectors_are_gone(house: House) -> None:
     assert (await embed(house, ["a", "b"])).header("X-Cache") == "MISS"
 
 
+async def test_vectors_that_were_asked_for_before_a_purge_are_not_kept(house: House) -> None:
+    """They may be what was to be purged."""
+    house.ollama.seconds_to_first_token = 0.2
+    asking = asyncio.create_task(embed(house, "a"))
+    await house.ollama.wait_until(lambda: house.ollama.concurrency == 1)
+    await house.admin("DELETE", "/entries?all=true")
+    await asking
+
+    assert (await house.stats())["not_kept"] == {"purged": 1}
+
+
+async def test_who_asks_again_at_once_finds_what_is_just_being_kept(house: House) -> None:
+    """He waits the moment it takes."""
+    body = {"model": MODEL, "input": ["a", "b"]}
+    outcomes = [(await house.ask("POST", EMBED, body)).header("X-Cache") for _ in range(3)]
+
+    assert outcomes == ["MISS", "EXACT", "EXACT"]
+
+
+async def test_more_replies_than_can_be_kept_at_once_are_only_passed_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, so that an operator sees it."""
+    monkeypatch.setattr("cacheproxy.flow.embed.KEEPING_MAX", 0)
+    await embed(house, "a")
+
+    assert (await house.stats())["not_kept"] == {"busy": 1}
+    assert (await embed(house, "a")).header("X-Cache") == "MISS"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fault"),
+    [("check", "x" * 32, "check_mismatch"), ("partition", "a" * 32, "check_mismatch"), ("v", "7", "entry_corrupt")],
+)
+async def test_an_entry_that_is_not_the_texts_is_a_miss(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, field: str, value: str, fault: str
+) -> None:
+    """Only its own vector is asked for again, and the operator sees it."""
+    async with open_house(fake_ollama, clean_redis, cache={"memory": 0}) as house:
+        await embed(house, ["a"])
+        key = clean_redis.call("KEYS", "cacheproxy:answer:*")[0]
+        await embed(house, ["b"])
+        clean_redis.call("HSET", key, field, value)
+        reply = await embed(house, ["b", "a"])
+
+        assert asked(house)[-1] == ["a"]
+        assert reply.json()["embeddings"] == (await straight(house, ["b", "a"]))["embeddings"]
+        assert (await house.stats())["faults"][fault] == 1
+
+
 async def test_more_texts_than_are_looked_up_pass_by(house: House) -> None:
     """The reply is Ollama's own."""
     reply = await embed(house, [str(number) for number in range(513)])
@@ -531,6 +581,7 @@ async def test_expired_vectors_serve_while_ollama_is_away_if_configured(
         missing = await embed(house, ["a", "c"])
 
     assert (stale.header("X-Cache"), stale.body) == ("STALE", fresh.body)
+    assert stale.header("Cache-Status") == "cacheproxy; hit; ttl=-1; detail=stale"
     assert missing.status == 502
 
 
