@@ -378,6 +378,17 @@ async def test_a_reply_too_large_to_keep_is_passed_on_whole(fake_ollama: FakeOll
         assert (await house.stats())["not_kept"] == {"too-large": 2}
 
 
+async def test_a_reply_larger_than_may_be_kept_is_not_put_together(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """Ollama gives it, though each vector is stored."""
+    async with open_house(fake_ollama, clean_redis, cache={"answer_max": "2KiB"}) as house:
+        for texts in ("a", "b", "c", ["a", "b"], ["a", "b", "c"]):
+            await embed(house, texts)
+
+        assert asked(house) == ["a", "b", "c", ["a", "b", "c"]]
+
+
 async def test_a_reply_that_breaks_off_is_an_error(house: House) -> None:
     """The status is decided when all is there."""
     house.ollama.next(Fault(cut_after_bytes=300))
@@ -449,6 +460,20 @@ async def test_callers_may_make_the_cache_stricter(house: House, control: str, e
     reply = await embed(house, ["a", "b"], headers=[("Cache-Control", control)])
 
     assert reply.header("X-Cache") == expected
+
+
+@pytest.mark.parametrize("memory", ["64MiB", 0])
+async def test_a_vector_older_than_a_caller_takes_is_fetched_anew(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, memory: Any
+) -> None:
+    """From whichever tier it would come."""
+    clock = FakeClock()
+    async with open_house(fake_ollama, clean_redis, clock=clock, cache={"memory": memory}) as house:
+        await embed(house, "a")
+        clock.advance(30)
+        for age, expected in (("60", "EXACT"), ("10", "MISS"), ("10", "EXACT")):
+            reply = await embed(house, "a", headers=[("Cache-Control", f"max-age={age}")])
+            assert reply.header("X-Cache") == expected
 
 
 async def test_only_if_cached_asks_ollama_for_nothing(house: House) -> None:
