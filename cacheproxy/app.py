@@ -17,12 +17,14 @@ from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
 from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
 from cacheproxy.errors import ConfigError
 from cacheproxy.flow.coalesce import Flights
+from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
 from cacheproxy.flow.near import Near
@@ -42,7 +44,7 @@ from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.models import Models
-from cacheproxy.wire.dialects import BY_PATH
+from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
 from embeddings.load import load
 
 ASIDE_TIMEOUT_S = 5.0
@@ -145,9 +147,23 @@ class App:
             feedback=self.feedback,
             secret=lambda: self.connection.secret,
         )
+        self.embeddings = Embeddings(self.memory, self.exact, self.models, config.cache, metrics, clock)
+        embed = Embed(
+            embeddings=self.embeddings,
+            models=self.models,
+            client=self.client,
+            passthrough=passthrough,
+            config=config,
+            metrics=metrics,
+            clock=clock,
+            after_hit=cached.unload_behind,
+            secret=lambda: self.connection.secret,
+        )
         routes = Routes(
             dialects=BY_PATH,
             cached=cached,
+            embed_dialects=EMBED_BY_PATH,
+            embed=embed,
             passthrough=passthrough,
             models=self.models,
             origins=Origins(config.server),
@@ -165,7 +181,7 @@ class App:
         )
         self._proxy = Server(routes.handle, config.server.listen, config.server)
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch("asks_in_flight", lambda: float(cached.in_flight))
+        metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
         metrics.watch("upstream_in_flight", lambda: float(len(self.flights)))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
@@ -209,6 +225,7 @@ class App:
         await self._proxy.drain(self.config.server.drain_timeout)
         await self._admin.close()
         await self.flights.close()
+        await self.embeddings.close()
         await self.vectors.close()
         await self.semantic.close()
         await self.apart.close()

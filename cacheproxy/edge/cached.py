@@ -24,7 +24,7 @@ from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Outcome
+from cacheproxy.model import Ask, Outcome
 from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
@@ -43,7 +43,7 @@ ERRANDS_MAX = 64
 _Result = TypeVar("_Result")
 
 
-class _InFlight:
+class InFlight:
     """How many calls are being answered."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _InFlight:
 
 
 @dataclass(slots=True)
-class _Tally:
+class Tally:
     """What will be counted when the call ends, however it ends."""
 
     outcome: Outcome = Outcome.MISS
@@ -74,7 +74,7 @@ class Cached:
     feedback: Feedback
     secret: Callable[[], bytes]
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
-    _now: _InFlight = field(default_factory=_InFlight)
+    _now: InFlight = field(default_factory=InFlight)
 
     @property
     def in_flight(self) -> int:
@@ -86,7 +86,7 @@ class Cached:
         body = await read_body(request, self.config.cache.body_max, self.config.server)
         await self.models.wait_settled()
         trail = Trail(self.clock, self.metrics.step)
-        tally = _Tally()
+        tally = Tally()
         self._now.count += 1
         try:
             call = await self._admit(request, body, dialect, trail, tally)
@@ -100,7 +100,7 @@ class Cached:
             )
 
     async def _admit(
-        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: _Tally
+        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
     ) -> Call | str:
         """The call as the cache will treat it, or the reason to go around it."""
         if not body.complete:
@@ -147,12 +147,12 @@ class Cached:
             trail=trail,
         )
 
-    async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: _Tally) -> web.StreamResponse:
+    async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.outcome = Outcome.BYPASS
         self.metrics.bypass(reason)
         return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
 
-    async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: _Tally) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: Tally) -> web.StreamResponse:
         try:
             found = await self.serve.serve(call)
         except UpstreamError as error:
@@ -189,10 +189,14 @@ class Cached:
         """Count what was saved, and run the errands of a hit behind the reply."""
         final = found.entry.answer.final
         self.metrics.saved(_number(final.get("total_duration")) / 1e9, int(_number(final.get("eval_count"))))
-        if unloads(call.ask.keep_alive):
-            self._run(self._unload(call.ask.model))
+        self.unload_behind(call.ask)
         if found.outcome is Outcome.SEMANTIC:
             self._run(self.feedback.remember(found.entry, found.question))
+
+    def unload_behind(self, ask: Ask) -> None:
+        """Unload the model behind the reply of a hit, if the ask says `keep_alive: 0`."""
+        if unloads(ask.keep_alive):
+            self._run(self._unload(ask.model))
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
         """Do something behind the reply; beyond `ERRANDS_MAX` at once it is left out."""

@@ -6,8 +6,10 @@ a POST from a store must say so on every such reply: HTTP itself does not expect
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cacheproxy.flow.serve import Hit
-from cacheproxy.model import Outcome, Plan
+from cacheproxy.model import Entry, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA
 
@@ -29,6 +31,30 @@ def hit(found: Hit, now: float) -> Headers:
         ("Age", str(max(0, int(now - entry.made)))),
         *similarity,
         ("X-Cache-Entry", entry.id),
+        ("Via", VIA),
+    )
+
+
+def stored(entries: Sequence[Entry], outcome: Outcome, now: float) -> Headers:
+    """For a list of vectors, all from entries: the oldest's age, the lifetime of the first to expire."""
+    ttl_s = int(min(entry.expires for entry in entries) - now)
+    one = entries[0].id if len({entry.id for entry in entries}) == 1 else ""
+    key = f'; key="{one}"' if one else ""
+    name: Headers = (("X-Cache-Entry", one),) if one else ()
+    return (
+        ("X-Cache", outcome.upper()),
+        ("Cache-Status", f"cacheproxy; hit; ttl={ttl_s}{key}; detail={outcome}"),
+        ("Age", str(max(0, int(now - min(entry.made for entry in entries))))),
+        *name,
+        ("Via", VIA),
+    )
+
+
+def in_part(stored_count: int, count: int) -> Headers:
+    """For a list of vectors of which so many were stored; Ollama gave the rest."""
+    return (
+        ("X-Cache", Outcome.MISS.upper()),
+        ("Cache-Status", f'cacheproxy; fwd=partial; fwd-status=200; detail="partial={stored_count}/{count}"'),
         ("Via", VIA),
     )
 

@@ -72,7 +72,8 @@ def _form(ask: Ask) -> tuple[str, bool, bool, str]:
 async def _send_answer(caller: Caller, answer: Answer, head: headers.Headers, now: float) -> web.StreamResponse:
     if caller.ask.stream:
         return await _send_stream(caller, caller.dialect.stream(caller.ask, answer, now), head)
-    return await _send_whole(caller, caller.dialect.whole(caller.ask, answer, now), head)
+    body = caller.dialect.whole(caller.ask, answer, now)
+    return await send_whole(caller.request, body, head, content_type=caller.dialect.WHOLE_TYPE)
 
 
 def absent(request: web.BaseRequest) -> web.StreamResponse:
@@ -82,15 +83,17 @@ def absent(request: web.BaseRequest) -> web.StreamResponse:
     return reply
 
 
-async def _send_whole(caller: Caller, body: bytes, head: headers.Headers) -> web.StreamResponse:
-    content_type = {"Content-Type": caller.dialect.WHOLE_TYPE}
+async def send_whole(
+    request: web.BaseRequest, body: bytes, head: headers.Headers, *, content_type: str
+) -> web.StreamResponse:
+    """A body of our own, framed as Go's server would frame it."""
     if len(body) <= CHUNKED_ABOVE_BYTES:
-        reply: PlainStream = Plain(status=200, body=body, headers=content_type)
+        reply: PlainStream = Plain(status=200, body=body, headers={"Content-Type": content_type})
         reply.add_headers(head)
         return reply
-    reply = PlainStream(status=200, headers=content_type)
+    reply = PlainStream(status=200, headers={"Content-Type": content_type})
     reply.add_headers(head)
-    await reply.prepare(caller.request)
+    await reply.prepare(request)
     await reply.write(body)
     return reply
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import error_reply
 from cacheproxy.errors import CallerError
 from cacheproxy.metrics import Metrics
 from cacheproxy.upstream.models import Models
-from cacheproxy.wire.dialects import Dialect
+from cacheproxy.wire.dialects import Dialect, EmbedDialect
 
 AT_ONCE = frozenset({("DELETE", "/api/delete"), ("POST", "/api/copy")})
 """They change what a name stands for, and their reply is over with its head: no name has an identity meanwhile."""
@@ -32,6 +33,8 @@ class Routes:
 
     dialects: Mapping[str, Dialect]
     cached: Cached
+    embed_dialects: Mapping[str, EmbedDialect]
+    embed: Embed
     passthrough: Passthrough
     models: Models
     origins: Origins
@@ -53,6 +56,9 @@ class Routes:
         dialect = self.dialects.get(path) if request.method == "POST" else None
         if dialect is not None:
             return await self.cached.handle(request, dialect)
+        embed_dialect = self.embed_dialects.get(path) if request.method == "POST" else None
+        if embed_dialect is not None:
+            return await self.embed.handle(request, embed_dialect)
         if call in AT_ONCE:
             async with self.models.changing():
                 return await self.passthrough.handle(request)

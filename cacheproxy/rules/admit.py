@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cacheproxy.config import Config
 from cacheproxy.model import ALL_THERE, Ask, Identity, NearPlan, Part, Plan
@@ -58,6 +59,18 @@ def admit(
         only_if_cached=controls.only_if_cached,
         stale_if_error_s=_stale_s(controls, config),
     )
+
+
+def admit_each(
+    ask: Ask, plan: Plan, identity: Identity, parts: Sequence[bytes], *, config: Config, secret: bytes
+) -> list[Plan]:
+    """One plan for each of an ask's `parts`, which are canonical; all else as in the plan of the whole ask."""
+    plans = []
+    for part in parts:
+        material = _material(part, ask, identity, plan.partition)
+        key = canonical.exact_key(config.redis.prefix, material, digest=identity.digest, temperature=ask.temperature)
+        plans.append(replace(plan, key=key, check=canonical.check_digest(material, secret)))
+    return plans
 
 
 def admit_near(

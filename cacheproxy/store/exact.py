@@ -7,7 +7,7 @@ Raises CacheError only; callers go on without the cache.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Any, cast
@@ -23,6 +23,8 @@ SCAN_COUNT = 500
 """Keys looked at in one step of a purge: about 0.2 ms of Redis's time each, so others are not held up."""
 PURGE_TIMEOUT_S = 5.0
 """Deadline of one step of a purge, which is an operator's call and may take longer than an ask's look-up."""
+MANY = 64
+"""Entries read in one round trip: 3 MB of vectors of 4,096 numbers, which come well within the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,38 @@ class Exact:
         Raises StoreUnavailableError, or EntryCorruptError, after which the key is gone.
         """
         values = await self._connection.run(lambda redis: _awaitable(redis.hmget(plan.key, list(entry_codec.FIELDS))))
-        fields = dict(zip(entry_codec.FIELDS, values, strict=True))
-        if fields["v"] is None and fields["answer"] is None:
-            return None, 0
         try:
-            return entry_codec.decode(plan.key, fields), sum(len(value) for value in values if value)
+            return _entry(plan.key, values)
         except EntryCorruptError:
             await self._connection.run(lambda redis: _awaitable(redis.delete(plan.key)))
             raise
+
+    async def get_many(self, plans: Sequence[Plan]) -> tuple[list[tuple[Entry | None, int]], int]:
+        """As `get` for each plan, in order, `MANY` in one round trip; the second value counts corrupt entries.
+
+        Those are None, and their keys are gone. Raises StoreUnavailableError.
+        """
+        found: list[tuple[Entry | None, int]] = []
+        corrupt: list[bytes] = []
+        for start in range(0, len(plans), MANY):
+            await self._read(plans[start : start + MANY], found, corrupt)
+        if corrupt:
+            await self._delete(corrupt)
+        return found, len(corrupt)
+
+    async def _read(self, plans: Sequence[Plan], found: list[tuple[Entry | None, int]], corrupt: list[bytes]) -> None:
+        async def read(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as pipe:
+                for plan in plans:
+                    pipe.hmget(plan.key, list(entry_codec.FIELDS))
+                return await pipe.execute()
+
+        for plan, values in zip(plans, await self._connection.run(read), strict=True):
+            try:
+                found.append(_entry(plan.key, values))
+            except EntryCorruptError:
+                found.append((None, 0))
+                corrupt.append(plan.key.encode())
 
     async def put(self, entry: Entry, *, stale_s: float) -> int:
         """Write an entry, to be forgotten `stale_s` after it expires; return its size in bytes.
@@ -131,6 +157,14 @@ class Exact:
             return sum([int(await _awaitable(redis.unlink(key))) for key in keys])
 
         return await self._connection.run(unlink, timeout_s=PURGE_TIMEOUT_S)
+
+
+def _entry(key: str, values: Sequence[bytes | None]) -> tuple[Entry | None, int]:
+    """What was read under a key, with its size in bytes. Raises EntryCorruptError."""
+    fields = dict(zip(entry_codec.FIELDS, values, strict=True))
+    if fields["v"] is None and fields["answer"] is None:
+        return None, 0
+    return entry_codec.decode(key, fields), sum(len(value) for value in values if value)
 
 
 def _awaitable(result: Any) -> Awaitable[Any]:

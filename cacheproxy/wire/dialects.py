@@ -1,15 +1,17 @@
 """Path to dialect. A further dialect is one more file and one more line here.
 
-A dialect is a module with the names and the functions of `Dialect`, all pure. `docs/how-to/add-a-dialect.md` adds one.
+A dialect is a module with the names and the functions of `Dialect`, all pure; one that asks for vectors has those of
+`EmbedDialect`. `docs/how-to/add-a-dialect.md` adds one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from cacheproxy.model import Answer, Ask
-from cacheproxy.wire import chat, generate, openai_chat, openai_completions
+from cacheproxy.wire import chat, embed, embeddings, generate, openai_chat, openai_completions, openai_embeddings
+from cacheproxy.wire.embedding import EmbedAsk, Made, Stored, Vector
 from cacheproxy.wire.native import Fold
 
 
@@ -53,3 +55,36 @@ _ALL: tuple[Dialect, ...] = (
 
 BY_PATH: Mapping[str, Dialect] = {dialect.PATH: dialect for dialect in _ALL}
 BY_NAME: Mapping[str, Dialect] = {dialect.NAME: dialect for dialect in BY_PATH.values()}
+
+
+class EmbedDialect(Protocol):
+    """One way to ask for vectors and be given them."""
+
+    NAME: str
+    PATH: str
+    CONTENT_TYPE: str
+
+    def parse(self, body: bytes) -> EmbedAsk:
+        """The ask in a body. Raises UnkeyableError."""
+        ...
+
+    def usable(self, stored: Stored) -> list[Vector | None]:
+        """Those of the stored vectors that a reply may use, in the same places."""
+        ...
+
+    def ask_for(self, body: bytes, inputs: Sequence[str]) -> bytes:
+        """The body of the same request for some of its texts, in that order."""
+        ...
+
+    def split(self, body: bytes, count: int) -> tuple[list[str], dict[str, Any]]:
+        """The `count` vectors of a reply, and what it says of its cost. Raises ValueError for another form."""
+        ...
+
+    def whole(self, made: Made) -> bytes:
+        """The reply put together from vectors."""
+        ...
+
+
+EMBED_BY_PATH: Mapping[str, EmbedDialect] = {
+    dialect.PATH: dialect for dialect in (embed, embeddings, openai_embeddings)
+}

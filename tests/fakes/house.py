@@ -66,7 +66,7 @@ class House:
 
     async def settled(self) -> None:
         """Wait until no answer is being kept any more, so that what follows finds it."""
-        await until(lambda: len(self.app.flights) == 0)
+        await until(lambda: len(self.app.flights) == 0 and self.app.embeddings.keeping == 0)
 
 
 async def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -1,0 +1,164 @@
+"""One ask for vectors: bounded read, parse, admit, serve, reply; and exactly one count of how it was answered.
+
+What cannot or must not take part in the cache is handed to the passthrough with the bytes already read. Refuses to
+know near answers: a vector of a text in other words is another vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from cacheproxy.clock import Clock
+from cacheproxy.config import Config
+from cacheproxy.edge import headers, reply
+from cacheproxy.edge.cached import InFlight, Tally, joined
+from cacheproxy.edge.passthrough import Passthrough, break_off
+from cacheproxy.edge.server import Body, PlainStream, error_reply, header_pairs, read_body
+from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.flow.embed import Assembled, EmbedCall, Embeddings, NotStored, Passed
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.model import Ask, Outcome
+from cacheproxy.rules.admit import admit, admit_each
+from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
+from cacheproxy.trail import Trail
+from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
+from cacheproxy.upstream.models import Models
+from cacheproxy.wire.dialects import EmbedDialect
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Handler of the paths that give vectors.
+
+    `after_hit` does what else an ask wants of Ollama when it was answered without it. `secret` gives the store's.
+    """
+
+    embeddings: Embeddings
+    models: Models
+    client: UpstreamClient
+    passthrough: Passthrough
+    config: Config
+    metrics: Metrics
+    clock: Clock
+    after_hit: Callable[[Ask], None]
+    secret: Callable[[], bytes]
+    _now: InFlight = field(default_factory=InFlight)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls being answered right now."""
+        return self._now.count
+
+    async def handle(self, request: web.BaseRequest, dialect: EmbedDialect) -> web.StreamResponse:
+        """Answer one call. Raises CallerError for a body that does not come as it should."""
+        body = await read_body(request, self.config.cache.body_max, self.config.server)
+        await self.models.wait_settled()
+        trail = Trail(self.clock, self.metrics.step)
+        tally = Tally()
+        self._now.count += 1
+        try:
+            call = self._admit(request, body, dialect, trail, tally)
+            if isinstance(call, str):
+                tally.outcome = Outcome.BYPASS
+                self.metrics.bypass(call)
+                return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(call))
+            return await self._serve(request, call, tally)
+        finally:
+            self._now.count -= 1
+            self.metrics.ask(
+                tally.outcome, dialect=dialect.NAME, model=tally.model, tier=tally.tier, seconds=trail.elapsed_s()
+            )
+
+    def _admit(
+        self, request: web.BaseRequest, body: Body, dialect: EmbedDialect, trail: Trail, tally: Tally
+    ) -> EmbedCall | str:
+        """The call as the cache will treat it, or the reason to go around it."""
+        if not body.complete:
+            return "too-large"
+        if "Content-Encoding" in request.headers:
+            return "content-encoding"
+        try:
+            with trail.timed("parse"):
+                embed = dialect.parse(body.prefix)
+        except UnkeyableError as error:
+            return error.reason
+        ask, config = embed.ask, self.config
+        sent = joined(request, (*CONTROL_HEADERS, *config.cache.partition_headers, "Authorization"))
+        controls = read_controls(sent, ask.controls, honor_cache_control=config.cache.cache_control == "honor")
+        identity = self.models.identify(ask.model)
+        tally.model = identity.short if identity else ""
+        plan = admit(ask, identity, controls, config=config, headers=sent, secret=self.secret())
+        if identity is None:
+            self.models.unknown_nowait()
+        body.prefix = body.prefix if ask.forward is None else ask.forward
+        if not plan.cacheable or identity is None:
+            return plan.reason
+        pairs = header_pairs(request)
+        if loops(pairs, self.client.instance_id):
+            return "loop"  # the passthrough words the refusal
+
+        async def fetch(wanted: bytes) -> UpstreamReply:
+            asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted)
+            return await self.client.send(asked, safe_to_repeat=True)
+
+        plans = admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=self.secret())
+        return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail)
+
+    async def _serve(self, request: web.BaseRequest, call: EmbedCall, tally: Tally) -> web.StreamResponse:
+        try:
+            found = await self.embeddings.serve(call)
+        except UpstreamError as error:
+            unreachable = isinstance(error, UpstreamUnreachableError)
+            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE if unreachable else Fault.UPSTREAM_BROKEN)
+            refusal = error_reply(request.path, error.status, str(error))
+            refusal.add_headers(headers.failed(call.plan))
+            return refusal
+        tally.outcome = found.outcome
+        if isinstance(found, NotStored):
+            return reply.absent(request)
+        with call.trail.timed("reply"):
+            extra = headers.trail(call.trail) if self.config.cache.headers == "trail" else ()
+            if isinstance(found, Passed):
+                return await self._pass_on(
+                    request, found, headers.relayed(found.outcome, call.plan, found.head.status) + extra
+                )
+            tally.tier = found.tier
+            return await self._send(request, call, found, extra)
+
+    async def _send(
+        self, request: web.BaseRequest, call: EmbedCall, found: Assembled, extra: headers.Headers
+    ) -> web.StreamResponse:
+        """A reply that was put together."""
+        if found.outcome is Outcome.MISS:
+            head = headers.in_part(len(found.entries), len(call.plans))
+        else:
+            head = headers.stored(found.entries, found.outcome, self.clock.now())
+            self.metrics.saved(found.saved_s, 0)
+            self.after_hit(call.embed.ask)
+        return await reply.send_whole(request, found.body, head + extra, content_type=call.dialect.CONTENT_TYPE)
+
+    async def _pass_on(self, request: web.BaseRequest, found: Passed, head: headers.Headers) -> web.StreamResponse:
+        """Ollama's own status, headers and bytes."""
+        if found.head.status >= 500:
+            self.metrics.fault(Fault.UPSTREAM_ERROR)
+        response = PlainStream(status=found.head.status, reason=found.head.reason)
+        response.add_headers(found.head.headers)
+        response.add_headers(head)
+        try:
+            await response.prepare(request)
+            await response.write(found.body)
+            if found.rest is not None:
+                async for piece in found.rest.pieces:
+                    await response.write(piece)
+        except UpstreamBrokenError:
+            self.metrics.fault(Fault.UPSTREAM_BROKEN)
+            unframed = request.version < HttpVersion11 and "Content-Length" not in response.headers
+            break_off(request.transport, unframed=unframed)
+        finally:
+            if found.rest is not None:
+                await found.rest.reply.close()
+        return response

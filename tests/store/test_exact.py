@@ -1,0 +1,75 @@
+"""Several entries are read at once as one would be alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+
+from cacheproxy.clock import SystemClock
+from cacheproxy.config import Redis
+from cacheproxy.errors import StoreUnavailableError
+from cacheproxy.model import Answer, Entry, Plan
+from cacheproxy.store.connection import Connection
+from cacheproxy.store.exact import MANY, Exact
+from tests.fakes.redis_server import RedisServer
+
+
+@pytest_asyncio.fixture
+async def exact(clean_redis: RedisServer) -> AsyncIterator[Exact]:
+    """The exact tier on an empty Redis."""
+    connection = Connection(Redis(url=clean_redis.unix_url, timeout=1), SystemClock())
+    await connection.open()
+    yield Exact(connection, "cacheproxy")
+    await connection.close()
+
+
+def plan(number: int) -> Plan:
+    """A plan with a key of its own."""
+    return Plan(key=f"cacheproxy:answer:{number:032x}:abc:default", check=b"c" * 32)
+
+
+async def put(exact: Exact, number: int) -> Entry:
+    """An entry for it."""
+    now = SystemClock().now()
+    entry = Entry(plan(number).key, b"c" * 32, "", "", "abc", Answer(str(number)), round(now, 3), round(now + 60, 3))
+    await exact.put(entry, stale_s=0)
+    return entry
+
+
+async def test_many_come_in_the_order_asked_for(exact: Exact) -> None:
+    """None where there is none, over several round trips."""
+    numbers = range(2 * MANY + 3)
+    stored = {number: await put(exact, number) for number in numbers if number % 3}
+
+    found, corrupt = await exact.get_many([plan(number) for number in reversed(numbers)])
+
+    assert [entry for entry, _ in found] == [stored.get(number) for number in reversed(numbers)]
+    assert all((size_bytes > 0) == (entry is not None) for entry, size_bytes in found)
+    assert corrupt == 0
+    assert found[1] == await exact.get(plan(numbers[-2]))
+
+
+async def test_a_corrupt_one_among_many_is_gone_and_counted(exact: Exact, clean_redis: RedisServer) -> None:
+    """The others are found."""
+    kept = await put(exact, 1)
+    await put(exact, 2)
+    clean_redis.call("HSET", plan(2).key, "v", "999")
+
+    found, corrupt = await exact.get_many([plan(1), plan(2)])
+
+    assert ([entry for entry, _ in found], corrupt) == ([kept, None], 1)
+    assert clean_redis.call("EXISTS", plan(2).key) == 0
+
+
+async def test_many_from_a_redis_that_is_away_are_one_error() -> None:
+    """As for one."""
+    connection = Connection(Redis(url="redis://127.0.0.1:1/0", timeout=0.05), SystemClock())
+    await connection.open()
+    try:
+        with pytest.raises(StoreUnavailableError):
+            await Exact(connection, "cacheproxy").get_many([plan(1), replace(plan(2), check=b"")])
+    finally:
+        await connection.close()
