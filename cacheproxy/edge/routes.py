@@ -13,11 +13,12 @@ from aiohttp import web
 
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.origin import Origins
-from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import error_reply
 from cacheproxy.errors import CallerError
 from cacheproxy.metrics import Metrics
 from cacheproxy.upstream.models import Models
+from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 
 AT_ONCE = frozenset({("DELETE", "/api/delete"), ("POST", "/api/copy")})
@@ -36,6 +37,7 @@ class Routes:
     models: Models
     origins: Origins
     metrics: Metrics
+    gate: Gate
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
@@ -56,7 +58,8 @@ class Routes:
         if call in AT_ONCE:
             async with self.models.changing():
                 return await self.passthrough.handle(request)
-        reply = await self.passthrough.handle(request)
+        runs = request.method == "POST" and path in runner.PATHS
+        reply = await self.passthrough.handle(request, gate=self.gate if runs else None)
         if call in AT_THE_END:
             async with self.models.changing():
                 pass
