@@ -226,13 +226,16 @@ async def test_asks_for_two_models_that_do_not_fit_together_cost_two_loads(clean
     await ollama.open()
     try:
         async with narrow(ollama, clean_redis, upstream={"parallel": 2, "models_at_once": 1}) as house:
-            asks = (house.chat(f"question {number}?", model=model) for number in range(20) for model in (MODEL, OTHER))
+            async with at_work(house):
+                models = [MODEL, OTHER] * 20
+                asks = [asyncio.create_task(house.chat(f"{n}?", model=model)) for n, model in enumerate(models)]
+                await until(lambda: sum(ask.done() for ask in asks) == 20)
             replies = await asyncio.gather(*asks)
             changes = (await house.stats())["model_changes"]
 
         assert all(reply.complete for reply in replies)
         models = [json.loads(request.body)["model"] for request in ollama.requests if request.path == "/api/chat"]
-        assert models in ([MODEL] * 20 + [OTHER] * 20, [OTHER] * 20 + [MODEL] * 20)
+        assert models == [MODEL] * 21 + [OTHER] * 20
         assert ollama.scheduler.loads == changes == 2
     finally:
         await ollama.close()
