@@ -19,7 +19,7 @@ from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, ch
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.origin import Origins
-from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.passthrough import InTurn, Passthrough
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
 from cacheproxy.errors import ConfigError
@@ -42,8 +42,11 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.order import Group, Limits
+from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
 from embeddings.load import load
 
@@ -115,6 +118,16 @@ class App:
     def _build_upstream(self) -> None:
         settings = self.config.upstream
         self.client = UpstreamClient(settings, instance_id=secrets.token_hex(8))
+        batching = self.config.batching
+        limits = Limits(
+            parallel=settings.parallel,
+            models_at_once=settings.models_at_once,
+            waiting_max=settings.queue,
+            window_s=batching.window,
+            together=batching.max_size,
+            turn_s=batching.turn,
+        )
+        self.batcher = Batcher(limits, self._clock, self.metrics)
         self.models = Models(
             lambda target, body: self.client.get_json(target, body=body, timeout_s=ASIDE_TIMEOUT_S),
             settings,
@@ -139,7 +152,9 @@ class App:
             serve=serve,
             models=self.models,
             client=self.client,
+            batcher=self.batcher,
             passthrough=passthrough,
+            gate=self._gate,
             config=config,
             metrics=metrics,
             clock=clock,
@@ -152,7 +167,9 @@ class App:
             embeddings=self.embeddings,
             models=self.models,
             client=self.client,
+            batcher=self.batcher,
             passthrough=passthrough,
+            gate=self._gate,
             config=config,
             metrics=metrics,
             clock=clock,
@@ -168,6 +185,7 @@ class App:
             models=self.models,
             origins=Origins(config.server),
             metrics=metrics,
+            gate=self._gate,
         )
         admin = Admin(
             config.admin.token,
@@ -182,10 +200,23 @@ class App:
         self._proxy = Server(routes.handle, config.server.listen, config.server)
         self._admin = Server(admin.handle, config.admin.listen, config.server)
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
-        metrics.watch("upstream_in_flight", lambda: float(len(self.flights)))
+        metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
+        metrics.watch("queue_length", lambda: float(self.batcher.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
         metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
+
+    def _gate(self, path: str, body: bytes) -> InTurn | None:
+        """How a request that is passed through gets its place at Ollama; None for one that needs none here.
+
+        A name without identity gets an error from Ollama at once, and a remote model runs elsewhere.
+        """
+        needs = runner.needs(path, body)
+        identity = self.models.known(needs.model) if needs is not None else None
+        if needs is None or identity is None or identity.remote:
+            return None
+        group = Group(identity.digest, needs.options)
+        return lambda fetch: self.batcher.send(group, fetch)
 
     @property
     def proxy_url(self) -> str:
@@ -230,6 +261,7 @@ class App:
         await self.semantic.close()
         await self.apart.close()
         await self.models.close()
+        await self.batcher.close()
         await self.client.close()
         await self.connection.close()
         if self.embedded is not None:

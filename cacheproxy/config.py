@@ -160,6 +160,7 @@ class Upstream(_Section):
 
     url: str = "http://127.0.0.1:11434"
     parallel: int = Field(1, ge=1, le=1024)
+    models_at_once: int = Field(3, ge=1, le=1024)
     queue: int = Field(512, ge=1)
     connect_timeout: Duration = 5.0
     read_timeout: Duration = 0.0
@@ -227,6 +228,14 @@ class Embedding(_Section):
     memo: int = Field(4096, ge=0, le=1_000_000)
 
 
+class Batching(_Section):
+    """[batching]: in which order misses go to Ollama."""
+
+    window: Duration = 0.05
+    max_size: int = Field(8, ge=1, le=1024)
+    turn: Duration = 30.0
+
+
 class ModelRule(_Section):
     """[models."pattern"]: what differs for the models whose name matches the pattern (`*` and `?`)."""
 
@@ -254,6 +263,7 @@ class Config(_Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     embedding: Embedding = Embedding()
+    batching: Batching = Batching()
     models: dict[str, ModelRule] = {}
     log: Log = Log()
 

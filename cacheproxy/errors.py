@@ -7,7 +7,8 @@
     │   └── BodyTimeoutError   a request body came too slowly (408)
     ├── UpstreamError          Ollama's: the proxy answers 502
     │   ├── UpstreamUnreachableError   no connection, or none that gave a first byte
-    │   └── UpstreamBrokenError        an answer began and did not end as HTTP says it must
+    │   ├── UpstreamBrokenError        an answer began and did not end as HTTP says it must
+    │   └── UpstreamBusyError          too many asks already wait for Ollama (503, as Ollama says it)
     └── CacheError             ours and Redis's: never seen by a caller, it becomes a miss and a count
         ├── StoreUnavailableError      no answer from Redis within the deadline, or the breaker is open
         │   └── StoreRefusedError      Redis answered, and refused this one command
@@ -60,6 +61,12 @@ class UpstreamUnreachableError(UpstreamError):
 
 class UpstreamBrokenError(UpstreamError):
     """The response ended early or broke HTTP framing; what was received must not be kept."""
+
+
+class UpstreamBusyError(UpstreamError):
+    """More asks wait for a place at Ollama than `upstream.queue` allows."""
+
+    status = 503
 
 
 class CacheError(CacheproxyError):

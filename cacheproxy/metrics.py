@@ -193,6 +193,13 @@ FAMILIES = (
         "Worry when 502 or 504 appear: Ollama was away.",
     ),
     Family(
+        "model_changes_total",
+        "counter",
+        (),
+        "Misses for a model that was not among the last ones in use, so that Ollama had to load it.",
+        "Worry when it rises with every few misses: models push each other out; see `upstream.models_at_once`.",
+    ),
+    Family(
         "asks_in_flight",
         "gauge",
         (),
@@ -203,8 +210,15 @@ FAMILIES = (
         "upstream_in_flight",
         "gauge",
         (),
-        "Requests that Ollama is working on now.",
+        "Requests that hold a place at Ollama now.",
         "Worry when it stays at `upstream.parallel`: callers are queueing.",
+    ),
+    Family(
+        "queue_length",
+        "gauge",
+        (),
+        "Misses that wait for a place at Ollama now.",
+        "Worry when it nears `upstream.queue`: beyond it callers see 503.",
     ),
     Family(
         "memory_bytes",
@@ -382,7 +396,13 @@ class Metrics:
         self._durations["step_duration_seconds"].update({(step,): h for step, h in self._step_durations.items()})
         # A counter that exists from the start shows its first increase; one born at 1 does not.
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
-        for name in ("kept_total", "kept_bytes_total", "saved_seconds_total", "saved_tokens_total"):
+        for name in (
+            "model_changes_total",
+            "kept_total",
+            "kept_bytes_total",
+            "saved_seconds_total",
+            "saved_tokens_total",
+        ):
             self._counts[name][()] = 0
 
     def set_known_models(self, names: Iterable[str]) -> None:
@@ -420,6 +440,10 @@ class Metrics:
     def fault(self, kind: Fault) -> None:
         """Count one fault. Raises ValueError for one that is not in `Fault`."""
         self._add("faults_total", (Fault(kind).value,))
+
+    def model_changed(self) -> None:
+        """Count one miss that made Ollama load a model."""
+        self._add("model_changes_total", ())
 
     def kept(self, size_bytes: int) -> None:
         """Count one entry written."""
@@ -481,6 +505,7 @@ class Metrics:
             "near": self._by_label("near_total", 0),
             "feedback": self._by_label("feedback_total", 0),
             "faults": self._by_label("faults_total", 0),
+            "model_changes": self._counts["model_changes_total"][()],
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
             "not_kept": self._by_label("not_kept_total", 0),
             "saved": {

@@ -7,7 +7,7 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,20 +17,24 @@ from multidict import CIMultiDict
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
-from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.flow.coalesce import Fetch
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Ask, Outcome
+from cacheproxy.model import Ask, Identity, Outcome
 from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, loops
+from cacheproxy.upstream.batcher import Batcher
+from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
 from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.order import Group
+from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
 
@@ -66,7 +70,9 @@ class Cached:
     serve: Serve
     models: Models
     client: UpstreamClient
+    batcher: Batcher
     passthrough: Passthrough
+    gate: Gate
     config: Config
     metrics: Metrics
     clock: Clock
@@ -142,22 +148,34 @@ class Cached:
                 ),
             ),
             identity=identity,
-            fetch=lambda: self.client.send(upstream_request, safe_to_repeat=True),
+            fetch=self._fetch(upstream_request, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )
 
+    def _fetch(self, request: UpstreamRequest, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
+        """How Ollama is asked: in turn, unless the model runs elsewhere."""
+
+        def send() -> Awaitable[UpstreamReply]:
+            return self.client.send(request, safe_to_repeat=True)
+
+        if identity.remote:
+            return send
+        group = Group(identity.digest, runner.options(ask.body))
+        return lambda: self.batcher.send(group, send, trail)
+
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.outcome = Outcome.BYPASS
         self.metrics.bypass(reason)
-        return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
+        return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason), gate=self.gate)
 
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: Tally) -> web.StreamResponse:
         try:
             found = await self.serve.serve(call)
         except UpstreamError as error:
-            unreachable = isinstance(error, UpstreamUnreachableError)
-            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE if unreachable else Fault.UPSTREAM_BROKEN)
+            if not isinstance(error, UpstreamBusyError):  # that one is counted where it is found
+                broken = isinstance(error, UpstreamBrokenError)
+                self.metrics.fault(Fault.UPSTREAM_BROKEN if broken else Fault.UPSTREAM_UNREACHABLE)
             refusal = error_reply(request.path, error.status, str(error))
             refusal.add_headers(headers.failed(call.plan))
             return refusal

@@ -6,7 +6,7 @@ know near answers: a vector of a text in other words is another vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -16,7 +16,7 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Config
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.cached import InFlight, Tally, joined
-from cacheproxy.edge.passthrough import Passthrough, break_off
+from cacheproxy.edge.passthrough import Gate, Passthrough, break_off
 from cacheproxy.edge.server import Body, PlainStream, error_reply, header_pairs, read_body
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.embed import Assembled, EmbedCall, Embeddings, NotStored, Passed
@@ -25,8 +25,11 @@ from cacheproxy.model import Ask, Outcome
 from cacheproxy.rules.admit import admit, admit_each
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.trail import Trail
+from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
 from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.order import Group
+from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import EmbedDialect
 
 
@@ -40,7 +43,9 @@ class Embed:
     embeddings: Embeddings
     models: Models
     client: UpstreamClient
+    batcher: Batcher
     passthrough: Passthrough
+    gate: Gate
     config: Config
     metrics: Metrics
     clock: Clock
@@ -65,7 +70,9 @@ class Embed:
             if isinstance(call, str):
                 tally.outcome = Outcome.BYPASS
                 self.metrics.bypass(call)
-                return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(call))
+                return await self.passthrough.handle(
+                    request, body, extra_headers=headers.bypassed(call), gate=self.gate
+                )
             return await self._serve(request, call, tally)
         finally:
             self._now.count -= 1
@@ -101,9 +108,15 @@ class Embed:
         if loops(pairs, self.client.instance_id):
             return "loop"  # the passthrough words the refusal
 
+        group = Group(identity.digest, runner.options(ask.body))
+
         async def fetch(wanted: bytes) -> UpstreamReply:
             asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted)
-            return await self.client.send(asked, safe_to_repeat=True)
+
+            def send() -> Awaitable[UpstreamReply]:
+                return self.client.send(asked, safe_to_repeat=True)
+
+            return await (send() if identity.remote else self.batcher.send(group, send, trail))
 
         plans = admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=self.secret())
         return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail)

@@ -18,6 +18,7 @@ from aiohttp.http import HttpVersion11
 from cacheproxy import config
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, expects_continue, header_pairs
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
+from cacheproxy.upstream.batcher import Fetch, PlacedReply
 from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamReply, UpstreamRequest, loops
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ HELD_BYTES_MAX = 64 * 1024
 """A body up to this size is held so that it can be sent again when a keep-alive connection turns out to be dead."""
 
 BeforeEnd = Callable[[], Awaitable[None]]
+Reply = UpstreamReply | PlacedReply
+InTurn = Callable[[Fetch], Awaitable[PlacedReply]]
+Gate = Callable[[str, bytes], InTurn | None]
+"""Path and whole body to a way of sending that waits for a place at Ollama, or None if the request needs none."""
 
 _SUCCESS = b'"success"'
 """The status on the last line of Ollama's progress streams; clients need not wait for the end after it."""
@@ -62,12 +67,14 @@ class Passthrough:
         *,
         extra_headers: Headers = (),
         before_end: BeforeEnd | None = None,
+        gate: Gate | None = None,
     ) -> web.StreamResponse:
         """Relay one request; returns when the reply's last byte is written, but before its end is.
 
         `body`: where it was already read in part; its `prefix` may have been replaced if it is complete.
         `extra_headers` replace upstream's of the same name. `before_end` is awaited before a client can learn that a
-        pull or the like has succeeded, and before the end of any other reply.
+        pull or the like has succeeded, and before the end of any other reply. `gate` is asked about a body that is
+        held; a larger one is sent at once, and Ollama itself finds it a place.
         """
         body = Body(request, self._settings) if body is None else body
         headers = header_pairs(request)
@@ -75,7 +82,7 @@ class Passthrough:
         if loops(headers, self._client.instance_id):
             return error_reply(path, 508, "upstream.url leads back to this proxy; set it to Ollama's address")
         try:
-            reply = await self._send(request, path, headers, body)
+            reply = await self._send(request, path, headers, body, gate)
         except (CallerError, UpstreamError) as error:
             if isinstance(error, UpstreamError):
                 log.warning("%s", error)
@@ -89,7 +96,9 @@ class Passthrough:
         finally:
             await reply.close()
 
-    async def _send(self, request: web.BaseRequest, path: str, headers: Headers, body: Body) -> UpstreamReply:
+    async def _send(
+        self, request: web.BaseRequest, path: str, headers: Headers, body: Body, gate: Gate | None
+    ) -> Reply:
         repeatable = request.method in _REPEATABLE_METHODS or path in _REPEATABLE_POSTS
         waits = expects_continue(request) and not body.complete and not body.prefix
         if repeatable and not waits:
@@ -102,11 +111,14 @@ class Passthrough:
             body.length,
             expect_continue=waits,
         )
-        return await self._client.send(upstream_request, safe_to_repeat=repeatable)
+        in_turn = gate(path, body.prefix) if gate is not None and body.complete else None
+        if in_turn is None:
+            return await self._client.send(upstream_request, safe_to_repeat=repeatable)
+        return await in_turn(lambda: self._client.send(upstream_request, safe_to_repeat=repeatable))
 
 
 async def _relay(
-    request: web.BaseRequest, body: Body, reply: UpstreamReply, extra: Headers, before_end: BeforeEnd | None
+    request: web.BaseRequest, body: Body, reply: Reply, extra: Headers, before_end: BeforeEnd | None
 ) -> web.StreamResponse:
     response = PlainStream(status=reply.status, reason=reply.reason)
     response.headers.extend((*reply.headers, ("Via", VIA)))

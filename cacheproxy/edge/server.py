@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -74,17 +75,19 @@ class Plain(PlainStream, web.Response):
 
 def error_reply(path: str, status: int, message: str) -> Plain:
     """An error in the shape that clients of `path` know: Ollama's, OpenAI's below `/v1/`, Anthropic's for messages."""
-    content_type = "application/json"
+    content_type, end = "application/json", "\n"
     body: dict[str, Any]
     if path.startswith("/v1/messages"):
-        body = {"type": "error", "error": {"type": _v1_error_type(status), "message": message}}
+        kind = "overloaded_error" if status == 503 else _v1_error_type(status)
+        body = {"type": "error", "error": {"type": kind, "message": message}}
+        body["request_id"] = f"req_{secrets.token_hex(12)}"
     elif path.startswith("/v1/"):
         body = {"error": {"message": message, "type": _v1_error_type(status), "param": None, "code": None}}
     else:
         body = {"error": message}
-        content_type = "application/json; charset=utf-8"
-    text = json.dumps(body, separators=(",", ":")).encode()
-    return Plain(status=status, body=text, headers={"Content-Type": content_type})
+        content_type, end = "application/json; charset=utf-8", ""
+    text = json.dumps(body, separators=(",", ":")) + end
+    return Plain(status=status, body=text.encode(), headers={"Content-Type": content_type})
 
 
 def _v1_error_type(status: int) -> str:

@@ -43,6 +43,8 @@ class Reply(Protocol):
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
+    waited_s: float
+    """How long the request waited for its turn before it was sent."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Bytes as they arrive. Raises UpstreamBrokenError."""
@@ -75,7 +77,7 @@ class Flight:
         self.answer: Answer | None = None
         """The whole answer, once the reply has ended; None then means there is none to keep."""
         self.seconds = 0.0
-        """From the request to the reply's last byte, once it has ended."""
+        """From the request, once sent, to the reply's last byte, once it has ended."""
         self._recorder = recorder
         self._head: Head | None = None
         self._error: UpstreamError | None = None
@@ -118,6 +120,7 @@ class Flight:
         began_s = asyncio.get_running_loop().time()
         try:
             reply = await fetch()
+            began_s += reply.waited_s
             try:
                 self._head = Head(reply.status, reply.reason, reply.headers)
                 self._wake()

@@ -142,12 +142,15 @@ class Serve:
             lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, asked),
             needs=call.plan.needs,
         )
+        began_s = self.clock.monotonic()
         try:
-            with call.trail.timed("upstream_first_byte"):
-                head = await follower.wait_head()
+            head = await follower.wait_head()
         except BaseException:
             self.flights.leave(follower)
             raise
+        finally:
+            sent_s = began_s + call.trail.timings_s.get("queue", 0.0)
+            call.trail.mark("upstream_first_byte", max(0.0, self.clock.monotonic() - sent_s))
         call.trail.note("upstream" if started else "joined", str(head.status))
         return Relay(follower, Outcome.MISS if started else Outcome.JOINED)
 

@@ -178,6 +178,7 @@ class UpstreamReply:
     """Upstream's answer: the head is there, the body comes as it arrives. Whoever holds one must `close` it."""
 
     __slots__ = ("_finish", "_payload", "headers", "reason", "status")
+    waited_s = 0.0
 
     def __init__(self, message: RawResponseMessage, payload: StreamReader, finish: Callable[[bool], None]) -> None:
         self.status: int = message.code

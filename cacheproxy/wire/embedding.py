@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from cacheproxy.errors import UnkeyableError
-from cacheproxy.model import Answer, Ask, JSONObject
+from cacheproxy.model import ALL_THERE, Answer, Ask, JSONObject
 from cacheproxy.wire import request
 from cacheproxy.wire.jsontext import write
 

@@ -100,7 +100,10 @@ async def test_errors_have_the_shape_that_clients_of_the_path_know(path: str, st
 
     async with serving(handler) as server:
         reply = await ask(server.port, "POST", path)
-    assert (reply.status, reply.json()) == (status, shape)
+    told = reply.json()
+    assert told.pop("request_id", "").startswith("req_") == path.startswith("/v1/messages")
+    assert (reply.status, told) == (status, shape)
+    assert reply.text.endswith("\n") == path.startswith("/v1/")
     native = "application/json; charset=utf-8"
     assert reply.header("content-type") == (native if path.startswith("/api") else "application/json")
 

@@ -88,12 +88,13 @@ async def open_house(
 ) -> AsyncIterator[House]:
     """An open proxy, its near tier off unless `semantic` says otherwise: loading an embedder for each test takes time.
 
+    It has more places at Ollama than a test has asks, so that queueing happens in the tests that are about it.
     `sections` go over the defaults, as in the config file; `server` None takes its URL from them.
     """
     tree: dict[str, Any] = {
         "server": {"listen": "127.0.0.1:0", "drain_timeout": 5},
         "admin": {"listen": "127.0.0.1:0"},
-        "upstream": {"url": ollama.url, "digest_ttl": 1},
+        "upstream": {"url": ollama.url, "digest_ttl": 1, "parallel": 1024},
         "redis": {"url": server.unix_url, "timeout": 1} if server else {},
         "semantic": {"mode": "off"},
     }

@@ -44,7 +44,7 @@ async def test_replies_under_way_are_finished_before_the_end(
 ) -> None:
     """Twenty streams in flight: all end whole, new callers are refused, the exit code is 0."""
     fake_ollama.scheduler.parallel = 20
-    async with serving(fake_ollama.url, tmp_path) as process:
+    async with serving(fake_ollama.url, tmp_path, CACHEPROXY_UPSTREAM__PARALLEL="20") as process:
         fake_ollama.always(Fault(stall_after_tokens=2))
         asks = [asyncio.create_task(chat(process, f"question {n}?", stream=True)) for n in range(20)]
         await fake_ollama.wait_until(lambda: fake_ollama.stalled == 20)

@@ -1,0 +1,207 @@
+"""Who goes to Ollama next: pure bookkeeping, the time comes as an argument.
+
+A *group* is a model with the runner options it is loaded with; asks of one group run side by side, another group may
+cost Ollama a load (seconds). Two of Ollama's own limits are mirrored: `parallel` places a group, and `models_at_once`
+models in flight, each in one form only (Ollama keeps one copy of a model). So an ask that waits here is one that Ollama
+would have kept waiting. In this order:
+
+1. An ask whose group has asks in flight and a free place goes at once.
+2. An ask goes at once if nothing is in flight, or if its group is among the last `models_at_once` (Ollama still has it
+   loaded) and may start.
+3. Any other would make Ollama load: it waits for others like it until the window is over or enough are together, so
+   that the load happens once for all of them.
+4. Among groups that may start, those overdue come first, then those still loaded, then by how long they have waited.
+5. A group is overdue when it got nothing for a whole turn. While one cannot start, the group that stands in
+   its way (the one of the same model, else the one longest in flight) gets no further place, and so ends.
+
+Within a group asks keep the order of their coming. Refuses to know Ollama, tasks and clocks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Group(NamedTuple):
+    """Asks that one loaded runner serves."""
+
+    model: str
+    """Digest: two names of one model are one runner."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Runner options as name and value, sorted; Ollama loads anew for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`parallel` and `models_at_once` are Ollama's; the rest is ours. All counts are 1 or more."""
+
+    parallel: int
+    models_at_once: int
+    waiting_max: int
+    window_s: float
+    together: int
+    """So many asks waiting in a group end its window."""
+    turn_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One ask, waiting or in flight."""
+
+    group: Group
+    came_s: float
+    in_flight: bool = False
+    left: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """The asks of one group."""
+
+    group: Group
+    waiting: OrderedDict[Ticket, None] = field(default_factory=OrderedDict)
+    in_flight: int = 0
+    began_s: float = 0.0
+    """When the first of those in flight started."""
+    ended_s: float = float("-inf")
+    """When the group last had none in flight any more."""
+
+    @property
+    def oldest_s(self) -> float:
+        """When the first of those that wait came."""
+        return next(iter(self.waiting)).came_s
+
+    @property
+    def waits_since_s(self) -> float:
+        """Since when the group gets nothing: a long queue of its own is no reason to have two turns in a row."""
+        return max(self.oldest_s, self.ended_s)
+
+
+class Order:
+    """All asks that wait or are in flight. Every ticket given out comes back through `leave`, exactly once."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lines: dict[Group, _Line] = {}
+        self._loaded: OrderedDict[str, Group] = OrderedDict()
+        """The last models asked for, each as it was asked for: what Ollama has loaded, as far as we know."""
+        self.waiting = 0
+        self.in_flight = 0
+        self.changes = 0
+        """How often a group started that was not among the last ones: as many loads Ollama had to do."""
+
+    def __repr__(self) -> str:
+        return f"<Order {self.waiting} waiting, {self.in_flight} in flight, {len(self._lines)} groups>"
+
+    @property
+    def overfull(self) -> bool:
+        """More wait than may; who came last and cannot start must leave."""
+        return self.waiting > self._limits.waiting_max
+
+    def come(self, group: Group, now_s: float) -> Ticket:
+        """A new ask. Call `start` next, and then see whether it made the queue `overfull`."""
+        line = self._lines.setdefault(group, _Line(group))
+        ticket = Ticket(group, now_s)
+        line.waiting[ticket] = None
+        self.waiting += 1
+        return ticket
+
+    def leave(self, ticket: Ticket, now_s: float) -> None:
+        """An ask has its whole reply, or its caller is gone. Call `start` next."""
+        line = self._lines[ticket.group]
+        ticket.left = True
+        if ticket.in_flight:
+            line.in_flight -= 1
+            self.in_flight -= 1
+            line.ended_s = now_s
+        else:
+            del line.waiting[ticket]
+            self.waiting -= 1
+        if not line.in_flight and not line.waiting:
+            del self._lines[ticket.group]
+
+    def start(self, now_s: float) -> list[Ticket]:
+        """All asks that go now, in the order in which Ollama should get them; they are in flight from here on."""
+        started: list[Ticket] = []
+        while self.waiting and (line := self._next(now_s)) is not None:
+            started += self._fill(line, now_s)
+        return started
+
+    def wake_s(self, now_s: float) -> float | None:
+        """When `start` may have something new although nobody came or left; None if never."""
+        if not self.waiting:
+            return None
+        ends = [line.oldest_s + self._limits.window_s for line in self._startable() if not self._ripe(line, now_s)]
+        return min(ends, default=None)
+
+    def _fill(self, line: _Line, now_s: float) -> list[Ticket]:
+        """Start asks of a group until its places are full."""
+        started = []
+        if not line.in_flight:
+            line.began_s = now_s
+            self._note_loaded(line.group)
+        while line.waiting and line.in_flight < self._limits.parallel:
+            ticket, _ = line.waiting.popitem(last=False)
+            ticket.in_flight = True
+            line.in_flight += 1
+            started.append(ticket)
+        self.waiting -= len(started)
+        self.in_flight += len(started)
+        return started
+
+    def _next(self, now_s: float) -> _Line | None:
+        """The group that gets places next, if any does."""
+        yields = self._in_the_way(now_s)
+        for line in self._lines.values():
+            if line.waiting and 0 < line.in_flight < self._limits.parallel and line is not yields:
+                return line
+        ripe = [line for line in self._startable() if self._ripe(line, now_s)]
+        return min(ripe, key=lambda line: self._rank(line, now_s), default=None)
+
+    def _rank(self, line: _Line, now_s: float) -> tuple[bool, bool, float]:
+        return (not self._overdue(line, now_s), not self._is_loaded(line.group), line.waits_since_s)
+
+    def _startable(self) -> list[_Line]:
+        """Groups with none in flight that would not be in another's way."""
+        running = {line.group.model for line in self._lines.values() if line.in_flight}
+        if len(running) >= self._limits.models_at_once:
+            return []
+        return [line for line in self._lines.values() if not line.in_flight and line.group.model not in running]
+
+    def _ripe(self, line: _Line, now_s: float) -> bool:
+        """Whether waiting for more asks of the group would gain nothing."""
+        return (
+            not self.in_flight
+            or self._is_loaded(line.group)
+            or len(line.waiting) >= self._limits.together
+            or now_s >= line.oldest_s + self._limits.window_s
+        )
+
+    def _overdue(self, line: _Line, now_s: float) -> bool:
+        return now_s - line.waits_since_s >= self._limits.turn_s
+
+    def _in_the_way(self, now_s: float) -> _Line | None:
+        """The group that must come to its end so that the one longest overdue can start; None if none is or must."""
+        held_up = [line for line in self._lines.values() if not line.in_flight and self._overdue(line, now_s)]
+        if not held_up:
+            return None
+        model = min(held_up, key=lambda line: line.waits_since_s).group.model
+        running = [line for line in self._lines.values() if line.in_flight]
+        same = [line for line in running if line.group.model == model]
+        if same:
+            return same[0]
+        return min(running, key=lambda line: line.began_s) if len(running) >= self._limits.models_at_once else None
+
+    def _is_loaded(self, group: Group) -> bool:
+        return self._loaded.get(group.model) == group
+
+    def _note_loaded(self, group: Group) -> None:
+        """A group starts: Ollama loads it if it was not loaded, in place of the model longest unused."""
+        self.changes += not self._is_loaded(group)
+        self._loaded[group.model] = group
+        self._loaded.move_to_end(group.model)
+        if len(self._loaded) > self._limits.models_at_once:
+            running = {line.group.model for line in self._lines.values() if line.in_flight}
+            del self._loaded[next(model for model in self._loaded if model not in running)]
