@@ -19,6 +19,7 @@ from cacheproxy.edge.cached import InFlight, Tally, joined
 from cacheproxy.edge.passthrough import Gate, Passthrough, break_off
 from cacheproxy.edge.server import Body, PlainStream, error_reply, header_pairs, read_body
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.flow.coalesce import Reply
 from cacheproxy.flow.embed import Assembled, EmbedCall, Embeddings, NotStored, Passed
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Outcome
@@ -110,7 +111,7 @@ class Embed:
 
         group = Group(identity.digest, runner.options(ask.body))
 
-        async def fetch(wanted: bytes) -> UpstreamReply:
+        async def fetch(wanted: bytes) -> Reply:
             asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted)
 
             def send() -> Awaitable[UpstreamReply]:
