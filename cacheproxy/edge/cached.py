@@ -179,7 +179,9 @@ class Cached:
         try:
             return await reply.send_relay(caller, found, call.plan, self.clock)
         except UpstreamBrokenError:
-            return error_reply(caller.request.path, 502, "the answer of Ollama's that this ask had joined broke off")
+            refusal = error_reply(caller.request.path, 502, "the answer of Ollama's that this ask had joined broke off")
+            refusal.add_headers(headers.relayed(found.outcome, call.plan, found.follower.flight.head.status))
+            return refusal
         finally:
             if found.follower.flight.reason == "broken":
                 self.metrics.fault(Fault.UPSTREAM_BROKEN)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.fakes.house import House
+from tests.fakes.house import House, until
 from tests.fakes.ollama import Fault
 from tests.fakes.wire import connect
 
@@ -51,3 +51,18 @@ async def test_a_stream_to_an_old_client_ends_with_its_connection(house: House, 
 
     assert b"\r\nX-Cache: " + (b"MISS" if turn == "miss" else b"EXACT") in reply
     assert b'"done":true' in reply
+
+
+async def test_an_answer_that_was_joined_and_broke_off_says_how_it_came_about(house: House) -> None:
+    """The error to a caller who waits for the whole answer has the headers that every reply has."""
+    house.ollama.next(Fault(stall_after_tokens=2, cut_after_bytes=600))
+    streamed = asyncio.create_task(house.chat())
+    await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
+    whole = asyncio.create_task(house.chat(stream=False))
+    await until(lambda: any(len(flight._followers) == 2 for flight in house.app.flights._flying.values()))
+    house.ollama.release()
+
+    reply = await whole
+    assert not (await streamed).complete
+    assert (reply.status, reply.header("X-Cache")) == (502, "JOINED")
+    assert reply.header("Cache-Status") == "cacheproxy; fwd=miss; fwd-status=200; collapsed"
