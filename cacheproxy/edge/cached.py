@@ -19,7 +19,7 @@ from cacheproxy.config import Config, parse_duration
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
-from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
@@ -93,6 +93,10 @@ class Cached:
             if isinstance(call, str):
                 return await self._bypass(request, body, call, tally)
             return await self._serve(request, call, dialect, tally)
+        except Exception as error:
+            if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
+                self.metrics.fault(Fault.INTERNAL)
+            raise
         finally:
             self._now.count -= 1
             self.metrics.ask(

@@ -66,3 +66,17 @@ async def test_an_answer_that_was_joined_and_broke_off_says_how_it_came_about(ho
     assert not (await streamed).complete
     assert (reply.status, reply.header("X-Cache")) == (502, "JOINED")
     assert reply.header("Cache-Status") == "cacheproxy; fwd=miss; fwd-status=200; collapsed"
+
+
+async def test_a_defect_of_our_own_is_counted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One caller gets a 500 and its operator a number that says so; the next is served."""
+
+    def defect(_key: str) -> bool:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.app.flights, "flying", defect)
+        assert (await house.chat()).status == 500
+
+    assert (await house.chat()).header("X-Cache") == "MISS"
+    assert (await house.stats())["faults"]["internal"] == 1
