@@ -198,7 +198,10 @@ class Admin:
         return _answer({"deleted": deleted})
 
     async def _take_opinion(self, request: web.BaseRequest) -> web.StreamResponse:
-        opinion = read_opinion(await request.content.read(OPINION_BYTES_MAX))
+        body = b""
+        while len(body) <= OPINION_BYTES_MAX and (piece := await request.content.readany()):
+            body += piece
+        opinion = read_opinion(body)
         if isinstance(opinion, str):
             return _answer({"error": opinion}, 400)
         if self._feedback is None:

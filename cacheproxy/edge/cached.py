@@ -19,7 +19,7 @@ from cacheproxy.config import Config, parse_duration
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
-from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
@@ -99,6 +99,10 @@ class Cached:
             if isinstance(call, str):
                 return await self._bypass(request, body, call, tally)
             return await self._serve(request, call, dialect, tally)
+        except Exception as error:
+            if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
+                self.metrics.fault(Fault.INTERNAL)
+            raise
         finally:
             self._now.count -= 1
             self.metrics.ask(
@@ -157,7 +161,7 @@ class Cached:
         """How Ollama is asked: in turn, unless the model runs elsewhere."""
 
         def send() -> Awaitable[UpstreamReply]:
-            return self.client.send(request, safe_to_repeat=True)
+            return self.client.send(request, safe_to_repeat=False)
 
         if identity.remote:
             return send
@@ -197,7 +201,9 @@ class Cached:
         try:
             return await reply.send_relay(caller, found, call.plan, self.clock)
         except UpstreamBrokenError:
-            return error_reply(caller.request.path, 502, "the answer of Ollama's that this ask had joined broke off")
+            refusal = error_reply(caller.request.path, 502, "the answer of Ollama's that this ask had joined broke off")
+            refusal.add_headers(headers.relayed(found.outcome, call.plan, found.follower.flight.head.status))
+            return refusal
         finally:
             if found.follower.flight.reason == "broken":
                 self.metrics.fault(Fault.UPSTREAM_BROKEN)
@@ -230,7 +236,7 @@ class Cached:
         body = write({"model": model, "keep_alive": 0})
         request = UpstreamRequest("POST", "/api/generate", (("Content-Type", "application/json"),), body)
         try:
-            answer = await self.client.send(request, safe_to_repeat=True)
+            answer = await self.client.send(request, safe_to_repeat=False)
             await answer.close()
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)

@@ -115,7 +115,7 @@ class Embed:
             asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted)
 
             def send() -> Awaitable[UpstreamReply]:
-                return self.client.send(asked, safe_to_repeat=True)
+                return self.client.send(asked, safe_to_repeat=False)
 
             return await (send() if identity.remote else self.batcher.send(group, send, trail))
 

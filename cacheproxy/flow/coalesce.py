@@ -84,8 +84,11 @@ class Flight:
         self._ended = False
         self._pieces: list[bytes] = []
         self._chunks: list[Mapping[str, Any]] = []
+        self._held_bytes = 0
+        self._taken = 0
+        """Pieces every follower has taken, of a reply too large to hold; they are empty now, or no longer listed."""
         self._dropped = 0
-        """Pieces no longer held, of a reply too large to hold."""
+        """Pieces no longer listed: `_pieces` begins with this one."""
         self._followers: dict[Follower, int] = {}
         self._moved = asyncio.Event()
         """Replaced and set whenever something changed, so any number can wait for the next change."""
@@ -149,6 +152,7 @@ class Flight:
 
     async def _deliver(self, piece: bytes) -> None:
         self._pieces.append(piece)
+        self._held_bytes += len(piece)
         chunks = self._recorder.feed(piece)
         if self.head.status == 200:
             self._chunks.extend(chunks)
@@ -159,9 +163,14 @@ class Flight:
     def _lag_bytes(self) -> int:
         """Forget the pieces every follower has taken; return the bytes the slowest has yet to take."""
         slowest = min([self._dropped + len(self._pieces), *self._followers.values()])
-        del self._pieces[: slowest - self._dropped]
-        self._dropped = max(self._dropped, slowest)
-        return sum(map(len, self._pieces))
+        for position in range(self._taken - self._dropped, slowest - self._dropped):
+            self._held_bytes -= len(self._pieces[position])
+            self._pieces[position] = b""
+        self._taken = max(self._taken, slowest)
+        if 2 * (self._taken - self._dropped) > len(self._pieces):  # seldom, for it moves all the others
+            del self._pieces[: self._taken - self._dropped]
+            self._dropped = self._taken
+        return self._held_bytes
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

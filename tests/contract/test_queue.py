@@ -60,7 +60,7 @@ async def at_work(house: House, question: str = "why?") -> AsyncIterator[asyncio
 
 def followers(house: House) -> list[int]:
     """How many follow each flight, the oldest flight first."""
-    return [len(flight._followers) for flight in house.app.flights._flying.values()]
+    return [len(flight._followers) for flights in house.app.flights._flying.values() for flight in flights]
 
 
 async def waiting(house: House, count: int) -> None:

@@ -133,6 +133,8 @@ async def lifetimes_ms(data_dir: Path) -> int:
     await server.open()
     client = redis.asyncio.Redis.from_url(server.url)
     try:
+        while (await client.info("persistence"))["loading"]:
+            await asyncio.sleep(0.01)
         keys = [key async for key in client.scan_iter("cacheproxy:answer:*")]
         ends = [await client.pttl(key) for key in keys]
     finally:

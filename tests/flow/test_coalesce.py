@@ -86,9 +86,9 @@ class FakeUpstream:
         """What the flight calls when all went well."""
         self.landed.append(flight.answer)
 
-    def follow(self, flights, key="key", *, landed=None, ask=ASK, needs=frozenset()):
+    def follow(self, flights, key="key", *, landed=None, bytes_max=BYTES_MAX, ask=ASK, needs=frozenset()):
         """Join a flight of a key, or start one."""
-        recorder = Recorder(chat.fold(), bytes_max=BYTES_MAX)
+        recorder = Recorder(chat.fold(), bytes_max=bytes_max)
         follower, _started = flights.follow(key, ask, recorder, self.fetch, landed or self.land, needs=needs)
         return follower
 
@@ -502,6 +502,26 @@ async def test_a_reply_too_large_to_hold_waits_for_its_slowest_follower(flights)
     assert await taken(flights, slow) == PIECE * MANY
     assert await fast == PIECE * MANY
     assert held > sum(map(len, slow.flight._pieces))
+
+
+@pytest.mark.fault(67)
+async def test_a_slow_follower_of_a_large_reply_costs_each_piece_once(flights):
+    """However many small pieces it is behind by: a token is one, and others wait for the event loop meanwhile."""
+    upstream = FakeUpstream()
+    slow = upstream.follow(flights, bytes_max=300_000)
+    upstream.answers()
+    upstream.sends(*[b"0123456789"] * 40_000, None)
+    await slow.wait_head()
+    while not slow.flight._recorder.too_large:
+        await let_all_run()
+
+    taken_bytes = 0
+    async with asyncio.timeout(5):  # it takes 0.3 s, and took 13 s when each piece was looked at for each other one
+        async for piece in slow.pieces():
+            taken_bytes += len(piece)
+            await asyncio.sleep(0)
+    flights.leave(slow)
+    assert taken_bytes == 400_000
 
 
 @pytest.mark.fault(67)

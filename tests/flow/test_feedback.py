@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cacheproxy.errors import StoreUnavailableError
 from cacheproxy.store.served import Pairing
 from tests.fakes.house import House
+from tests.fakes.wire import connect
 
 
 async def test_feedback_that_broke_off_is_acted_on_when_it_is_said_again(
@@ -26,3 +29,16 @@ async def test_feedback_that_broke_off_is_acted_on_when_it_is_said_again(
 
     assert await feedback.bad("0a" * 16) == (0, 1)
     assert await feedback.bad("0a" * 16) == (0, 0)
+
+
+async def test_feedback_may_come_in_pieces(house: House) -> None:
+    """A body is over when its head says so, not at the first of its segments."""
+    body = b'{"entry": "' + b"0a" * 16 + b'", "good": true}'
+    async with await connect(house.admin_port) as wire:
+        head = b"POST /feedback HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await wire.send(head + body[:20])
+        await asyncio.sleep(0.05)  # so that it is a segment of its own
+        await wire.send(body[20:])
+        reply = await wire.response()
+
+    assert reply.json() == {"entry": "0a" * 16, "good": True}
