@@ -105,7 +105,7 @@ async def test_answers_survive_a_restart_and_ollama_being_away(tmp_path: Path) -
 async def test_a_proxy_killed_while_it_writes_leaves_no_immortal_entry(fake_ollama: FakeOllama, tmp_path: Path) -> None:
     """Killed at any moment, five times: each entry in Redis has an end."""
     for round_number in range(1, 6):
-        async with serving(fake_ollama.url, tmp_path) as process:
+        async with serving(fake_ollama.url, tmp_path, CACHEPROXY_UPSTREAM__PARALLEL="8") as process:
             goal = fake_ollama.calls["/api/chat"] + 150
             asks = [asyncio.create_task(ask_on(process, f"{round_number}.{worker}")) for worker in range(8)]
             await fake_ollama.wait_until(lambda goal=goal: fake_ollama.calls["/api/chat"] > goal)
