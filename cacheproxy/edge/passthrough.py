@@ -24,7 +24,8 @@ from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamReply, Upstr
 log = logging.getLogger(__name__)
 
 HELD_BYTES_MAX = 64 * 1024
-"""A body up to this size is held so that it can be sent again when a keep-alive connection turns out to be dead."""
+"""A body up to this size is held, to be sent again when a keep-alive connection turns out to be dead, or to be read
+by the gate."""
 
 BeforeEnd = Callable[[], Awaitable[None]]
 Reply = UpstreamReply | PlacedReply
@@ -92,7 +93,7 @@ class Passthrough:
     ) -> Reply:
         repeatable = request.method in _REPEATABLE_METHODS or path in _REPEATABLE_POSTS
         waits = expects_continue(request) and not body.complete and not body.prefix
-        if repeatable and not waits:
+        if (repeatable or gate is not None) and not waits:
             await body.fill(HELD_BYTES_MAX)
         upstream_request = UpstreamRequest(
             request.method,

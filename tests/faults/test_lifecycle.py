@@ -133,7 +133,7 @@ async def lifetimes_ms(data_dir: Path) -> int:
     await server.open()
     client = redis.asyncio.Redis.from_url(server.url)
     try:
-        while (await client.info("persistence"))["loading"]:
+        while (await client.info("persistence"))["loading"]:  # noqa: ASYNC110 - Redis announces no end of it
             await asyncio.sleep(0.01)
         keys = [key async for key in client.scan_iter("cacheproxy:answer:*")]
         ends = [await client.pttl(key) for key in keys]
