@@ -59,7 +59,7 @@ async def test_an_answer_that_was_joined_and_broke_off_says_how_it_came_about(ho
     streamed = asyncio.create_task(house.chat())
     await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
     whole = asyncio.create_task(house.chat(stream=False))
-    await until(lambda: any(len(flight._followers) == 2 for flight in house.app.flights._flying.values()))
+    await until(lambda: house.app.flights.followers == 2)
     house.ollama.release()
 
     reply = await whole
