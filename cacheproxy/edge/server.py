@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from secrets import token_hex
 from typing import Any
 
 from aiohttp import http_parser, web
@@ -70,12 +71,16 @@ class Plain(PlainStream, web.Response):
     """A whole reply with the headers it was given, `Date` and `Content-Length`; no `Server`."""
 
 
+_OVERLOADED = 503
+
+
 def error_reply(path: str, status: int, message: str) -> Plain:
     """An error in the shape that clients of `path` know: Ollama's, OpenAI's below `/v1/`, Anthropic's for messages."""
     content_type = "application/json"
     body: dict[str, Any]
     if path.startswith("/v1/messages"):
-        body = {"type": "error", "error": {"type": _v1_error_type(status), "message": message}}
+        kind = "overloaded_error" if status == _OVERLOADED else _v1_error_type(status)
+        body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{token_hex(12)}"}
     elif path.startswith("/v1/"):
         body = {"error": {"message": message, "type": _v1_error_type(status), "param": None, "code": None}}
     else:

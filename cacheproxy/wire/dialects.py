@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from cacheproxy.model import Answer, Ask
-from cacheproxy.wire import chat, generate, openai_chat, openai_completions
+from cacheproxy.wire import chat, generate, messages, openai_chat, openai_completions, responses
 from cacheproxy.wire.native import Fold
 
 
@@ -22,6 +22,8 @@ class Dialect(Protocol):
     WHOLE_TYPE: str
     """Content type of a reply that is not streamed."""
     STREAM_TYPE: str
+    STREAM_HEADERS: tuple[tuple[str, str], ...]
+    """What a streamed reply's head says besides."""
 
     def parse(self, body: bytes) -> Ask:
         """The ask in a body. Raises UnkeyableError."""
@@ -49,6 +51,8 @@ _ALL: tuple[Dialect, ...] = (
     generate,
     openai_chat,
     openai_completions,
+    messages,
+    responses,
 )
 
 BY_PATH: Mapping[str, Dialect] = {dialect.PATH: dialect for dialect in _ALL}
