@@ -191,7 +191,7 @@ class Cache(_Section):
     store_truncated: bool = False
     stale_if_error: Duration = 0.0
     max_temperature: float = Field(2.0, ge=0)
-    partition_headers: tuple[str, ...] = ("Authorization",)
+    partition_headers: tuple[str, ...] = ("Authorization", "X-Api-Key")
     cache_control: Literal["honor", "ignore"] = "honor"
     headers: Literal["full", "trail"] = "full"
     remote_ttl: Duration = 300.0

@@ -23,6 +23,11 @@ class Part(StrEnum):
     THINKING = "thinking"
     LOGPROBS = "logprobs"
     CONTEXT = "context"
+    ENDING = "ending"
+    """Whether it came to its own end or was cut off."""
+    ENDING_OF_CALLS = "ending-of-calls"
+    """The same, of an answer that calls tools."""
+    TEXT_BESIDE_CALLS = "text-beside-calls"
 
 
 Parts: TypeAlias = frozenset[Part]
@@ -97,6 +102,8 @@ class Ask:
     """What Ollama's own reply to this ask does not tell; it is known before the reply, so nobody waits for it."""
     with_usage: bool = False
     """A stream of OpenAI's form that ends with the number of tokens (`stream_options.include_usage`)."""
+    echo: JSONObject = field(default_factory=dict)
+    """What a reply in the caller's form repeats of the request, or estimates from it; asks of one key may differ."""
     forward: bytes | None = None
     """The body to send upstream where it differs from what the client sent; None: send the client's own bytes."""
 

@@ -1,19 +1,19 @@
-"""The simulated Ollama's /v1/messages (Anthropic) and /v1/responses (OpenAI), as far as a relay needs them.
+"""The simulated Ollama's /v1/messages, in Anthropic's form, and what /v1/responses shares with it.
 
-Minimal on purpose: text and thinking, whole and streamed, with the event order, ids and headers of the real ones.
-Tools, images, files and zstd bodies are not read; the answers are still a function of the native request they become.
+Text, thinking and tools, whole and streamed, with the event order, ids and headers of the real one; images, files and
+web search are not read. The answers are a function of the native request they become.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
 from cacheproxy.demo import asks, gojson
 from cacheproxy.demo.asks import Ask, RefusedError
-from cacheproxy.demo.engine import Engine, Piece, prompt_token_count
+from cacheproxy.demo.engine import Engine, Piece
 from cacheproxy.demo.gohttp import Exchange
 from cacheproxy.demo.gojson import Members
 from cacheproxy.demo.native import BARE_JSON_TYPE, fold
@@ -21,6 +21,8 @@ from cacheproxy.demo.openai import EVENT_TYPE, InvalidRequestError
 
 _STREAM_HEADERS = [("Cache-Control", "no-cache"), ("Connection", "keep-alive")]
 _KINDS = {400: "invalid_request_error", 404: "not_found_error", 503: "overloaded_error"}
+_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
+_USAGE = (("input_tokens", "prompt_eval_count"), ("output_tokens", "eval_count"))
 
 
 def refuse_messages(exchange: Exchange, status: int, message: str) -> None:
@@ -30,170 +32,241 @@ def refuse_messages(exchange: Exchange, status: int, message: str) -> None:
     exchange.answer(status, BARE_JSON_TYPE, gojson.write(body) + b"\n")
 
 
-def _joined(given: Any) -> str:
-    """Return a text, or the texts of blocks without anything between them."""
-    if isinstance(given, str):
-        return given
-    blocks = _objects(given)
-    return "".join(block["text"] for block in blocks if isinstance(block.get("text"), str))
+# --- Shared with /v1/responses ---
 
 
-def _objects(given: Any) -> list[dict[str, Any]]:
+def members_of(given: Any) -> dict[str, Any]:
+    """Return an object's members, the last of equal names; none for any other value."""
+    return dict(given) if isinstance(given, Members) else {}
+
+
+def objects(given: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list."""
     return [dict(item) for item in given if isinstance(item, Members)] if isinstance(given, list) else []
 
 
-def _messages(system: Any, given: Any) -> list[dict[str, Any]]:
-    turns = _objects(given)
-    messages = [{"role": str(turn.get("role", "")).lower(), "content": _joined(turn.get("content"))} for turn in turns]
-    first = [{"role": "system", "content": text}] if (text := _joined(system)) else []
-    return [asks.message_fields(**message) for message in [*first, *messages]]
+def plain(value: Any) -> Any:
+    """Return a value that was read as one that can be written: objects with their members in order."""
+    if isinstance(value, Members):
+        return {name: plain(member) for name, member in value}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def read_messages(body: bytes) -> Ask:
-    """Read a body of /v1/messages."""
-    value = gojson.read(body)
-    fields = dict(value) if isinstance(value, Members) else {}
-    limit = fields.get("max_tokens")
-    if type(limit) is not int or limit <= 0:
-        raise InvalidRequestError("max_tokens is required and must be positive")
-    options = {"num_predict": limit}
-    options |= {name: fields[name] for name in ("temperature", "top_p", "top_k") if fields.get(name) is not None}
-    options |= {"stop": fields["stop_sequences"]} if fields.get("stop_sequences") else {}
-    thinking = fields.get("thinking")
-    kind = dict(thinking).get("type") if isinstance(thinking, Members) else None
-    think = {"enabled": True, "disabled": False}.get(str(kind))
-    messages = _messages(fields.get("system"), fields.get("messages"))
-    native = asks.chat_fields(model=str(fields.get("model") or ""), messages=messages, options=options, think=think)
-    return asks.chat_ask(native, stream=fields.get("stream") is True)
+def joined(given: Any) -> str:
+    """Return a text, or the texts of blocks without anything between them."""
+    if isinstance(given, str):
+        return given
+    return "".join(block["text"] for block in objects(given) if isinstance(block.get("text"), str))
 
 
-def read_responses(body: bytes) -> Ask:
-    """Read a body of /v1/responses."""
-    value = gojson.read(body)
-    fields = dict(value) if isinstance(value, Members) else {}
-    given = fields.get("input")
-    turns = [Members([("role", "user"), ("content", given)])] if isinstance(given, str) else given
-    options: dict[str, Any] = {"temperature": 1.0 if fields.get("temperature") is None else fields["temperature"]}
-    options |= {"num_predict": fields["max_output_tokens"]} if fields.get("max_output_tokens") else {}
-    messages = _messages(fields.get("instructions"), turns)
-    native = asks.chat_fields(model=str(fields.get("model") or ""), messages=messages, options=options)
-    return asks.chat_ask(native, stream=fields.get("stream") is True)
+def native_tool(name: Any, description: Any, parameters: Any) -> Members:
+    """Return a tool as /api/chat gets it."""
+    about = [("description", description)] if description else []
+    function = Members([("name", name), *about, ("parameters", parameters)])
+    return Members([("type", "function"), ("function", function)])
 
 
-def _event(kind: str, **members: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), gojson.write({"type": kind, **members}))
+def tokens(piece: Piece) -> dict[str, int]:
+    """Return the usage of a last piece."""
+    metrics = dict(piece.metrics)
+    return {name: metrics.get(count, 0) for name, count in _USAGE}
 
 
-async def _send(exchange: Exchange, events: AsyncGenerator[bytes, None]) -> None:
+def event(kind: str, members: dict[str, Any]) -> bytes:
+    """Return one event of a stream."""
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), gojson.write(members))
+
+
+async def send(exchange: Exchange, pieces: AsyncGenerator[Piece, None], events: Callable[[Piece], list[bytes]]) -> None:
     """Send events one a chunk; after an error in the middle the stream just stops."""
     try:
-        async with aclosing(events):
-            async for event in events:
+        async with aclosing(pieces):
+            async for piece in pieces:
                 if not exchange.started:
                     exchange.begin(200, EVENT_TYPE, extra=_STREAM_HEADERS)
-                exchange.chunk(event)
+                for data in events(piece):
+                    exchange.chunk(data)
                 await exchange.drain()
     except RefusedError:
         if not exchange.started:
             raise
+    if not exchange.started:
+        exchange.begin(200, EVENT_TYPE, extra=_STREAM_HEADERS)
     exchange.end()
 
 
-def _stop_reason(piece: Piece) -> str:
-    return "max_tokens" if piece.done_reason == "length" else "end_turn"
+# --- Reading ---
+
+
+def read_messages(body: bytes) -> Ask:
+    """Read a body of /v1/messages."""
+    fields = members_of(gojson.read(body))
+    limit = fields.get("max_tokens")
+    if type(limit) is not int or limit <= 0:
+        raise InvalidRequestError("max_tokens is required and must be positive")
+    if not fields.get("messages"):
+        raise InvalidRequestError("messages is required")
+    options = {"num_predict": limit}
+    options |= {name: fields[name] for name in ("temperature", "top_p", "top_k") if fields.get(name) is not None}
+    options |= {"stop": fields["stop_sequences"]} if fields.get("stop_sequences") else {}
+    system = joined(fields.get("system"))
+    messages = [asks.message_fields(role="system", content=system)] if system else []
+    messages += [message for turn in objects(fields["messages"]) for message in _native_messages(turn)]
+    tools = [
+        native_tool(tool.get("name"), tool.get("description"), tool.get("input_schema"))
+        for tool in objects(fields.get("tools"))
+    ]
+    native = asks.chat_fields(
+        model=str(fields.get("model") or ""),
+        messages=messages,
+        options=options,
+        think=_think(fields),
+        tools=tools,
+    )
+    return asks.chat_ask(native, stream=fields.get("stream") is True)
+
+
+def _think(fields: dict[str, Any]) -> bool | str | None:
+    kind = members_of(fields.get("thinking")).get("type")
+    if kind in ("enabled", "disabled"):
+        return bool(kind == "enabled")
+    effort = members_of(fields.get("output_config")).get("effort")
+    return _EFFORTS.get(str(effort).strip().lower())
+
+
+def _native_messages(turn: dict[str, Any]) -> list[dict[str, Any]]:
+    role, content = str(turn.get("role", "")).lower(), turn.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else objects(content)
+    calls = [_native_call(block) for block in blocks if block.get("type") == "tool_use"]
+    said = asks.message_fields(
+        role=role,
+        content="".join(block.get("text", "") for block in blocks if block.get("type") == "text"),
+        thinking="".join(block.get("thinking", "") for block in blocks if block.get("type") == "thinking"),
+        tool_calls=calls or None,
+    )
+    results = [
+        asks.message_fields(role="tool", content=joined(block.get("content")), tool_call_id=block.get("tool_use_id"))
+        for block in blocks
+        if block.get("type") == "tool_result"
+    ]
+    own = [said] if said["content"] or said["thinking"] or calls else []
+    return results + own if role == "user" else own + results
+
+
+def _native_call(block: dict[str, Any]) -> dict[str, Any]:
+    function = {"index": 0, "name": block.get("name"), "arguments": block.get("input")}
+    return {"id": block.get("id"), "function": function}
+
+
+def estimated_tokens(body: bytes) -> int:
+    """Return what a stream says of the prompt before it is read: a quarter of its bytes."""
+    fields = members_of(gojson.read(body))
+    size = _size(fields.get("system"))
+    for turn in objects(fields.get("messages")):
+        size += len(str(turn.get("role", "")).encode()) + _size(turn.get("content"))
+    for tool in objects(fields.get("tools")):
+        size += len(str(tool.get("name", "")).encode()) + len(str(tool.get("description") or "").encode())
+        size += len(gojson.write(plain(tool["input_schema"]))) if "input_schema" in tool else 0
+    return max(1, size // 4)
+
+
+def _size(content: Any) -> int:
+    if isinstance(content, str):
+        return len(content.encode())
+    size = 0
+    for block in objects(content):
+        size += len(block.get("text", "").encode()) + len(block.get("thinking", "").encode())
+        if block.get("type") in ("tool_use", "tool_result"):
+            known = ("type", "text", "id", "name", "input", "tool_use_id", "content", "is_error")
+            size += len(gojson.write({name: plain(block[name]) for name in known if block.get(name)}))
+    return size
+
+
+# --- Writing ---
 
 
 async def messages(engine: Engine, exchange: Exchange) -> None:
     """POST /v1/messages."""
-    ask = read_messages(await exchange.body())
+    body = await exchange.body()
+    ask = read_messages(body)
     model = engine.admit(ask, relax_thinking=True)
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": ask.model}
     pieces = engine.run(ask, model, exchange)
     if ask.stream:
-        await _send(exchange, _message_events(ask, head, pieces))
+        await send(exchange, pieces, _MessageEvents(head, estimated_tokens(body)))
         return
-    last = await fold(pieces, keep_tools=False)
-    blocks = [{"type": "thinking", "thinking": last.thinking}] if last.thinking else []
+    last = await fold(pieces, keep_tools=bool(ask.tools))
+    blocks: list[dict[str, Any]] = [{"type": "thinking", "thinking": last.thinking}] if last.thinking else []
     blocks += [{"type": "text", "text": last.text}] if last.text else []
-    metrics = dict(last.metrics)
-    usage = {"input_tokens": metrics.get("prompt_eval_count", 0), "output_tokens": metrics.get("eval_count", 0)}
-    body = {**head, "content": blocks, "stop_reason": _stop_reason(last), "usage": usage}
-    exchange.answer(200, BARE_JSON_TYPE, gojson.write(body) + b"\n")
+    blocks += [_tool_use(call, call["function"]["arguments"]) for call in last.tool_calls]
+    stop = _stop(last, called=bool(last.tool_calls))
+    reply = {**head, "content": blocks or None, **stop, "usage": tokens(last)}
+    exchange.answer(200, BARE_JSON_TYPE, gojson.write(reply) + b"\n")
 
 
-async def _message_events(
-    ask: Ask, head: dict[str, Any], pieces: AsyncGenerator[Piece, None]
-) -> AsyncGenerator[bytes, None]:
-    index, kind = -1, ""
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if index < 0:
-                index = 0
-                usage = {"input_tokens": prompt_token_count(ask), "output_tokens": 0}
-                yield _event("message_start", message={**head, "content": [], "usage": usage})
-            if piece.done:
-                if kind:
-                    yield _event("content_block_stop", index=index)
-                metrics = dict(piece.metrics)
-                usage = {name: metrics.get(count, 0) for name, count in _USAGE}
-                yield _event("message_delta", delta={"stop_reason": _stop_reason(piece)}, usage=usage)
-                yield _event("message_stop")
-                return
-            wanted = "thinking" if piece.thinking else "text"
-            if wanted != kind:
-                if kind:
-                    yield _event("content_block_stop", index=index)
-                    index += 1
-                kind = wanted
-                yield _event("content_block_start", index=index, content_block={"type": kind, kind: ""})
-            delta = {"type": f"{kind}_delta", kind: piece.thinking or piece.text}
-            yield _event("content_block_delta", index=index, delta=delta)
+def _tool_use(call: dict[str, Any], arguments: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": arguments}
 
 
-_USAGE = (("input_tokens", "prompt_eval_count"), ("output_tokens", "eval_count"))
+def _stop(piece: Piece, *, called: bool) -> dict[str, Any]:
+    if called:
+        return {"stop_reason": "tool_use"}
+    reasons = {"stop": "end_turn", "length": "max_tokens"}
+    return {"stop_reason": reasons.get(piece.done_reason, "stop_sequence")} if piece.done_reason else {}
 
 
-def _response(ask: Ask, identity: str, created: int, last: Piece | None) -> dict[str, Any]:
-    body: dict[str, Any] = {"id": identity, "object": "response", "created_at": created, "model": ask.model}
-    if last is None:
-        return {**body, "status": "in_progress", "output": []}
-    part = {"type": "output_text", "text": last.text, "annotations": []}
-    item = {"id": f"msg_{identity[5:]}", "type": "message", "status": "completed", "role": "assistant"}
-    metrics = dict(last.metrics)
-    usage = {name: metrics.get(count, 0) for name, count in _USAGE}
-    usage["total_tokens"] = sum(usage.values())
-    return {**body, "status": "completed", "output": [{**item, "content": [part]}], "usage": usage}
+class _MessageEvents:
+    """From piece to events; remembers which block is open."""
 
+    def __init__(self, head: dict[str, Any], estimate: int) -> None:
+        self.head = head
+        self.estimate = estimate
+        self.started = False
+        self.open = ""
+        self.index = 0
+        self.called = False
 
-async def responses(engine: Engine, exchange: Exchange) -> None:
-    """POST /v1/responses."""
-    ask = read_responses(await exchange.body())
-    model = engine.admit(ask, relax_thinking=True)
-    identity, created = f"resp_{secrets.token_hex(12)}", int(engine.clock.now())
-    pieces = engine.run(ask, model, exchange)
-    if ask.stream:
-        await _send(exchange, _response_events(ask, identity, created, pieces))
-        return
-    last = await fold(pieces, keep_tools=False)
-    body = _response(ask, identity, created, last)
-    exchange.answer(200, BARE_JSON_TYPE, gojson.write(body) + b"\n")
+    def __call__(self, piece: Piece) -> list[bytes]:
+        out = [] if self.started else [self._start(piece)]
+        self.started = True
+        if piece.thinking:
+            out += self._said("thinking", piece.thinking)
+        if piece.text:
+            out += self._said("text", piece.text)
+        for call in piece.tool_calls:
+            self.called = True
+            out += [*self._close(), self._block(_tool_use(call, {}))]
+            arguments = gojson.write(call["function"]["arguments"]).decode()
+            out.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
+            self.open = "tool_use"
+            out += self._close()
+        if piece.done:
+            out += self._close()
+            stop = _stop(piece, called=self.called)
+            out.append(event("message_delta", {"type": "message_delta", "delta": stop, "usage": tokens(piece)}))
+            out.append(event("message_stop", {"type": "message_stop"}))
+        return out
 
+    def _start(self, piece: Piece) -> bytes:
+        known = tokens(piece)["input_tokens"] or self.estimate
+        message = {**self.head, "content": [], "usage": {"input_tokens": known, "output_tokens": 0}}
+        return event("message_start", {"type": "message_start", "message": message})
 
-async def _response_events(
-    ask: Ask, identity: str, created: int, pieces: AsyncGenerator[Piece, None]
-) -> AsyncGenerator[bytes, None]:
-    text: list[str] = []
-    number = 0
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if number == 0:
-                begun = _response(ask, identity, created, None)
-                yield _event("response.created", response=begun, sequence_number=number)
-            number += 1
-            if piece.text:
-                text.append(piece.text)
-                yield _event("response.output_text.delta", delta=piece.text, sequence_number=number)
-            if piece.done:
-                whole = Piece(text="".join(text), done=True, metrics=piece.metrics)
-                ended = _response(ask, identity, created, whole)
-                yield _event("response.completed", response=ended, sequence_number=number)
+    def _said(self, kind: str, said: str) -> list[bytes]:
+        begun = [] if self.open == kind else [*self._close(), self._block({"type": kind, kind: ""})]
+        self.open = kind
+        return [*begun, self._delta({"type": f"{kind}_delta", kind: said})]
+
+    def _block(self, block: dict[str, Any]) -> bytes:
+        members = {"type": "content_block_start", "index": self.index, "content_block": block}
+        return event("content_block_start", members)
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return event("content_block_delta", {"type": "content_block_delta", "index": self.index, "delta": delta})
+
+    def _close(self) -> list[bytes]:
+        if not self.open:
+            return []
+        self.open = ""
+        self.index += 1
+        return [event("content_block_stop", {"type": "content_block_stop", "index": self.index - 1})]

@@ -1,8 +1,8 @@
 """A small simulated Ollama: the real one's bytes on the wire, without a model.
 
 The tour, the tests' stand-in and the benchmarks run it. It follows Ollama 0.33's HTTP surface as a proxy meets it;
-/v1/messages and /v1/responses are minimal (`compat`), audio and images are not there and answer 404. What it answers is
-a function of the request (`expected_text`), so a reply that belongs to another request is seen at once.
+/v1/messages and /v1/responses read text and tools alone, audio and images are not there and answer 404. What it answers
+is a function of the request (`expected_text`), so a reply that belongs to another request is seen at once.
 
     python -m cacheproxy.demo.ollama --port 11434 --tokens-per-second 50
 """
@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cacheproxy.demo import asks, compat, management, native, openai, origin
+from cacheproxy.demo import asks, compat, management, native, openai, origin, responses
 from cacheproxy.demo.asks import Ask, RefusedError
 from cacheproxy.demo.engine import Engine
 from cacheproxy.demo.gohttp import Connection, Exchange, Request
@@ -53,7 +53,7 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/v1/completions": {"POST": openai.completions},
     "/v1/embeddings": {"POST": openai.embeddings},
     "/v1/messages": {"POST": compat.messages},
-    "/v1/responses": {"POST": compat.responses},
+    "/v1/responses": {"POST": responses.responses},
     "/v1/models": {"GET": openai.models},
 }
 """Handlers by exact path and method."""
@@ -99,7 +99,7 @@ def read_ask(path: str, body: bytes) -> Ask:
     if path == "/v1/messages":
         return compat.read_messages(body)
     if path == "/v1/responses":
-        return compat.read_responses(body)
+        return responses.read_responses(body)
     raise ValueError(f"{path} generates no text")
 
 

@@ -64,9 +64,9 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
     return await _send_answer(caller, answer, head, clock.now())
 
 
-def _form(ask: Ask) -> tuple[str, bool, bool, str]:
+def _form(ask: Ask) -> tuple[object, ...]:
     """What must be equal for one reply's bytes to be another's."""
-    return ask.dialect, ask.stream, ask.with_usage, ask.model
+    return ask.dialect, ask.stream, ask.with_usage, ask.model, ask.echo
 
 
 async def _send_answer(caller: Caller, answer: Answer, head: headers.Headers, now: float) -> web.StreamResponse:
@@ -100,7 +100,7 @@ async def send_whole(
 
 async def _send_stream(caller: Caller, lines: Iterable[bytes], head: headers.Headers) -> web.StreamResponse:
     """All lines in few writes, the last line in one of its own, as it arrives from Ollama."""
-    reply = PlainStream(status=200, headers={"Content-Type": caller.dialect.STREAM_TYPE, "X-Accel-Buffering": "no"})
+    reply = PlainStream(status=200, headers=_stream_head(caller.dialect) | {"X-Accel-Buffering": "no"})
     reply.add_headers(head)
     await reply.prepare(caller.request)
     held: list[bytes] = []
@@ -118,6 +118,10 @@ async def _send_stream(caller: Caller, lines: Iterable[bytes], head: headers.Hea
         await reply.write(b"".join(held))
     await reply.write(last)
     return reply
+
+
+def _stream_head(dialect: Dialect) -> dict[str, str]:
+    return {"Content-Type": dialect.STREAM_TYPE, **dict(dialect.STREAM_HEADERS)}
 
 
 async def _pass_on(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:
@@ -142,7 +146,7 @@ async def _refused(caller: Caller, follower: Follower, head: headers.Headers) ->
 
 async def _convert_live(caller: Caller, follower: Follower, head: headers.Headers, now: float) -> web.StreamResponse:
     """The chunks of an equal ask of another form, or one that spelt the model otherwise."""
-    reply = PlainStream(status=200, headers={"Content-Type": caller.dialect.STREAM_TYPE})
+    reply = PlainStream(status=200, headers=_stream_head(caller.dialect))
     reply.add_headers(head)
     frames = caller.dialect.relay(caller.ask, now)
 

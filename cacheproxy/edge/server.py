@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from secrets import token_hex
 from typing import Any
 
 from aiohttp import http_parser, web
@@ -73,14 +73,16 @@ class Plain(PlainStream, web.Response):
     """A whole reply with the headers it was given, `Date` and `Content-Length`; no `Server`."""
 
 
+_OVERLOADED = 503
+
+
 def error_reply(path: str, status: int, message: str) -> Plain:
     """An error in the shape that clients of `path` know: Ollama's, OpenAI's below `/v1/`, Anthropic's for messages."""
     content_type, end = "application/json", "\n"
     body: dict[str, Any]
     if path.startswith("/v1/messages"):
-        kind = "overloaded_error" if status == 503 else _v1_error_type(status)
-        body = {"type": "error", "error": {"type": kind, "message": message}}
-        body["request_id"] = f"req_{secrets.token_hex(12)}"
+        kind = "overloaded_error" if status == _OVERLOADED else _v1_error_type(status)
+        body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": f"req_{token_hex(12)}"}
     elif path.startswith("/v1/"):
         body = {"error": {"message": message, "type": _v1_error_type(status), "param": None, "code": None}}
     else:

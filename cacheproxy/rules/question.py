@@ -164,7 +164,9 @@ def _refusal(ask: Ask, max_temperature: float) -> str:
 def _is_readable(body: Mapping[str, Any]) -> bool:
     """Whether the members looked at below are what they are named for, where Ollama itself may not look at them."""
     messages = body.get("messages", [])
-    well_formed = isinstance(messages, list) and all(isinstance(message, dict) for message in messages)
+    well_formed = isinstance(messages, list) and all(
+        isinstance(message, dict) and not isinstance(message.get("content"), list) for message in messages
+    )  # a list of parts may hold images and results of tools
     return well_formed and isinstance(body.get("options", {}), dict)
 
 

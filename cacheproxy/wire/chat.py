@@ -20,9 +20,10 @@ FAMILY = "chat"
 
 WHOLE_TYPE = native.WHOLE_TYPE
 STREAM_TYPE = native.STREAM_TYPE
+STREAM_HEADERS = native.STREAM_HEADERS
 
 _MEMBERS = request.COMMON_MEMBERS | {"messages", "tools"}
-_NEEDS = frozenset({Part.DURATIONS, Part.COUNTS})
+_NEEDS = frozenset({Part.DURATIONS, Part.COUNTS, Part.ENDING, Part.ENDING_OF_CALLS})
 
 
 def parse(body: bytes) -> Ask:

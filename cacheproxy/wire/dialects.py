@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from cacheproxy.model import Answer, Ask
-from cacheproxy.wire import chat, embed, embeddings, generate, openai_chat, openai_completions, openai_embeddings
+from cacheproxy.wire import (
+    chat,
+    embed,
+    embeddings,
+    generate,
+    messages,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    responses,
+)
 from cacheproxy.wire.embedding import EmbedAsk, Made, Stored, Vector
 from cacheproxy.wire.native import Fold
 
@@ -24,6 +34,8 @@ class Dialect(Protocol):
     WHOLE_TYPE: str
     """Content type of a reply that is not streamed."""
     STREAM_TYPE: str
+    STREAM_HEADERS: tuple[tuple[str, str], ...]
+    """What a streamed reply's head says besides."""
 
     def parse(self, body: bytes) -> Ask:
         """The ask in a body. Raises UnkeyableError."""
@@ -51,6 +63,8 @@ _ALL: tuple[Dialect, ...] = (
     generate,
     openai_chat,
     openai_completions,
+    messages,
+    responses,
 )
 
 BY_PATH: Mapping[str, Dialect] = {dialect.PATH: dialect for dialect in _ALL}

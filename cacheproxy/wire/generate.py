@@ -18,6 +18,7 @@ PATH = "/api/generate"
 FAMILY = "generate"
 WHOLE_TYPE = native.WHOLE_TYPE
 STREAM_TYPE = native.STREAM_TYPE
+STREAM_HEADERS = native.STREAM_HEADERS
 
 _MEMBERS = request.COMMON_MEMBERS | {
     "prompt", "suffix", "system", "template", "context", "raw", "images", "width", "height", "steps",

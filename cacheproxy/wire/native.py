@@ -23,6 +23,7 @@ from cacheproxy.wire.jsontext import read_answer, write
 
 WHOLE_TYPE = "application/json; charset=utf-8"
 STREAM_TYPE = "application/x-ndjson"
+STREAM_HEADERS: tuple[tuple[str, str], ...] = ()
 PIECE_CHARACTERS = 2048
 """Text in one replayed chunk: below 64 KiB as a line even if each character is escaped (asyncio's default limit)."""
 LOGPROBS_BYTES = 32 * 1024

@@ -23,6 +23,7 @@ from cacheproxy.wire.request import Parsed
 
 WHOLE_TYPE = "application/json"
 STREAM_TYPE = "text/event-stream"
+STREAM_HEADERS: tuple[tuple[str, str], ...] = ()
 DONE = b"data: [DONE]\n\n"
 
 _NOT_IN_KEY = frozenset({"model", "stream", "stream_options"})
@@ -40,6 +41,7 @@ COMMON_MEMBERS = (
     | {"temperature", "top_p", "max_tokens", "seed", "stop", "frequency_penalty", "presence_penalty"}
     | {"_debug_render_only", "cache"}
 )
+_NEEDS = frozenset({Part.COUNTS, Part.ENDING, Part.ENDING_OF_CALLS})
 _COUNTS = {"prompt_tokens": "prompt_eval_count", "completion_tokens": "eval_count"}
 _CACHED = "prompt_eval_cached_count"
 """Newer than most: told as `prompt_tokens_details.cached_tokens`."""
@@ -106,7 +108,7 @@ def ask(
         translated=translated,
         name_matters=name_matters,
         controls=parsed.controls,
-        needs=frozenset({Part.COUNTS}) - without_counts,
+        needs=_NEEDS - without_counts,
         lacks=lacks | without_counts,
         with_usage=with_usage,
         forward=parsed.forward,

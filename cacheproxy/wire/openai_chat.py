@@ -20,6 +20,7 @@ PATH = "/v1/chat/completions"
 FAMILY = "chat"
 WHOLE_TYPE = openai.WHOLE_TYPE
 STREAM_TYPE = openai.STREAM_TYPE
+STREAM_HEADERS = openai.STREAM_HEADERS
 
 _MEMBERS = openai.COMMON_MEMBERS | {
     "messages", "tools", "response_format", "reasoning", "reasoning_effort", "top_logprobs",

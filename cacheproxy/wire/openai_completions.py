@@ -20,6 +20,7 @@ PATH = "/v1/completions"
 FAMILY = "generate"
 WHOLE_TYPE = openai.WHOLE_TYPE
 STREAM_TYPE = openai.STREAM_TYPE
+STREAM_HEADERS = openai.STREAM_HEADERS
 
 _MEMBERS = openai.COMMON_MEMBERS | {"prompt", "suffix", "echo", "best_of"}
 _LACKS = frozenset({Part.DURATIONS, Part.THINKING, Part.LOGPROBS, Part.CONTEXT})

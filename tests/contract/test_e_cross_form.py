@@ -33,22 +33,29 @@ class Form(NamedTuple):
     @property
     def is_chat(self) -> bool:
         """Whether it is a chat: a chat and a prompt are not one question."""
-        return "chat" in self.path
+        return self.path not in ("/api/generate", "/v1/completions")
 
     def body(self, question: str) -> dict[str, Any]:
         """The request; all forms of one family ask for the same with it."""
+        if self.path == "/v1/responses":
+            return {"model": "qwen3", "input": question} | self.members
         if self.is_chat:
             return {"model": "qwen3", "messages": [{"role": "user", "content": question}]} | self.members
         return {"model": "qwen3", "prompt": question} | self.members
 
 
+CHAT_OPTIONS = OPENAI_OPTIONS | {"num_predict": 100}
 STREAM, WHOLE = {"stream": True}, {"stream": False}
 USAGE = STREAM | {"stream_options": {"include_usage": True}}
 FORMS = [
-    *(Form(f"/api/chat, {name}", "/api/chat", how | {"options": OPENAI_OPTIONS})
+    *(Form(f"/api/chat, {name}", "/api/chat", how | {"options": CHAT_OPTIONS})
       for name, how in (("whole", WHOLE), ("stream", STREAM))),
-    *(Form(f"/v1/chat/completions, {name}", "/v1/chat/completions", how)
+    *(Form(f"/v1/chat/completions, {name}", "/v1/chat/completions", how | {"max_tokens": 100})
       for name, how in (("whole", WHOLE), ("stream with usage", USAGE), ("stream", STREAM))),
+    *(Form(f"/v1/messages, {name}", "/v1/messages", how | OPENAI_OPTIONS | {"max_tokens": 100})
+      for name, how in (("whole", WHOLE), ("stream", STREAM))),
+    *(Form(f"/v1/responses, {name}", "/v1/responses", how | {"top_p": 1, "max_output_tokens": 100})
+      for name, how in (("whole", WHOLE), ("stream", STREAM))),
     *(Form(f"/api/generate, {name}", "/api/generate", how | {"options": COMPLETION_OPTIONS})
       for name, how in (("whole", WHOLE), ("stream", STREAM))),
     *(Form(f"/v1/completions, {name}", "/v1/completions", how)
@@ -89,6 +96,8 @@ def table(cells: dict[tuple[str, str], str]) -> str:
 @pytest.mark.case(70)
 @pytest.mark.case(78)
 @pytest.mark.case(82)
+@pytest.mark.case(85)
+@pytest.mark.case(88)
 async def test_the_page_tells_which_form_serves_which(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
     """Each pair is asked, by default and with `cache.without_durations`."""
     cells: dict[tuple[str, str], str] = {}

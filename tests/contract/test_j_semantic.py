@@ -158,6 +158,39 @@ async def test_a_semantic_hit_crosses_to_openais_form(near: House, stream: bool)
 
 
 @pytest.mark.case(123)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        ("/v1/messages", {"messages": [{"role": "user", "content": REWORDED}], "temperature": 1, "max_tokens": 100}),
+        ("/v1/responses", {"input": REWORDED, "max_output_tokens": 100}),
+    ],
+)
+async def test_a_semantic_hit_crosses_to_messages_and_responses(
+    near: House, path: str, members: dict[str, Any], stream: bool
+) -> None:
+    """Stored by the native route in the setting that these have."""
+    donor = await stored(near, options={"temperature": 1, "num_predict": 100})
+
+    hit = await near.ask("POST", path, {"model": MODEL, "stream": stream} | members)
+
+    assert hit.header("X-Cache") == "SEMANTIC"
+    assert said(hit) == said(donor)
+    assert near.calls(path) == 0
+
+
+@pytest.mark.case(123)
+async def test_messages_of_parts_that_have_no_native_form_are_not_compared(near: House) -> None:
+    """They may hold images or results of tools; what stands before the question counts whole."""
+    failed = {"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": True}
+    for question, expected in [(QUESTION, "MISS"), (QUESTION, "EXACT"), (REWORDED, "MISS")]:
+        messages = [{"role": "user", "content": [failed]}, {"role": "user", "content": question}]
+        reply = await near.ask("POST", "/v1/messages", {"model": MODEL, "max_tokens": 100, "messages": messages})
+        await near.settled()
+        assert reply.header("X-Cache") == expected
+
+
+@pytest.mark.case(123)
 async def test_a_reworded_completion_gets_the_stored_text(near: House) -> None:
     """A prompt of OpenAI's form; what it stored serves its own form, and not the native one, which tells more."""
     body = {"model": MODEL, "prompt": QUESTION}

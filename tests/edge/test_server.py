@@ -90,6 +90,7 @@ async def test_headers_left_on_the_request_are_on_every_reply() -> None:
         ("/v1/chat/completions", 502, {"error": {"message": "why", "type": "api_error", "param": None, "code": None}}),
         ("/v1/models/x", 404, {"error": {"message": "why", "type": "not_found_error", "param": None, "code": None}}),
         ("/v1/messages", 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "why"}}),
+        ("/v1/messages", 503, {"type": "error", "error": {"type": "overloaded_error", "message": "why"}}),
     ],
 )
 async def test_errors_have_the_shape_that_clients_of_the_path_know(path: str, status: int, shape: object) -> None:

@@ -390,7 +390,7 @@ def test_numbers_of_tokens_that_later_ollamas_tell_are_kept():
 def test_every_dialect_names_itself(path):
     """Path, family and content types are there, and an ask of it says which one parsed it."""
     dialect = BY_PATH[path]
-    ask = dialect.parse(json.dumps(CHAT | COMPLETION).encode())
+    ask = dialect.parse(json.dumps(CHAT | COMPLETION | {"max_tokens": 5, "input": "why?"}).encode())
 
     assert (dialect.PATH, ask.dialect) == (path, dialect.NAME)
     assert dialect.WHOLE_TYPE.startswith("application/json")
