@@ -41,6 +41,7 @@ from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.wire.dialects import BY_PATH
 from embeddings.load import load
@@ -121,6 +122,9 @@ class App:
             recall=lambda: self._notes.get("models"),
             on_read=self._models_read,
         )
+        self.loaded = Loaded(
+            lambda: self.client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S), every_s=max(0.2, settings.digest_ttl)
+        )
 
     def _build_edge(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
@@ -136,6 +140,7 @@ class App:
         self.cached = cached = Cached(
             serve=serve,
             models=self.models,
+            loaded=self.loaded,
             client=self.client,
             passthrough=passthrough,
             config=config,
@@ -192,6 +197,7 @@ class App:
             await self.connection.open()
             await self.client.open()
             await self.models.open()
+            await self.loaded.open()
             await _listen(self._proxy, "server")
             await _listen(self._admin, "admin")
             if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
@@ -212,6 +218,7 @@ class App:
         await self.vectors.close()
         await self.semantic.close()
         await self.apart.close()
+        await self.loaded.close()
         await self.models.close()
         await self.client.close()
         await self.connection.close()

@@ -24,12 +24,14 @@ from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Outcome
+from cacheproxy.model import Ask, Identity, Outcome
 from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
+from cacheproxy.upstream import tuning
 from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, loops
+from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
@@ -60,6 +62,7 @@ class Cached:
 
     serve: Serve
     models: Models
+    loaded: Loaded
     client: UpstreamClient
     passthrough: Passthrough
     config: Config
@@ -110,8 +113,10 @@ class Cached:
         controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
         identity = self.models.identify(ask.model)
         tally.model = identity.short if identity else ""
-        plan = admit(ask, identity, controls, config=self.config, headers=headers_sent, secret=self.secret())
         forward = body.prefix if ask.forward is None else ask.forward
+        if identity is not None:
+            ask = self._fit(ask, identity, forward, dialect)
+        plan = admit(ask, identity, controls, config=self.config, headers=headers_sent, secret=self.secret())
         if plan.reason == "unknown-model" or identity is None:
             self.models.unknown_nowait()
         if not plan.cacheable or identity is None:
@@ -119,7 +124,8 @@ class Cached:
             return plan.reason
         if loops(sent := header_pairs(request), self.client.instance_id):
             return "loop"  # the passthrough words the refusal
-        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, forward)
+        fitted = forward if ask.forward is None else ask.forward
+        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
         return Call(
             ask=ask,
             plan=plan,
@@ -138,10 +144,25 @@ class Cached:
             trail=trail,
         )
 
+    def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
+        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
+        if dialect.NAME not in tuning.DIALECTS or identity.remote:
+            return ask
+        fill = tuning.fill_for(self.config, identity.short)
+        self.loaded.note(identity.digest, ask)
+        found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
+        options = tuning.added_options(fill, ask, found, wish)
+        keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
+        return tuning.tune(ask, body, dialect.parse, options, keep_alive)
+
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: _Tally) -> web.StreamResponse:
         tally.outcome = Outcome.BYPASS
         self.metrics.bypass(reason)
-        return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
+        try:
+            return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
+        finally:
+            if reason == "load":
+                self.loaded.forget()
 
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: _Tally) -> web.StreamResponse:
         try:
