@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cacheproxy.clock import Clock, SystemClock
@@ -43,6 +43,7 @@ from cacheproxy.store.shadow import Shadow
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire.dialects import BY_PATH
 from embeddings.load import load
 
@@ -123,8 +124,18 @@ class App:
             on_read=self._models_read,
         )
         self.loaded = Loaded(
-            lambda: self.client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S), every_s=max(0.2, settings.digest_ttl)
+            lambda: self.client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S),
+            every_s=max(0.2, settings.digest_ttl),
         )
+        self.preload = Preloader(
+            lambda target, body, timeout_s: self.client.get_json(target, body=body, timeout_s=timeout_s),
+            self.models,
+            self.loaded,
+            self.config,
+            self.metrics,
+            wait_idle=self._wait_idle,
+        )
+        self.loaded.on_read.append(self.preload.loaded_read)
 
     def _build_edge(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
@@ -141,6 +152,7 @@ class App:
             serve=serve,
             models=self.models,
             loaded=self.loaded,
+            preload=self.preload,
             client=self.client,
             passthrough=passthrough,
             config=config,
@@ -170,6 +182,8 @@ class App:
         )
         self._proxy = Server(routes.handle, config.server.listen, config.server)
         self._admin = Server(admin.handle, config.admin.listen, config.server)
+        metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
+        metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight))
         metrics.watch("upstream_in_flight", lambda: float(len(self.flights)))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
@@ -200,6 +214,7 @@ class App:
             await self.loaded.open()
             await _listen(self._proxy, "server")
             await _listen(self._admin, "admin")
+            await self.preload.open()
             if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
                 await self.apart.open()
                 await self.semantic.open()
@@ -212,6 +227,7 @@ class App:
     async def close(self) -> None:
         """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
         self._accepting = False
+        await self.preload.close()
         await self._proxy.drain(self.config.server.drain_timeout)
         await self._admin.close()
         await self.flights.close()
@@ -232,6 +248,9 @@ class App:
                 await self.models.wait_first_read()
                 while self.connection.state != "up":  # noqa: ASYNC110 - a freshly started Redis loads its data
                     await asyncio.sleep(0.01)
+
+    async def _wait_idle(self) -> None:
+        await self._proxy.wait_idle()
 
     def readiness(self) -> Readiness:
         """What works, part by part."""
@@ -265,6 +284,8 @@ class App:
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
+            "models_loaded": [asdict(model) for model in self.loaded.models],
+            "model_loading": self.preload.loading,
             "ollama_version": self.models.server_version,
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
@@ -328,6 +349,7 @@ class App:
         return f"{model}, from similarity {semantic.threshold:g}{shadow}; loading behind the scenes"
 
     def _models_read(self, ok: bool) -> None:
+        self.preload.models_read(ok)
         if ok:
             self.metrics.set_known_models(self.models.names)
         else:

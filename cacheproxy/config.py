@@ -17,9 +17,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cacheproxy.errors import ConfigError
 
@@ -260,9 +260,19 @@ class Embedding(_Section):
 
 
 class Tuning(_Section):
-    """[tuning]: what is added to requests that leave it out."""
+    """[tuning]: what is added to requests that leave it out, and what is loaded before it is asked for."""
 
     profile: Literal["off", "safe", "balanced", "low-latency"] = "safe"
+    preload: tuple[str, ...] = ()
+    warm_up: bool = False
+    predict: bool = False
+    memory: Size = 0
+
+    @model_validator(mode="after")
+    def _check_predict(self) -> Self:
+        if self.predict and not self.memory:
+            raise ValueError('predict = true needs memory, for example memory = "8GiB": what Ollama\'s models may take')
+        return self
 
 
 class ModelRule(_Section):
@@ -274,6 +284,7 @@ class ModelRule(_Section):
     threshold: Similarity | None = None
     options: Options = {}
     keep_alive: KeepAlive | None = None
+    preload: bool = False
 
 
 class Log(_Section):

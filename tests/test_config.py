@@ -74,6 +74,7 @@ def refusal(tree, **arguments):
         ({"models": {"a*": {"options": {"num_ctx": True}}}}, "num_ctx = True is not a whole number"),
         ({"models": {"a*": {"options": {"top_p": "1"}}}}, "top_p = '1' is not a number"),
         ({"models": {"a*": {"options": {"use_mmap": 1}}}}, "use_mmap = 1 is not true or false"),
+        ({"tuning": {"predict": True}}, "predict = true needs memory, for example"),
         ({"log": {"level": "loud"}}, "log.level = 'loud': Input should be 'debug', 'info', 'warning' or 'error'"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +30,10 @@ from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream import tuning
-from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, loops
+from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
 
@@ -63,6 +64,7 @@ class Cached:
     serve: Serve
     models: Models
     loaded: Loaded
+    preload: Preloader
     client: UpstreamClient
     passthrough: Passthrough
     config: Config
@@ -121,6 +123,8 @@ class Cached:
             self.models.unknown_nowait()
         if not plan.cacheable or identity is None:
             body.prefix = forward
+            if identity is not None:
+                self.preload.asked(identity)
             return plan.reason
         if loops(sent := header_pairs(request), self.client.instance_id):
             return "loop"  # the passthrough words the refusal
@@ -139,10 +143,15 @@ class Cached:
                 secret=self.secret(),
             ),
             identity=identity,
-            fetch=lambda: self.client.send(upstream_request, safe_to_repeat=True),
+            fetch=lambda: self._fetch(upstream_request, identity),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )
+
+    def _fetch(self, request: UpstreamRequest, identity: Identity) -> Awaitable[UpstreamReply]:
+        """Ask Ollama; what is being loaded ahead gives way."""
+        self.preload.asked(identity)
+        return self.client.send(request, safe_to_repeat=True)
 
     def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""

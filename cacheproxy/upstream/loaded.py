@@ -54,16 +54,11 @@ _NO_WISH = Wish()
 class Loaded:
     """The loaded models by digest, kept current. `every_s`: seconds between two reads."""
 
-    def __init__(
-        self,
-        fetch: Callable[[], Awaitable[Any]],
-        *,
-        every_s: float,
-        on_read: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, fetch: Callable[[], Awaitable[Any]], *, every_s: float) -> None:
         self._fetch = fetch
         self._every_s = every_s
-        self._on_read = on_read
+        self.on_read: list[Callable[[], None]] = []
+        """Called after each read."""
         self._models: Mapping[str, LoadedModel] = {}
         self._wishes: dict[str, Wish] = {}
         self._unseen: dict[str, int] = {}
@@ -77,8 +72,7 @@ class Loaded:
         """Stop reading."""
         if self._reading is not None:
             self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     @property
     def models(self) -> list[LoadedModel]:
@@ -120,7 +114,8 @@ class Loaded:
             self._unseen[digest] = 0 if digest in self._models else self._unseen.get(digest, 0) + 1
             if self._unseen[digest] >= FORGET_READS:
                 del self._wishes[digest], self._unseen[digest]
-        self._on_read()
+        for tell in self.on_read:
+            tell()
 
     async def _poll(self) -> None:
         while True:

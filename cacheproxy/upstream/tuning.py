@@ -24,6 +24,11 @@ from cacheproxy.wire import jsontext
 DIALECTS = frozenset({"chat", "generate"})
 """Those whose requests can carry options; the others take them from the Modelfile alone."""
 
+RUNNER_OPTIONS = frozenset(
+    {"num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"}
+)
+"""Options that are fixed when a model is loaded: a request with others makes Ollama load it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fill:
@@ -69,14 +74,21 @@ def added_options(fill: Fill, ask: Ask, loaded: LoadedModel | None, wish: Wish) 
 
 def added_keep_alive(fill: Fill, ask: Ask, loaded: LoadedModel | None, wish: Wish, now: float) -> int | None:
     """Seconds an ask's model shall stay loaded, or None for nothing to say. `now`: Unix time, s."""
-    if ask.keep_alive is not None or fill.keep_alive_s is None:
+    seconds = seconds_to_stay(fill)
+    if ask.keep_alive is not None or seconds is None:
         return None
-    seconds = -1 if fill.keep_alive_s < 0 else math.ceil(fill.keep_alive_s)
     if not fill.only_prolongs:
         return seconds
     # One past its time is still at work and leaves as soon as it is done (OLLAMA_KEEP_ALIVE=0): that was meant.
     leaves_sooner = loaded is not None and now < loaded.expires < now + seconds
     return seconds if leaves_sooner and not wish.keep_alive else None
+
+
+def seconds_to_stay(fill: Fill) -> int | None:
+    """`keep_alive` as Ollama takes it; None where nothing is to be said."""
+    if fill.keep_alive_s is None:
+        return None
+    return -1 if fill.keep_alive_s < 0 else math.ceil(fill.keep_alive_s)
 
 
 def tune(
