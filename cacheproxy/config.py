@@ -275,6 +275,12 @@ class Tuning(_Section):
         return self
 
 
+class Context(_Section):
+    """[context]: what happens to chats that are too long for the model."""
+
+    budget: float = Field(0.0, ge=0, le=1)
+
+
 class ModelRule(_Section):
     """[models."pattern"]: what differs for the models whose name matches the pattern (`*` and `?`)."""
 
@@ -306,6 +312,7 @@ class Config(_Section):
     semantic: Semantic = Semantic()
     embedding: Embedding = Embedding()
     tuning: Tuning = Tuning()
+    context: Context = Context()
     models: dict[str, ModelRule] = {}
     log: Log = Log()
 

@@ -193,6 +193,20 @@ FAMILIES = (
         "Worry when 502 or 504 appear: Ollama was away.",
     ),
     Family(
+        "context_trimmed_total",
+        "counter",
+        (),
+        "Chats that were too long for the model's context and lost their oldest turns.",
+        "Worry when it is most of the chats: a larger `num_ctx`, or apps that summarise, would serve them better.",
+    ),
+    Family(
+        "context_dropped_total",
+        "counter",
+        (),
+        "Messages that those chats lost.",
+        "Worry with the above.",
+    ),
+    Family(
         "loads_total",
         "counter",
         ("reason", "result"),
@@ -404,7 +418,14 @@ class Metrics:
         self._durations["step_duration_seconds"].update({(step,): h for step, h in self._step_durations.items()})
         # A counter that exists from the start shows its first increase; one born at 1 does not.
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
-        for name in ("kept_total", "kept_bytes_total", "saved_seconds_total", "saved_tokens_total"):
+        for name in (
+            "kept_total",
+            "kept_bytes_total",
+            "saved_seconds_total",
+            "saved_tokens_total",
+            "context_trimmed_total",
+            "context_dropped_total",
+        ):
             self._counts[name][()] = 0
 
     def set_known_models(self, names: Iterable[str]) -> None:
@@ -461,6 +482,11 @@ class Metrics:
             self._add("saved_seconds_total", (), seconds)
         if 0 < tokens <= 10_000_000:
             self._add("saved_tokens_total", (), tokens)
+
+    def dropped(self, messages: int) -> None:
+        """Count one chat that was cut to fit the context, and the messages it lost."""
+        self._add("context_trimmed_total", ())
+        self._add("context_dropped_total", (), messages)
 
     def load(self, reason: str, result: str) -> None:
         """Count one model loaded ahead, or not: `done`, `failed` or `called-off`."""

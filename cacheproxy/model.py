@@ -76,6 +76,8 @@ class Ask:
     """Cache controls found in the body (`options.cache`), already taken out of `forward`."""
     forward: bytes | None = None
     """The body to send upstream where it differs from what the client sent; None: send the client's own bytes."""
+    dropped: int = 0
+    """Messages of the chat that were left out to fit the context."""
 
 
 @dataclass(frozen=True, slots=True)

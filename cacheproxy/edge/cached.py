@@ -25,6 +25,7 @@ from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Identity, Outcome
+from cacheproxy.rules import context
 from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
@@ -162,7 +163,12 @@ class Cached:
         found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)
         keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
-        return tuning.tune(ask, body, dialect.parse, options, keep_alive)
+        ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
+        if not self.config.context.budget:
+            return ask
+        limit = context.limit(ask, found.context_length if found else 0)
+        body = body if ask.forward is None else ask.forward
+        return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: _Tally) -> web.StreamResponse:
         tally.outcome = Outcome.BYPASS
@@ -174,6 +180,8 @@ class Cached:
                 self.loaded.forget()
 
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: _Tally) -> web.StreamResponse:
+        if call.ask.dropped:
+            self.metrics.dropped(call.ask.dropped)
         try:
             found = await self.serve.serve(call)
         except UpstreamError as error:
@@ -186,6 +194,7 @@ class Cached:
         if isinstance(found, Absent):
             return reply.absent(request)
         extra = headers.trail(call.trail) if self.config.cache.headers == "trail" else ()
+        extra += headers.dropped(call.ask)
         caller = reply.Caller(request, call.ask, dialect, extra)
         with call.trail.timed("reply"):
             if isinstance(found, Hit):

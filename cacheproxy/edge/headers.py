@@ -7,7 +7,7 @@ a POST from a store must say so on every such reply: HTTP itself does not expect
 from __future__ import annotations
 
 from cacheproxy.flow.serve import Hit
-from cacheproxy.model import Outcome, Plan
+from cacheproxy.model import Ask, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA
 
@@ -58,6 +58,11 @@ def bypassed(reason: str) -> Headers:
 def absent() -> Headers:
     """For the refusal of an ask that wanted stored answers only."""
     return (("X-Cache", Outcome.MISS.upper()), ("Cache-Status", "cacheproxy; detail=only-if-cached"), ("Via", VIA))
+
+
+def dropped(ask: Ask) -> Headers:
+    """For the answer to a chat that was cut to fit the context."""
+    return (("X-Cache-Context", f"dropped={ask.dropped}"),) if ask.dropped else ()
 
 
 def trail(steps: Trail) -> Headers:

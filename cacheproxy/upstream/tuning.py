@@ -19,7 +19,7 @@ from cacheproxy.config import Config
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask
 from cacheproxy.upstream.loaded import LoadedModel, Wish
-from cacheproxy.wire import jsontext
+from cacheproxy.wire import request
 
 DIALECTS = frozenset({"chat", "generate"})
 """Those whose requests can carry options; the others take them from the Modelfile alone."""
@@ -99,22 +99,17 @@ def tune(
     `body`: what would be sent without them; `parse`: of the ask's dialect. Its `keep_alive` stays the caller's.
     """
     if options:
-        return _reread(ask, body, parse, options, {} if keep_alive is None else {"keep_alive": keep_alive})
+        more = {} if keep_alive is None else {"keep_alive": keep_alive}
+        try:
+            return request.rewritten(
+                ask, body, parse, lambda members: {"options": {**(members.get("options") or {}), **options}, **more}
+            )
+        except UnkeyableError:
+            return ask
     if keep_alive is None or b'"keep_alive"' in body:  # null, or text: the rest of the body stays byte for byte
         return ask
     head, brace, rest = body.partition(b"{")
     return replace(ask, forward=b'%s%s"keep_alive":%d,%s' % (head, brace, keep_alive, rest))
-
-
-def _reread(
-    ask: Ask, body: bytes, parse: Callable[[bytes], Ask], options: Mapping[str, Any], more: Mapping[str, Any]
-) -> Ask:
-    try:
-        raw = jsontext.read(body)
-        sent = jsontext.write({**raw, "options": {**(raw.get("options") or {}), **options}, **more})
-        return replace(parse(sent), forward=sent, keep_alive=ask.keep_alive, controls=ask.controls)
-    except UnkeyableError:  # a number outside the key that only the caller can spell
-        return ask
 
 
 def describe(fill: Fill) -> str:
