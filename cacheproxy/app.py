@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cacheproxy.clock import Clock, SystemClock
@@ -44,8 +44,10 @@ from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group, Limits
+from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
 from embeddings.load import load
@@ -136,6 +138,19 @@ class App:
             recall=lambda: self._notes.get("models"),
             on_read=self._models_read,
         )
+        self.loaded = Loaded(
+            lambda: self.client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S),
+            every_s=max(0.2, settings.digest_ttl),
+        )
+        self.preload = Preloader(
+            lambda target, body, timeout_s: self.client.get_json(target, body=body, timeout_s=timeout_s),
+            self.models,
+            self.loaded,
+            self.config,
+            self.metrics,
+            wait_idle=self._wait_idle,
+        )
+        self.loaded.on_read.append(self.preload.loaded_read)
 
     def _build_edge(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
@@ -151,6 +166,8 @@ class App:
         self.cached = cached = Cached(
             serve=serve,
             models=self.models,
+            loaded=self.loaded,
+            preload=self.preload,
             client=self.client,
             batcher=self.batcher,
             passthrough=passthrough,
@@ -199,6 +216,8 @@ class App:
         )
         self._proxy = Server(routes.handle, config.server.listen, config.server)
         self._admin = Server(admin.handle, config.admin.listen, config.server)
+        metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
+        metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
         metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
         metrics.watch("queue_length", lambda: float(self.batcher.waiting))
@@ -239,8 +258,10 @@ class App:
             await self.connection.open()
             await self.client.open()
             await self.models.open()
+            await self.loaded.open()
             await _listen(self._proxy, "server")
             await _listen(self._admin, "admin")
+            await self.preload.open()
             if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
                 await self.apart.open()
                 await self.semantic.open()
@@ -253,6 +274,7 @@ class App:
     async def close(self) -> None:
         """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
         self._accepting = False
+        await self.preload.close()
         await self._proxy.drain(self.config.server.drain_timeout)
         await self._admin.close()
         await self.flights.close()
@@ -260,6 +282,7 @@ class App:
         await self.vectors.close()
         await self.semantic.close()
         await self.apart.close()
+        await self.loaded.close()
         await self.models.close()
         await self.batcher.close()
         await self.client.close()
@@ -274,6 +297,9 @@ class App:
                 await self.models.wait_first_read()
                 while self.connection.state != "up":  # noqa: ASYNC110 - a freshly started Redis loads its data
                     await asyncio.sleep(0.01)
+
+    async def _wait_idle(self) -> None:
+        await self._proxy.wait_idle()
 
     def readiness(self) -> Readiness:
         """What works, part by part."""
@@ -307,6 +333,8 @@ class App:
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
+            "models_loaded": [asdict(model) for model in self.loaded.models],
+            "model_loading": self.preload.loading,
             "ollama_version": self.models.server_version,
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
@@ -370,6 +398,7 @@ class App:
         return f"{model}, from similarity {semantic.threshold:g}{shadow}; loading behind the scenes"
 
     def _models_read(self, ok: bool) -> None:
+        self.preload.models_read(ok)
         if ok:
             self.metrics.set_known_models(self.models.names)
         else:

@@ -17,9 +17,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cacheproxy.errors import ConfigError
 
@@ -34,6 +34,18 @@ GUARD_NAMES = (
 """The guards of `rules/guards.py`, in their order."""
 LIBRARY_NAMES = ("langchain", "llamaindex", "haystack", "open-webui")
 """The libraries whose prompts `rules/templates.py` knows."""
+
+_WHOLE, _REAL = (int,), (float, int)
+OPTION_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("num_keep", "seed", "num_predict", "top_k", "repeat_last_n"), _WHOLE),
+    **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"), _WHOLE),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "typical_p"), _REAL),
+    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), _REAL),
+    "use_mmap": (bool,),
+    "stop": (list,),
+}
+"""Ollama's options, and what each may be. One of another type makes Ollama answer 500 to each ask that gets it."""
+_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", list: "a list of texts"}
 
 _DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
@@ -104,6 +116,27 @@ def parse_pattern(pattern: str) -> tuple[str, ...]:
     return parts
 
 
+def parse_keep_alive(value: object) -> float:
+    """Seconds a model stays loaded, as Ollama's users write them: a duration, or below 0 (`-1`, `"-1m"`) for ever.
+
+    Raises ValueError.
+    """
+    if isinstance(value, str) and value.strip().startswith("-"):
+        return -parse_duration(value.strip()[1:])
+    return parse_duration(value)
+
+
+def _check_options(given: dict[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        kinds = OPTION_TYPES.get(name)
+        if kinds is None:
+            near = difflib.get_close_matches(name, OPTION_TYPES, n=1)
+            raise ValueError(f'Ollama has no option "{name}"' + (f' (did you mean "{near[0]}"?)' if near else ""))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"{name} = {value!r} is not {_KIND_NAMES[kinds[0]]}")
+    return given
+
+
 def _one_of(names: tuple[str, ...]) -> Any:
     def known(given: tuple[str, ...]) -> tuple[str, ...]:
         for name in given:
@@ -127,6 +160,8 @@ def _check_pattern(pattern: str) -> str:
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 """A duration that cannot be none at all."""
+KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), Field(allow_inf_nan=False)]
+Options = Annotated[dict[str, Any], AfterValidator(_check_options)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Similarity = Annotated[float, BeforeValidator(_parse_similarity), Field(ge=0, le=1)]
 
@@ -236,6 +271,28 @@ class Batching(_Section):
     turn: Duration = 30.0
 
 
+class Tuning(_Section):
+    """[tuning]: what is added to requests that leave it out, and what is loaded before it is asked for."""
+
+    profile: Literal["off", "safe", "balanced", "low-latency"] = "safe"
+    preload: tuple[str, ...] = ()
+    warm_up: bool = False
+    predict: bool = False
+    memory: Size = 0
+
+    @model_validator(mode="after")
+    def _check_predict(self) -> Self:
+        if self.predict and not self.memory:
+            raise ValueError('predict = true needs memory, for example memory = "8GiB": what Ollama\'s models may take')
+        return self
+
+
+class Context(_Section):
+    """[context]: what happens to chats that are too long for the model."""
+
+    budget: float = Field(0.0, ge=0, le=1)
+
+
 class ModelRule(_Section):
     """[models."pattern"]: what differs for the models whose name matches the pattern (`*` and `?`)."""
 
@@ -243,6 +300,9 @@ class ModelRule(_Section):
     cache: bool = True
     semantic: bool = True
     threshold: Similarity | None = None
+    options: Options = {}
+    keep_alive: KeepAlive | None = None
+    preload: bool = False
 
 
 class Log(_Section):
@@ -264,13 +324,18 @@ class Config(_Section):
     semantic: Semantic = Semantic()
     embedding: Embedding = Embedding()
     batching: Batching = Batching()
+    tuning: Tuning = Tuning()
+    context: Context = Context()
     models: dict[str, ModelRule] = {}
     log: Log = Log()
 
     def model_rule(self, name: str) -> ModelRule:
-        """The rule of the first pattern in the file that matches `name`, else the empty rule."""
+        """The rule of the first pattern in the file that matches `name`, else the empty rule.
+
+        `name` as `ollama list` shows it; a pattern may leave out `:latest`, as everybody does.
+        """
         for pattern, rule in self.models.items():
-            if fnmatch.fnmatchcase(name, pattern):
+            if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.removesuffix(":latest"), pattern):
                 return rule
         return _NO_RULE
 

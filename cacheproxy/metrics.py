@@ -200,6 +200,41 @@ FAMILIES = (
         "Worry when it rises with every few misses: models push each other out; see `upstream.models_at_once`.",
     ),
     Family(
+        "context_trimmed_total",
+        "counter",
+        (),
+        "Chats that were too long for the model's context and lost their oldest turns.",
+        "Worry when it is most of the chats: a larger `num_ctx`, or apps that summarise, would serve them better.",
+    ),
+    Family(
+        "context_dropped_total",
+        "counter",
+        (),
+        "Messages that those chats lost.",
+        "Worry with the above.",
+    ),
+    Family(
+        "loads_total",
+        "counter",
+        ("reason", "result"),
+        "Models loaded before they were asked for, by reason (`configured`, `predicted`) and what came of it.",
+        "Worry when most are `called-off`: somebody always asks for another model first.",
+    ),
+    Family(
+        "loaded_bytes",
+        "gauge",
+        ("model",),
+        "Memory that a loaded model takes, as Ollama says.",
+        "Worry when the sum nears what the machine has: the next load pushes one out.",
+    ),
+    Family(
+        "loaded_vram_bytes",
+        "gauge",
+        ("model",),
+        "The part of it on graphics cards.",
+        "Worry when it is less than `loaded_bytes`: the rest runs on the processor, many times slower.",
+    ),
+    Family(
         "asks_in_flight",
         "gauge",
         (),
@@ -383,6 +418,7 @@ class Metrics:
         self._counts: dict[str, dict[Labels, float]] = {f.name: {} for f in FAMILIES if f.kind == "counter"}
         self._durations: dict[str, dict[Labels, Histogram]] = {f.name: {} for f in FAMILIES if f.kind == "histogram"}
         self._gauges: dict[str, Callable[[], float]] = {"start_time_seconds": lambda: self._start_time_s}
+        self._model_gauges: dict[str, Callable[[], Mapping[str, float]]] = {}
         self._window = Window(clock)
         self._model_labels: dict[str, str] = {}
         self.known_models: frozenset[str] = frozenset()
@@ -402,6 +438,8 @@ class Metrics:
             "kept_bytes_total",
             "saved_seconds_total",
             "saved_tokens_total",
+            "context_trimmed_total",
+            "context_dropped_total",
         ):
             self._counts[name][()] = 0
 
@@ -464,6 +502,15 @@ class Metrics:
         if 0 < tokens <= 10_000_000:
             self._add("saved_tokens_total", (), tokens)
 
+    def dropped(self, messages: int) -> None:
+        """Count one chat that was cut to fit the context, and the messages it lost."""
+        self._add("context_trimmed_total", ())
+        self._add("context_dropped_total", (), messages)
+
+    def load(self, reason: str, result: str) -> None:
+        """Count one model loaded ahead, or not: `done`, `failed` or `called-off`."""
+        self._add("loads_total", (reason, result))
+
     def verdict(self, verdict: str) -> None:
         """Count what was decided on the nearest entry: `serve`, or the reason why not (a closed list of rules/)."""
         self._add("near_total", (verdict,))
@@ -484,6 +531,22 @@ class Metrics:
         if name not in {f.name for f in FAMILIES if f.kind == "gauge" and not f.labels}:
             raise KeyError(f"no gauge is called {name!r}; declare it in metrics.FAMILIES")
         self._gauges[name] = read
+
+    def watch_models(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """As `watch`, for a gauge by model: `read` gives its values by the names of `ollama ps`.
+
+        Models that are not listed are summed under `other`. Raises KeyError for a name that is not such a gauge.
+        """
+        if name not in {f.name for f in FAMILIES if f.kind == "gauge" and f.labels == ("model",)}:
+            raise KeyError(f"no gauge by model is called {name!r}; declare it in metrics.FAMILIES")
+        self._model_gauges[name] = read
+
+    def _by_model(self, name: str) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for model, number in self._model_gauges[name]().items():
+            label = self._model_labels.get(model, OTHER)
+            found[label] = found.get(label, 0) + number
+        return found
 
     def text(self) -> tuple[bytes, str]:
         """The Prometheus exposition and its content type."""
@@ -566,6 +629,9 @@ class Metrics:
                 gauge = GaugeMetricFamily(name, text, labels=family.labels)
                 if family.name == "build_info":
                     gauge.add_metric((__version__, platform.python_version()), 1)
+                elif family.name in self._model_gauges:
+                    for model, number in self._by_model(family.name).items():
+                        gauge.add_metric((model,), number)
                 elif family.name in self._gauges:
                     gauge.add_metric((), self._gauges[family.name]())
                 yield gauge

@@ -106,6 +106,8 @@ class Ask:
     """What a reply in the caller's form repeats of the request, or estimates from it; asks of one key may differ."""
     forward: bytes | None = None
     """The body to send upstream where it differs from what the client sent; None: send the client's own bytes."""
+    dropped: int = 0
+    """Messages of the chat that were left out to fit the context."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,15 @@ def refusal(tree, **arguments):
         ({"redis": {"connections": 1}}, "redis.connections = 1: Input should be greater than or equal to 2"),
         ({"upstream": {"parallel": 0}}, "upstream.parallel = 0: Input should be greater than or equal to 1"),
         ({"server": {"workers": "two"}}, "server.workers = 'two': Input should be a valid integer"),
+        ({"models": {"a*": {"keep_alive": "soon"}}}, "models.a*.keep_alive = 'soon': 'soon' is not a duration"),
+        ({"models": {"a*": {"keep_alive": "--1m"}}}, "'-1m' is not a duration"),
+        ({"models": {"a*": {"options": {"num_ctxt": 1}}}}, 'Ollama has no option "num_ctxt" (did you mean "num_ctx"?)'),
+        ({"models": {"a*": {"options": {"zzz": 1}}}}, 'Ollama has no option "zzz"'),
+        ({"models": {"a*": {"options": {"num_ctx": "4096"}}}}, "num_ctx = '4096' is not a whole number"),
+        ({"models": {"a*": {"options": {"num_ctx": True}}}}, "num_ctx = True is not a whole number"),
+        ({"models": {"a*": {"options": {"top_p": "1"}}}}, "top_p = '1' is not a number"),
+        ({"models": {"a*": {"options": {"use_mmap": 1}}}}, "use_mmap = 1 is not true or false"),
+        ({"tuning": {"predict": True}}, "predict = true needs memory, for example"),
         ({"log": {"level": "loud"}}, "log.level = 'loud': Input should be 'debug', 'info', 'warning' or 'error'"),
     ],
 )  # fmt: skip
@@ -253,6 +262,21 @@ def test_the_first_pattern_that_matches_a_model_counts():
     assert config.model_rule("llama3:latest").ttl == 1.0
     assert config.model_rule("mistral:7b").ttl == 2.0
     assert Config().model_rule("mistral:7b") == ModelRule()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("llama3.2", "llama3.2:latest", True),
+        ("llama3.2:latest", "llama3.2:latest", True),
+        ("llama3.2", "llama3.2:1b", False),
+        ("llama3.2*", "llama3.2:1b", True),
+        ("*:latest", "llama3.2:latest", True),
+    ],
+)
+def test_a_pattern_may_leave_out_latest(pattern, name, matches):
+    """As everybody does who names a model."""
+    assert (Config(models={pattern: ModelRule(ttl=1)}).model_rule(name) != ModelRule()) is matches
 
 
 def test_a_config_cannot_be_changed():

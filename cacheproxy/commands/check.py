@@ -32,6 +32,7 @@ from cacheproxy.edge.admin import check_exposure, is_loopback
 from cacheproxy.errors import CacheproxyError, ConfigError
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
+from cacheproxy.upstream import tuning
 from embeddings.errors import EmbeddingsError
 from embeddings.load import load as load_embedder
 
@@ -108,6 +109,19 @@ def _ollama(settings: Config) -> Iterator[Finding]:
     yield Finding("ok", "ollama", f"{number} at {url}, {counted(len(names), 'model')}, {took}")
     if not names:
         yield Finding("warn", "ollama", 'no model is installed; "ollama pull llama3.2" brings one')
+    yield from tunings(settings, names)
+
+
+def tunings(settings: Config, names: list[str]) -> Iterator[Finding]:
+    """What is added to requests: by the profile, and for each installed model with a rule of its own. Pure."""
+    profile = settings.tuning.profile
+    yield Finding("ok", "tuning", f"{profile}: {tuning.describe(tuning.PROFILES[profile])}")
+    for name in names:
+        fill = tuning.fill_for(settings, name)
+        if fill != tuning.PROFILES[profile]:
+            yield Finding("ok", "tuning", f"{name}: {tuning.describe(fill)}")
+        elif profile == "off" and settings.model_rule(name).options:
+            yield Finding("warn", "tuning", f'{name}: its options are not used; tuning.profile is "off"')
 
 
 def _read_ollama(version: Page, tags: Page) -> tuple[str, list[str]]:

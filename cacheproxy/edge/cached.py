@@ -20,20 +20,24 @@ from cacheproxy.edge import headers, reply
 from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
-from cacheproxy.flow.coalesce import Fetch
+from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Identity, Outcome
+from cacheproxy.rules import context
 from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
+from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
+from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group
+from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
@@ -69,6 +73,8 @@ class Cached:
 
     serve: Serve
     models: Models
+    loaded: Loaded
+    preload: Preloader
     client: UpstreamClient
     batcher: Batcher
     passthrough: Passthrough
@@ -128,20 +134,25 @@ class Cached:
         controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
         identity = self.models.identify(ask.model)
         tally.model = identity.short if identity else ""
-        secret = self.secret()
+        forward = body.prefix if ask.forward is None else ask.forward
+        if identity is not None:
+            ask = self._fit(ask, identity, forward, dialect)
+        secret, fitted_ask = self.secret(), ask
         plan = await worked(
             size_bytes,
-            lambda: admit(ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
+            lambda: admit(fitted_ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
         )
-        forward = body.prefix if ask.forward is None else ask.forward
         if plan.reason == "unknown-model" or identity is None:
             self.models.unknown_nowait()
         if not plan.cacheable or identity is None:
             body.prefix = forward
+            if identity is not None:
+                self.preload.asked(identity)
             return plan.reason
         if loops(sent := header_pairs(request), self.client.instance_id):
             return "loop"  # the passthrough words the refusal
-        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, forward)
+        fitted = forward if ask.forward is None else ask.forward
+        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
         return Call(
             ask=ask,
             plan=plan,
@@ -158,22 +169,48 @@ class Cached:
         )
 
     def _fetch(self, request: UpstreamRequest, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
-        """How Ollama is asked: in turn, unless the model runs elsewhere."""
+        """How Ollama is asked: in turn, unless the model runs elsewhere. What is being loaded ahead gives way."""
 
         def send() -> Awaitable[UpstreamReply]:
             return self.client.send(request, safe_to_repeat=False)
 
-        if identity.remote:
-            return send
-        group = Group(identity.digest, runner.options(ask.body))
-        return lambda: self.batcher.send(group, send, trail)
+        def fetch() -> Awaitable[Reply]:
+            self.preload.asked(identity)
+            if identity.remote:
+                return send()
+            return self.batcher.send(Group(identity.digest, runner.options(ask.body)), send, trail)
+
+        return fetch
+
+    def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
+        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
+        if dialect.NAME not in tuning.DIALECTS or identity.remote:
+            return ask
+        fill = tuning.fill_for(self.config, identity.short)
+        self.loaded.note(identity.digest, ask)
+        found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
+        options = tuning.added_options(fill, ask, found, wish)
+        keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
+        ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
+        if not self.config.context.budget:
+            return ask
+        limit = context.limit(ask, found.context_length if found else 0)
+        body = body if ask.forward is None else ask.forward
+        return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.outcome = Outcome.BYPASS
         self.metrics.bypass(reason)
-        return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason), gate=self.gate)
+        extra = headers.bypassed(reason)
+        try:
+            return await self.passthrough.handle(request, body, extra_headers=extra, gate=self.gate)
+        finally:
+            if reason == "load":
+                self.loaded.forget()
 
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: Tally) -> web.StreamResponse:
+        if call.ask.dropped:
+            self.metrics.dropped(call.ask.dropped)
         try:
             found = await self.serve.serve(call)
         except UpstreamError as error:
@@ -187,6 +224,7 @@ class Cached:
         if isinstance(found, Absent):
             return reply.absent(request)
         extra = headers.trail(call.trail) if self.config.cache.headers == "trail" else ()
+        extra += headers.dropped(call.ask)
         caller = reply.Caller(request, call.ask, dialect, extra)
         with call.trail.timed("reply"):
             if isinstance(found, Hit):

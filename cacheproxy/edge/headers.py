@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cacheproxy.flow.serve import Hit
-from cacheproxy.model import Entry, Outcome, Plan
+from cacheproxy.model import Ask, Entry, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA
 
@@ -84,6 +84,11 @@ def bypassed(reason: str) -> Headers:
 def absent() -> Headers:
     """For the refusal of an ask that wanted stored answers only."""
     return (("X-Cache", Outcome.MISS.upper()), ("Cache-Status", "cacheproxy; detail=only-if-cached"), ("Via", VIA))
+
+
+def dropped(ask: Ask) -> Headers:
+    """For the answer to a chat that was cut to fit the context."""
+    return (("X-Cache-Context", f"dropped={ask.dropped}"),) if ask.dropped else ()
 
 
 def trail(steps: Trail) -> Headers:

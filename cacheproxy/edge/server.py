@@ -400,6 +400,11 @@ class Server:
         )
         await self._site.start()
 
+    async def wait_idle(self) -> None:
+        """Wait until no request is under way; before `open`, return at once."""
+        if self._listener is not None:
+            await self._listener.serving().empty.wait()
+
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, let requests in flight end for up to `timeout_s`, cancel the rest. Idempotent."""
         if self._runner is None or self._listener is None or self._site is None:

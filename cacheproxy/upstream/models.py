@@ -126,6 +126,11 @@ class Models:
         """Installed models as `ollama list` shows them."""
         return sorted(identity.short for identity in self._known.values())
 
+    @property
+    def identities(self) -> list[Identity]:
+        """What each installed name stood for in the last list."""
+        return list(self._known.values())
+
     def identify(self, name: str) -> Identity | None:
         """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
         if self._unsettled or self._clock.monotonic() - self._read_at > self._settings.digest_grace:

@@ -6,7 +6,8 @@ Refuses to drop a member it does not know: a later Ollama may act on it, so it s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cacheproxy.errors import UnkeyableError
@@ -101,6 +102,18 @@ def ask(parsed: Parsed, members: dict[str, Any], *, dialect: str, family: str, n
         needs=needs,
         forward=parsed.forward,
     )
+
+
+def rewritten(ask: Ask, body: bytes, parse: Callable[[bytes], Ask], change: Callable[[JSONObject], JSONObject]) -> Ask:
+    """The ask that `body` is with other members, read anew: its key is made from what will be sent.
+
+    `change`: from the members as the caller spelt them to those that replace or join them. What the caller said of
+    `keep_alive` and the cache stays the caller's. Raises UnkeyableError where only the caller can spell the body (a
+    number of 30 digits outside the key).
+    """
+    members = read_json(body)
+    sent = write({**members, **change(members)})
+    return replace(parse(sent), forward=sent, keep_alive=ask.keep_alive, controls=ask.controls)
 
 
 def _is_keep_alive(value: object) -> bool:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from cacheproxy import config
-from cacheproxy.commands.check import look, near, ollama_address
+from cacheproxy.commands.check import Finding, look, near, ollama_address, tunings
 from tests.fakes.command import COMMAND, environment, run
 from tests.fakes.house import open_house
 from tests.fakes.redis_server import free_port
@@ -33,20 +33,12 @@ def test_check_finds_everything_in_order(tmp_path, simulated, monkeypatch):
     told = json.loads(run("check", "--json", check=0, **env).stdout)
 
     assert told["ok"] is True
-    assert [finding["state"] for finding in told["findings"]] == ["ok"] * 8
-    assert [line.split()[1] for line in lines] == [
-        "config",
-        "ollama",
-        "data",
-        "redis",
-        "near",
-        "clients",
-        "admin",
-        "admin",
-    ]
+    assert [finding["state"] for finding in told["findings"]] == ["ok"] * 9
+    things = ["config", "ollama", "tuning", "data", "redis", "near", "clients", "admin", "admin"]
+    assert [line.split()[1] for line in lines] == things
     assert "0.33.0" in lines[1]
     assert "5 models" in lines[1]
-    assert "search 2.10.5" in lines[3]
+    assert "search 2.10.5" in lines[4]
     assert "\x1b" not in "".join(lines)
 
 
@@ -170,3 +162,19 @@ def test_check_tells_a_stranger_from_ollama_and_from_a_cacheproxy(clean_redis, m
 def test_ollama_host_is_read_as_ollama_reads_it(text, expected):
     """A bare host means 11434, one with a scheme that scheme's port."""
     assert ollama_address(text) == expected
+
+
+def test_check_tells_what_is_added_for_each_model():
+    """The profile first, then every installed model that a rule treats otherwise."""
+    tree = {"tuning": {"profile": "low-latency"}, "models": {"llama3.2": {"options": {"num_ctx": 4096}}}}
+    found = list(tunings(config.Config.model_validate(tree), ["llama3.2:latest", "qwen3:latest"]))
+
+    assert found == [
+        Finding("ok", "tuning", "low-latency: num_predict 1024, num_ctx as loaded, keep_alive 24h"),
+        Finding("ok", "tuning", "llama3.2:latest: num_ctx 4096, num_predict 1024, keep_alive 24h"),
+    ]
+    tree["tuning"]["profile"] = "off"
+    assert [finding.state for finding in tunings(config.Config.model_validate(tree), ["llama3.2:latest"])] == [
+        "ok",
+        "warn",
+    ]

@@ -1,0 +1,142 @@
+"""What Ollama has in memory right now, read from `/api/ps`, and what callers have asked of it.
+
+Read as often as the list of models, and for as long as the proxy runs. While it cannot be read nothing is known, and
+whoever builds on it must then do nothing.
+Refuses to load or unload: see `preload.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from cacheproxy.errors import UpstreamError
+from cacheproxy.model import Ask
+
+FORGET_READS = 2
+"""Reads in a row without a model, after which what callers asked of it is over: it was unloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One line of `/api/ps`."""
+
+    name: str
+    """As `ollama ps` shows it."""
+    digest: str
+    size_bytes: int
+    """All memory it takes."""
+    vram_bytes: int
+    """The part of it on graphics cards."""
+    context_length: int
+    """Tokens; 0 where Ollama does not say."""
+    expires: float
+    """Unix time, s, at which Ollama drops it; moved by Ollama when a request ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What callers have asked of a model themselves since it was loaded."""
+
+    num_ctx: int = 0
+    """The last context length a caller chose; 0: none did."""
+    keep_alive: bool = False
+    """A caller said how long it shall stay."""
+
+
+_NO_WISH = Wish()
+
+
+class Loaded:
+    """The loaded models by digest, kept current. `every_s`: seconds between two reads."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[Any]], *, every_s: float) -> None:
+        self._fetch = fetch
+        self._every_s = every_s
+        self.on_read: list[Callable[[], None]] = []
+        """Called after each read."""
+        self._models: Mapping[str, LoadedModel] = {}
+        self._wishes: dict[str, Wish] = {}
+        self._unseen: dict[str, int] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start reading. Returns at once; until the first read nothing is known."""
+        self._reading = asyncio.create_task(self._poll())
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    @property
+    def models(self) -> list[LoadedModel]:
+        """Those in memory, by name."""
+        return sorted(self._models.values(), key=lambda model: model.name)
+
+    def of(self, digest: str) -> LoadedModel | None:
+        """The model with this digest; None if it is not loaded or nothing is known."""
+        return self._models.get(digest)
+
+    def wish(self, digest: str) -> Wish:
+        """What callers asked of the model."""
+        return self._wishes.get(digest, _NO_WISH)
+
+    def note(self, digest: str, ask: Ask) -> None:
+        """Remember what the caller of an ask for an installed model chose itself."""
+        known = wish = self.wish(digest)
+        num_ctx = ask.body.get("options", {}).get("num_ctx")
+        if isinstance(num_ctx, int) and num_ctx > 0:
+            wish = replace(wish, num_ctx=num_ctx)
+        if ask.keep_alive is not None:
+            wish = replace(wish, keep_alive=True)
+        if wish != known:
+            self._wishes[digest] = wish
+        self._unseen.pop(digest, None)
+
+    def forget(self) -> None:
+        """What is known may be wrong (a request that loads or unloads passed by): know nothing until the next read."""
+        self._models = {}
+
+    async def refresh(self) -> None:
+        """Read now. Never raises."""
+        try:
+            told = await self._fetch()
+        except UpstreamError:
+            told = None
+        self._models = {model.digest: model for model in read(told)}
+        for digest in list(self._wishes):
+            self._unseen[digest] = 0 if digest in self._models else self._unseen.get(digest, 0) + 1
+            if self._unseen[digest] >= FORGET_READS:
+                del self._wishes[digest], self._unseen[digest]
+        for tell in self.on_read:
+            tell()
+
+    async def _poll(self) -> None:
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self._every_s)
+
+
+def read(told: Any) -> list[LoadedModel]:
+    """The models in a `/api/ps` reply; what is malformed in it is left out. Pure."""
+    entries = told.get("models") if isinstance(told, dict) else None
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
+            found.append(
+                LoadedModel(
+                    name=str(entry["name"]),
+                    digest=str(entry["digest"]),
+                    size_bytes=int(entry.get("size", 0)),
+                    vram_bytes=int(entry.get("size_vram", 0)),
+                    context_length=int(entry.get("context_length", 0)),
+                    expires=datetime.fromisoformat(entry["expires_at"]).timestamp(),
+                )
+            )
+    return found

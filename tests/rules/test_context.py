@@ -1,0 +1,170 @@
+"""A chat that is too long loses its oldest turns, whole, and nothing else."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cacheproxy.rules.context import BLOCK_TURNS, MESSAGE_TOKENS, estimate_tokens, kept, limit, tokens, trim
+from cacheproxy.wire import chat
+from tests.fakes.house import House, open_house, until
+
+ROLES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+
+
+def talk(roles):
+    """Messages of 10 tokens each, by the first letters of their roles."""
+    return [{"role": ROLES[role], "content": "x" * 24} for role in roles]
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("", 0, 0),
+        ("The quick brown fox jumps over the lazy dog.", 9, 12),
+        ("def add(a, b):\n    return a + b\n", 7, 14),
+        ("素早い茶色の狐がのろまな犬を飛び越える", 14, 22),
+        ("Быстрая коричневая лиса прыгает", 14, 22),
+        ("\ud800", 0, 1),
+    ],
+)
+def test_tokens_are_estimated_for_any_script(text, low, high):
+    """A word is a token or little more, and so is a character of Chinese or Japanese."""
+    assert low <= estimate_tokens(text) <= high
+
+
+def test_all_that_a_message_holds_counts():
+    """Thinking, tool calls and images as well."""
+    plain = tokens({"content": "x" * 40})
+
+    assert plain == MESSAGE_TOKENS + 10
+    assert tokens({"content": "x" * 40, "thinking": "x" * 40}) == plain + 10
+    assert tokens({"content": "x" * 40, "images": ["ab", "cd"]}) == plain + 2 * 768
+    assert tokens({"content": "x" * 40, "tool_calls": [{"function": {"name": "f"}}]}) > plain + 5
+
+
+@pytest.mark.parametrize(
+    ("roles", "budget", "expected"),
+    [
+        ("uau", 30, "uau"),
+        ("uau", 29, "u"),
+        ("u", 5, "u"),
+        ("suau", 29, "su"),
+        ("suaua", 29, "sua"),
+        ("uatau", 29, "u"),
+        ("uauata", 29, "uata"),
+        ("uauatatau", 10, "u"),
+        ("uasau", 29, "su"),
+        ("aauau", 40, "u"),
+        ("uuauu", 29, "uu"),
+        ("sss", 5, "sss"),
+        ("uauauauauauau", 129, "uauau"),
+        ("uauauauauauau", 90, "uauau"),
+        ("uauauauauauau", 49, "u"),
+    ],
+)
+def test_the_oldest_turns_go_by_fours(roles, budget, expected):
+    """System messages and the last turn stay, whatever they take."""
+    messages = talk(roles)
+    found = kept(messages, 0.0, budget)
+
+    assert "".join(messages[at]["role"][0] for at in found) == expected
+    assert found == sorted(found)
+
+
+@given(roles=st.text("suat", max_size=40), budget=st.integers(1, 400), other=st.integers(0, 100))
+def test_a_tools_result_never_stays_without_its_call(roles, budget, other):
+    """What stays is the system messages and one unbroken end of the rest, which begins where a user speaks."""
+    messages = talk(roles)
+    found = kept(messages, other, budget)
+    spoken = [at for at in range(len(messages)) if messages[at]["role"] != "system"]
+    stayed = [at for at in found if messages[at]["role"] != "system"]
+
+    assert {at for at in range(len(messages)) if messages[at]["role"] == "system"} <= set(found)
+    assert stayed == spoken[len(spoken) - len(stayed) :]
+    assert len(stayed) == len(spoken) or messages[stayed[0]]["role"] == "user"
+    assert bool(stayed) == bool(spoken)
+    assert len(found) == len(messages) or 10 * len(messages) + other > budget
+
+
+def test_a_growing_chat_begins_alike_for_some_turns():
+    """So that Ollama reads only what is new."""
+    starts = [len(talk("ua" * n + "u")) - len(kept(talk("ua" * n + "u"), 0.0, 100)) for n in range(5, 17)]
+
+    assert starts == sorted(starts)
+    assert all(starts.count(start) == BLOCK_TURNS for start in starts)
+
+
+def ask(**members):
+    """A chat with these members."""
+    return chat.parse(json.dumps({"model": "m", "messages": talk("suau")} | members).encode())
+
+
+def test_the_context_is_what_will_be_in_effect():
+    """The caller's or the operator's choice, else what is loaded, else not known."""
+    assert limit(ask(options={"num_ctx": 2048}), 8192) == 2048
+    assert limit(ask(), 8192) == 8192
+    assert limit(ask(), 0) == 0
+
+
+@pytest.mark.parametrize(("members", "budget"), [({}, 40), ({}, 0), ({"truncate": False}, 10)])
+def test_a_chat_that_fits_or_must_not_be_cut_goes_as_it_came(members, budget):
+    """Also while its budget is not known."""
+    before = ask(**members)
+
+    assert trim(before, b"", chat.parse, budget) is before
+
+
+def test_tools_take_their_part_of_the_budget():
+    """They are in every prompt."""
+    body = json.dumps({"model": "m", "messages": talk("suau"), "tools": [{"x": "y" * 40}]}).encode()
+
+    assert trim(chat.parse(body), body, chat.parse, 45).dropped == 2
+
+
+def received(house: House):
+    """The messages of the last chat that reached Ollama."""
+    bodies = [request.body for request in house.ollama.requests if request.path == "/api/chat"]
+    return json.loads(bodies[-1])["messages"]
+
+
+async def test_a_chat_too_long_is_sent_keyed_and_answered_without_its_oldest_turns(fake_ollama, clean_redis):
+    """The header says so on a miss and on a hit, also to one who sent the short chat's equal; it is counted."""
+    async with open_house(fake_ollama, clean_redis, context={"budget": 0.8}) as house:
+        short = {"messages": talk("su"), "stream": False, "options": {"num_ctx": 40}}
+        long = short | {"messages": talk("suau")}
+        miss = await house.chat(**long)
+        assert received(house) == talk("su")
+        await house.settled()
+        hit = await house.chat(**long)
+        equal = await house.chat(**short)
+        text = (await house.admin("GET", "/metrics")).body.decode()
+
+    assert [one.header("X-Cache") for one in (miss, hit, equal)] == ["MISS", "EXACT", "EXACT"]
+    assert [one.header("X-Cache-Context") for one in (miss, hit, equal)] == ["dropped=2", "dropped=2", None]
+    assert miss.json()["message"] == equal.json()["message"]
+    assert "cacheproxy_context_trimmed_total 2.0" in text
+    assert "cacheproxy_context_dropped_total 4.0" in text
+
+
+async def test_without_num_ctx_the_loaded_context_counts(fake_ollama, clean_redis):
+    """Before the model is loaded nothing is cut; what goes around the cache never is."""
+    long = [{"role": "user", "content": "x" * 20_000}, {"role": "assistant", "content": "y"}, *talk("u")]
+    async with open_house(fake_ollama, clean_redis, context={"budget": 0.8}) as house:
+        await house.chat(messages=long)
+        assert len(received(house)) == 3
+        await until(lambda: bool(house.app.loaded.models))
+        await house.chat(messages=[*long, *talk("au")])
+        assert received(house) == talk("u")
+        around = await house.chat(messages=long, headers=[("Cache-Control", "no-store")])
+        assert len(received(house)) == 3
+        assert around.header("X-Cache-Context") is None
+
+
+async def test_without_a_budget_chats_go_as_they_come(house: House):
+    """It is off by default."""
+    reply = await house.chat(messages=talk("suau"), options={"num_ctx": 5})
+
+    assert received(house) == talk("suau")
+    assert reply.header("X-Cache-Context") is None

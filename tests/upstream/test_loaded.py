@@ -1,0 +1,107 @@
+"""What Ollama has in memory is known as long as Ollama says so, and no longer."""
+
+import json
+
+import pytest
+
+from cacheproxy.errors import UpstreamUnreachableError
+from cacheproxy.upstream.loaded import FORGET_READS, Loaded, LoadedModel, Wish, read
+from cacheproxy.wire import chat
+from tests.fakes.house import until
+
+A = "ab" * 32
+LINE = {
+    "name": "llama3:latest",
+    "model": "llama3:latest",
+    "size": 4096,
+    "size_vram": 1024,
+    "digest": A,
+    "expires_at": "2026-08-21T10:00:00.123456789+02:00",
+    "context_length": 8192,
+}
+LLAMA = LoadedModel("llama3:latest", A, 4096, 1024, 8192, pytest.approx(1787299200.123456))
+
+
+class Ollama:
+    """Answers `/api/ps`, or does not."""
+
+    def __init__(self, *lines):
+        self.lines = lines
+        self.away = False
+
+    async def __call__(self):
+        """The reply."""
+        if self.away:
+            raise UpstreamUnreachableError("away")
+        return {"models": list(self.lines)}
+
+
+def ask(**members):
+    """A chat with these members."""
+    return chat.parse(json.dumps({"model": "m", "messages": [{"content": "p"}]} | members).encode())
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"models": [LINE]}, [LLAMA]),
+        ({"models": [LINE | {"expires_at": "soon"}, LINE]}, [LLAMA]),
+        ({"models": [{"name": "x"}, 5, None, LINE | {"size": "many"}]}, []),
+        ({"models": None}, []),
+        ({}, []),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_the_reply_is_read_line_by_line(told, expected):
+    """What is malformed costs its line only."""
+    assert read(told) == expected
+
+
+@pytest.mark.parametrize("moment", ["2318-12-02T00:00:00Z", "0001-01-01T00:00:00Z", "2026-08-21T10:00:00.1Z"])
+def test_every_moment_that_ollama_writes_can_be_read(moment):
+    """For ever is the year 2318; a model being loaded has Go's zero time."""
+    assert len(read({"models": [LINE | {"expires_at": moment}]})) == 1
+
+
+async def test_what_is_loaded_is_known_by_digest():
+    """And unknown while Ollama is away, or since somebody loaded something."""
+    ollama = Ollama(LINE)
+    loaded = Loaded(ollama, every_s=60)
+    assert loaded.of(A) is None
+    await loaded.refresh()
+    assert (loaded.of(A), loaded.models) == (LLAMA, [LLAMA])
+    loaded.forget()
+    assert loaded.of(A) is None
+    await loaded.refresh()
+    ollama.away = True
+    await loaded.refresh()
+    assert loaded.models == []
+
+
+async def test_it_goes_on_reading_until_closed():
+    """The first read comes at once."""
+    ollama = Ollama(LINE)
+    loaded = Loaded(ollama, every_s=0.001)
+    await loaded.open()
+    await until(lambda: loaded.of(A) is not None)
+    ollama.lines = ()
+    await until(lambda: loaded.of(A) is None)
+    await loaded.close()
+
+
+async def test_what_callers_chose_is_remembered_while_the_model_stays():
+    """An ask that chooses nothing takes nothing back; unloading does."""
+    ollama = Ollama(LINE)
+    loaded = Loaded(ollama, every_s=60)
+    loaded.note(A, ask(options={"num_ctx": 8192}))
+    loaded.note(A, ask(keep_alive="5m"))
+    loaded.note(A, ask())
+    assert loaded.wish(A) == Wish(num_ctx=8192, keep_alive=True)
+    for _ in range(3):
+        await loaded.refresh()
+    assert loaded.wish(A) == Wish(num_ctx=8192, keep_alive=True)
+    ollama.lines = ()
+    for _ in range(FORGET_READS):
+        await loaded.refresh()
+    assert loaded.wish(A) == Wish()
