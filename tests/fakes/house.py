@@ -97,6 +97,7 @@ async def open_house(
         "upstream": {"url": ollama.url, "digest_ttl": 1, "parallel": 1024},
         "redis": {"url": server.unix_url, "timeout": 1} if server else {},
         "semantic": {"mode": "off"},
+        "embedding": {"timeout": 5},
     }
     for section, keys in sections.items():
         tree[section] = tree.get(section, {}) | keys
