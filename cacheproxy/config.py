@@ -39,6 +39,8 @@ _DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|kB|MB|GB)")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ORIGIN = re.compile(r"""[^\s,"'/?#@\[\]]+(?:://[^\s,"'/?#@]*)?""")
 
 
 def parse_duration(value: object) -> float:
@@ -124,6 +126,25 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
+def _check_header_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """A name that no request can carry would part nobody's answers, and say nothing about it."""
+    for name in names:
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(
+                f'"{name}" is no header\'s name; write a list of names such as ["Authorization", "X-User"]'
+            )
+    return names
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        whole_or_pattern = "://" in origin or "*" in origin
+        if not whole_or_pattern or origin.count("*") > 1 or not _ORIGIN.fullmatch(origin):
+            expected = 'write "https://chat.example.org" without a path, the same with a "*" in it, or "*"'
+            raise ValueError(f'"{origin}" is no origin; {expected}')
+    return origins
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 """A duration that cannot be none at all."""
@@ -140,7 +161,7 @@ class Server(_Section):
 
     listen: str = "127.0.0.1:11435"
     workers: int = Field(1, ge=1, le=64)
-    origins: tuple[str, ...] = ()
+    origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = ()
     header_timeout: Duration = 10.0
     body_timeout: Duration = 15.0
     idle_timeout: Duration = 75.0
@@ -191,7 +212,7 @@ class Cache(_Section):
     store_truncated: bool = False
     stale_if_error: Duration = 0.0
     max_temperature: float = Field(2.0, ge=0)
-    partition_headers: tuple[str, ...] = ("Authorization",)
+    partition_headers: Annotated[tuple[str, ...], AfterValidator(_check_header_names)] = ("Authorization",)
     cache_control: Literal["honor", "ignore"] = "honor"
     headers: Literal["full", "trail"] = "full"
     remote_ttl: Duration = 300.0
@@ -319,14 +340,23 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _env_value(section: str, key: str, text: str) -> Any:
-    """Lists are written with commas, booleans as in TOML; everything else is left to the type of the key."""
+    """Lists are written with commas or as in TOML and JSON; everything else is left to the type of the key."""
     fields = Config.model_fields.get(section)
     kind = getattr(fields.annotation, "model_fields", {}).get(key) if fields else None
     if kind is None:
         return text
     if kind.annotation == tuple[str, ...]:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return _env_list(text)
     return text
+
+
+def _env_list(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            return list(tomllib.loads(f"list = {text.strip()}")["list"])
+        except tomllib.TOMLDecodeError:
+            pass  # "[::1], host" is a list with commas; what is neither, the type of the key refuses
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:

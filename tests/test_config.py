@@ -318,3 +318,39 @@ def test_periods_that_nothing_can_keep_to_are_refused(key: str) -> None:
 
     with pytest.raises(ConfigError, match=key):
         load(overrides={section: {name: "0s"}}, env={})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Authorization,X-User", " Authorization , X-User ", '["Authorization","X-User"]', "['Authorization', 'X-User',]"],
+)
+def test_a_list_in_the_environment_is_written_with_commas_or_as_in_the_file(text: str) -> None:
+    """Both are natural; one read as a single odd name would let callers share answers."""
+    env = {"CACHEPROXY_CACHE__PARTITION_HEADERS": text, "CACHEPROXY_ADMIN__HOSTS": "[::1], proxy"}
+
+    assert load(env=env).cache.partition_headers == ("Authorization", "X-User")
+    assert load(env=env).admin.hosts == ("[::1]", "proxy")
+
+
+@pytest.mark.parametrize("text", ['["Authorization"', "X User", "[1]", '["Authorization,X-User"]', '"X-User"'])
+def test_what_is_no_header_name_parts_no_callers_and_is_refused(text: str) -> None:
+    """A partition that never matches would vanish without a word."""
+    with pytest.raises(ConfigError, match=r"cache\.partition_headers"):
+        load(env={"CACHEPROXY_CACHE__PARTITION_HEADERS": text})
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://chat.example.org", "http://[::1]:80", "https://*.example.org", "app://*"]
+)
+def test_origins_and_patterns_of_them_are_taken(origin: str) -> None:
+    """The same values as OLLAMA_ORIGINS."""
+    assert load(overrides={"server": {"origins": [origin]}}, env={}).server.origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "example.org", "https://example.org/", "https://*.*", "[*]", "https://a, https://b"]
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    """It could never match, and its page would be turned away without a reason."""
+    with pytest.raises(ConfigError, match=r"server\.origins.*is no origin"):
+        load(overrides={"server": {"origins": [origin]}}, env={})
