@@ -15,7 +15,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,7 +23,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cacheproxy.errors import ConfigError
 
+PORT_MAX = 65535
 ENV_PREFIX = "CACHEPROXY_"
+_NO_SETTING = re.compile(
+    r"(?:CONFIG|URL|WRITE_PAGES|(?:\w+_)?SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:\w+_)?PORT(?:_\d+_\w+)?)"
+)
+"""Rests of names that are no settings: ours (`--config`, the examples, the tests), and those that Kubernetes and Docker
+put into the environment beside a service called `cacheproxy`."""
 _SECRET_KEYS = frozenset({"token", "url"})
 """Keys whose values may hold a password: no message quotes them."""
 
@@ -145,6 +151,12 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _only_one(workers: int) -> int:
+    if workers > 1:
+        raise ValueError("more than one is not available yet")
+    return workers
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 """A duration that cannot be none at all."""
@@ -160,7 +172,7 @@ class Server(_Section):
     """[server]: the port that clients of Ollama use."""
 
     listen: str = "127.0.0.1:11435"
-    workers: int = Field(1, ge=1, le=64)
+    workers: Annotated[int, Field(ge=1), AfterValidator(_only_one)] = 1
     origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = ()
     header_timeout: Duration = 10.0
     body_timeout: Duration = 15.0
@@ -302,8 +314,9 @@ _NO_RULE = ModelRule()
 def split_listen(listen: str) -> tuple[str, int]:
     """Host and port of `"127.0.0.1:11435"`, `":11435"` (all interfaces) or `"[::1]:11435"`. Raises ConfigError."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f'listen = "{listen}": expected HOST:PORT, for example "127.0.0.1:11435"')
+    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
+        far = f"port {port} is above {PORT_MAX}; " if colon and port.isdecimal() else ""
+        raise ConfigError(f'listen = "{listen}": {far}expected HOST:PORT, for example "127.0.0.1:11435"')
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the operator wrote ":PORT", which means all interfaces
 
 
@@ -321,13 +334,35 @@ def load(
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from error
-    _merge(tree, _from_env(os.environ if env is None else env))
+    env = dict(os.environ) if env is None else env
+    _merge(tree, _from_env(env))
     _merge(tree, overrides or {})
+    problems = [f"environment: {problem}" for problem in _strays(env)]
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         where = path.name if path else "config"
-        raise ConfigError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
+        problems += [f"{where}: {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(problems)) from error
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def _strays(env: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the variables that look like ours and have no section; their values are not quoted."""
+    for name in sorted(env):
+        rest = name.removeprefix(ENV_PREFIX)
+        if rest == name or "__" in rest or _NO_SETTING.fullmatch(rest):
+            continue
+        settings = [
+            f"{ENV_PREFIX}{section}__{key}".upper()
+            for section in Config.model_fields
+            for key in _valid_names([section])
+        ]
+        near = difflib.get_close_matches(name.upper(), settings, n=1, cutoff=0.8)
+        hint = f"did you mean {near[0]}?" if near else f"settings are called {ENV_PREFIX}SECTION__KEY"
+        yield f"unknown variable {name} ({hint})"
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:

@@ -56,7 +56,6 @@ class Fault(StrEnum):
     ENTRY_CORRUPT = "entry_corrupt"
     CHECK_MISMATCH = "check_mismatch"
     STORE_FAILED = "store_failed"
-    STORE_DROPPED = "store_dropped"
     EMBEDDER = "embedder"
     GUARD = "guard"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -65,8 +64,6 @@ class Fault(StrEnum):
     QUEUE_FULL = "queue_full"
     DIGEST_CHANGED = "digest_changed"
     TAGS_UNAVAILABLE = "tags_unavailable"
-    RELOAD_FAILED = "reload_failed"
-    LOOP_STALLED = "loop_stalled"
     INTERNAL = "internal"
 
 
@@ -76,7 +73,6 @@ FAULTS: Mapping[Fault, str] = {
     Fault.ENTRY_CORRUPT: "bytes under one of our keys could not be read; one is a curiosity, many a foreign writer",
     Fault.CHECK_MISMATCH: "an entry was found under a key it does not answer; any at all is a reason to look",
     Fault.STORE_FAILED: "a complete answer could not be written",
-    Fault.STORE_DROPPED: "too many answers were waiting to be written, so this one was not",
     Fault.EMBEDDER: "no vector for a question; only exact answers while it lasts",
     Fault.GUARD: "a guard raised; its match was not served",
     Fault.UPSTREAM_UNREACHABLE: "no connection to Ollama, or none that gave a byte",
@@ -85,8 +81,6 @@ FAULTS: Mapping[Fault, str] = {
     Fault.QUEUE_FULL: "more misses were waiting than `upstream.queue` allows; callers saw 503",
     Fault.DIGEST_CHANGED: "a model was replaced while it was answering; the answer was not kept",
     Fault.TAGS_UNAVAILABLE: "Ollama's list of models could not be read",
-    Fault.RELOAD_FAILED: "a changed config file could not be used; the old one stays in force",
-    Fault.LOOP_STALLED: "the event loop stood still long enough for callers to feel it",
     Fault.INTERNAL: "a mistake in this program; any at all should be reported",
 }
 

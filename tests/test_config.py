@@ -145,8 +145,8 @@ def test_what_is_given_is_not_changed():
 @pytest.mark.parametrize(
     ("name", "value", "found"),
     [
-        ("SERVER__WORKERS", "2", lambda config: config.server.workers == 2),
-        ("server__workers", "2", lambda config: config.server.workers == 1),
+        ("UPSTREAM__PARALLEL", "2", lambda config: config.upstream.parallel == 2),
+        ("upstream__parallel", "2", lambda config: config.upstream.parallel == 1),
         ("REDIS__URL", "redis://cache:6379", lambda config: config.redis.url == "redis://cache:6379"),
         ("CACHE__STORE_TRUNCATED", "true", lambda config: config.cache.store_truncated),
         ("CACHE__TTL_JITTER", "0.2", lambda config: config.cache.ttl_jitter == 0.2),
@@ -354,3 +354,38 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
     """It could never match, and its page would be turned away without a reason."""
     with pytest.raises(ConfigError, match=r"server\.origins.*is no origin"):
         load(overrides={"server": {"origins": [origin]}}, env={})
+
+
+def test_more_than_one_worker_is_refused_as_long_as_nothing_starts_them() -> None:
+    """A setting without an effect would be believed."""
+    with pytest.raises(ConfigError, match=r"server\.workers = 2: more than one is not available yet"):
+        load(overrides={"server": {"workers": 2}}, env={})
+
+
+def test_a_port_out_of_range_is_named() -> None:
+    """The rest of the address is right, so the port is what to look at."""
+    with pytest.raises(ConfigError, match="port 70000 is above 65535"):
+        split_listen("127.0.0.1:70000")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("CACHEPROXY_CACHE_TTL", "did you mean CACHEPROXY_CACHE__TTL?"),
+        ("CACHEPROXY_SERVER_LISTEN", "did you mean CACHEPROXY_SERVER__LISTEN?"),
+        ("CACHEPROXY_FOO", "settings are called CACHEPROXY_SECTION__KEY"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_an_error_with_the_nearest_one(name: str, hint: str) -> None:
+    """One underscore too few would leave the default in force without a word; the value may be a secret."""
+    with pytest.raises(ConfigError, match=re.escape(f"environment: unknown variable {name} ({hint})")) as caught:
+        load(env={name: "s3cret"})
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_variables_of_other_tools_are_left_alone() -> None:
+    """Ours, and those that Kubernetes and Docker set for a service of our name."""
+    names = ["CONFIG", "URL", "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_11435_TCP_ADDR", "ADMIN_SERVICE_PORT"]
+
+    assert load(env={f"CACHEPROXY_{name}": "x" for name in names}) == Config()
