@@ -56,6 +56,7 @@ class Fault(StrEnum):
     ENTRY_CORRUPT = "entry_corrupt"
     CHECK_MISMATCH = "check_mismatch"
     STORE_FAILED = "store_failed"
+    STORE_DROPPED = "store_dropped"
     EMBEDDER = "embedder"
     GUARD = "guard"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -73,6 +74,7 @@ FAULTS: Mapping[Fault, str] = {
     Fault.ENTRY_CORRUPT: "bytes under one of our keys could not be read; one is a curiosity, many a foreign writer",
     Fault.CHECK_MISMATCH: "an entry was found under a key it does not answer; any at all is a reason to look",
     Fault.STORE_FAILED: "a complete answer could not be written",
+    Fault.STORE_DROPPED: "too many answers were waiting to be written, so this one was not",
     Fault.EMBEDDER: "no vector for a question; only exact answers while it lasts",
     Fault.GUARD: "a guard raised; its match was not served",
     Fault.UPSTREAM_UNREACHABLE: "no connection to Ollama, or none that gave a byte",
