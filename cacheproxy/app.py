@@ -360,12 +360,15 @@ class App:
         finally:
             self.memory.clear()
 
-    async def take_feedback(self, opinion: Opinion) -> dict[str, Any]:
-        """Act on what somebody said of a hit. Raises CacheError."""
-        self.metrics.feedback(good=opinion.good)
+    async def take_feedback(self, opinion: Opinion) -> dict[str, Any] | None:
+        """Act on what somebody said of a hit; None if nothing is known of it. Raises CacheError."""
         if opinion.good:
+            self.metrics.feedback(good=True)
             return {}
         deleted, apart = await self.feedback.bad(opinion.entry)
+        if not deleted and not apart:
+            return None
+        self.metrics.feedback(good=False)
         return {"deleted": deleted, "kept_apart": apart}
 
     def report(self) -> Report:

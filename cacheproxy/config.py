@@ -15,7 +15,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -23,7 +23,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cacheproxy.errors import ConfigError
 
+PORT_MAX = 65535
 ENV_PREFIX = "CACHEPROXY_"
+_NO_SETTING = re.compile(
+    r"(?:CONFIG|URL|WRITE_PAGES|(?:\w+_)?SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:\w+_)?PORT(?:_\d+_\w+)?)"
+)
+"""Rests of names that are no settings: ours (`--config`, the examples, the tests), and those that Kubernetes and Docker
+put into the environment beside a service called `cacheproxy`."""
 _SECRET_KEYS = frozenset({"token", "url"})
 """Keys whose values may hold a password: no message quotes them."""
 
@@ -51,6 +57,8 @@ _DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|kB|MB|GB)")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ORIGIN = re.compile(r"""[^\s,"'/?#@\[\]]+(?:://[^\s,"'/?#@]*)?""")
 
 
 def parse_duration(value: object) -> float:
@@ -157,6 +165,31 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
+def _check_header_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """A name that no request can carry would part nobody's answers, and say nothing about it."""
+    for name in names:
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(
+                f'"{name}" is no header\'s name; write a list of names such as ["Authorization", "X-User"]'
+            )
+    return names
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        whole_or_pattern = "://" in origin or "*" in origin
+        if not whole_or_pattern or origin.count("*") > 1 or not _ORIGIN.fullmatch(origin):
+            expected = 'write "https://chat.example.org" without a path, the same with a "*" in it, or "*"'
+            raise ValueError(f'"{origin}" is no origin; {expected}')
+    return origins
+
+
+def _only_one(workers: int) -> int:
+    if workers > 1:
+        raise ValueError("more than one is not available yet")
+    return workers
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 """A duration that cannot be none at all."""
@@ -174,8 +207,8 @@ class Server(_Section):
     """[server]: the port that clients of Ollama use."""
 
     listen: str = "127.0.0.1:11435"
-    workers: int = Field(1, ge=1, le=64)
-    origins: tuple[str, ...] = ()
+    workers: Annotated[int, Field(ge=1), AfterValidator(_only_one)] = 1
+    origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = ()
     header_timeout: Duration = 10.0
     body_timeout: Duration = 15.0
     idle_timeout: Duration = 75.0
@@ -226,7 +259,7 @@ class Cache(_Section):
     store_truncated: bool = False
     stale_if_error: Duration = 0.0
     max_temperature: float = Field(2.0, ge=0)
-    partition_headers: tuple[str, ...] = ("Authorization", "X-Api-Key")
+    partition_headers: Annotated[tuple[str, ...], AfterValidator(_check_header_names)] = ("Authorization", "X-Api-Key")
     cache_control: Literal["honor", "ignore"] = "honor"
     headers: Literal["full", "trail"] = "full"
     remote_ttl: Duration = 300.0
@@ -346,8 +379,9 @@ _NO_RULE = ModelRule()
 def split_listen(listen: str) -> tuple[str, int]:
     """Host and port of `"127.0.0.1:11435"`, `":11435"` (all interfaces) or `"[::1]:11435"`. Raises ConfigError."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f'listen = "{listen}": expected HOST:PORT, for example "127.0.0.1:11435"')
+    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
+        far = f"port {port} is above {PORT_MAX}; " if colon and port.isdecimal() else ""
+        raise ConfigError(f'listen = "{listen}": {far}expected HOST:PORT, for example "127.0.0.1:11435"')
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the operator wrote ":PORT", which means all interfaces
 
 
@@ -365,13 +399,35 @@ def load(
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from error
-    _merge(tree, _from_env(os.environ if env is None else env))
+    env = dict(os.environ) if env is None else env
+    _merge(tree, _from_env(env))
     _merge(tree, overrides or {})
+    problems = [f"environment: {problem}" for problem in _strays(env)]
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         where = path.name if path else "config"
-        raise ConfigError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
+        problems += [f"{where}: {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(problems)) from error
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def _strays(env: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the variables that look like ours and have no section; their values are not quoted."""
+    for name in sorted(env):
+        rest = name.removeprefix(ENV_PREFIX)
+        if rest == name or "__" in rest or _NO_SETTING.fullmatch(rest):
+            continue
+        settings = [
+            f"{ENV_PREFIX}{section}__{key}".upper()
+            for section in Config.model_fields
+            for key in _valid_names([section])
+        ]
+        near = difflib.get_close_matches(name.upper(), settings, n=1, cutoff=0.8)
+        hint = f"did you mean {near[0]}?" if near else f"settings are called {ENV_PREFIX}SECTION__KEY"
+        yield f"unknown variable {name} ({hint})"
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
@@ -384,14 +440,23 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _env_value(section: str, key: str, text: str) -> Any:
-    """Lists are written with commas, booleans as in TOML; everything else is left to the type of the key."""
+    """Lists are written with commas or as in TOML and JSON; everything else is left to the type of the key."""
     fields = Config.model_fields.get(section)
     kind = getattr(fields.annotation, "model_fields", {}).get(key) if fields else None
     if kind is None:
         return text
     if kind.annotation == tuple[str, ...]:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return _env_list(text)
     return text
+
+
+def _env_list(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            return list(tomllib.loads(f"list = {text.strip()}")["list"])
+        except tomllib.TOMLDecodeError:
+            pass  # "[::1], host" is a list with commas; what is neither, the type of the key refuses
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:

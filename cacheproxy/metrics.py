@@ -65,8 +65,6 @@ class Fault(StrEnum):
     QUEUE_FULL = "queue_full"
     DIGEST_CHANGED = "digest_changed"
     TAGS_UNAVAILABLE = "tags_unavailable"
-    RELOAD_FAILED = "reload_failed"
-    LOOP_STALLED = "loop_stalled"
     INTERNAL = "internal"
 
 
@@ -85,8 +83,6 @@ FAULTS: Mapping[Fault, str] = {
     Fault.QUEUE_FULL: "more misses were waiting than `upstream.queue` allows; callers saw 503",
     Fault.DIGEST_CHANGED: "a model was replaced while it was answering; the answer was not kept",
     Fault.TAGS_UNAVAILABLE: "Ollama's list of models could not be read",
-    Fault.RELOAD_FAILED: "a changed config file could not be used; the old one stays in force",
-    Fault.LOOP_STALLED: "the event loop stood still long enough for callers to feel it",
     Fault.INTERNAL: "a mistake in this program; any at all should be reported",
 }
 

@@ -154,8 +154,8 @@ def test_what_is_given_is_not_changed():
 @pytest.mark.parametrize(
     ("name", "value", "found"),
     [
-        ("SERVER__WORKERS", "2", lambda config: config.server.workers == 2),
-        ("server__workers", "2", lambda config: config.server.workers == 1),
+        ("UPSTREAM__PARALLEL", "2", lambda config: config.upstream.parallel == 2),
+        ("upstream__parallel", "2", lambda config: config.upstream.parallel == 1),
         ("REDIS__URL", "redis://cache:6379", lambda config: config.redis.url == "redis://cache:6379"),
         ("CACHE__STORE_TRUNCATED", "true", lambda config: config.cache.store_truncated),
         ("CACHE__TTL_JITTER", "0.2", lambda config: config.cache.ttl_jitter == 0.2),
@@ -342,3 +342,74 @@ def test_periods_that_nothing_can_keep_to_are_refused(key: str) -> None:
 
     with pytest.raises(ConfigError, match=key):
         load(overrides={section: {name: "0s"}}, env={})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Authorization,X-User", " Authorization , X-User ", '["Authorization","X-User"]', "['Authorization', 'X-User',]"],
+)
+def test_a_list_in_the_environment_is_written_with_commas_or_as_in_the_file(text: str) -> None:
+    """Both are natural; one read as a single odd name would let callers share answers."""
+    env = {"CACHEPROXY_CACHE__PARTITION_HEADERS": text, "CACHEPROXY_ADMIN__HOSTS": "[::1], proxy"}
+
+    assert load(env=env).cache.partition_headers == ("Authorization", "X-User")
+    assert load(env=env).admin.hosts == ("[::1]", "proxy")
+
+
+@pytest.mark.parametrize("text", ['["Authorization"', "X User", "[1]", '["Authorization,X-User"]', '"X-User"'])
+def test_what_is_no_header_name_parts_no_callers_and_is_refused(text: str) -> None:
+    """A partition that never matches would vanish without a word."""
+    with pytest.raises(ConfigError, match=r"cache\.partition_headers"):
+        load(env={"CACHEPROXY_CACHE__PARTITION_HEADERS": text})
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://chat.example.org", "http://[::1]:80", "https://*.example.org", "app://*"]
+)
+def test_origins_and_patterns_of_them_are_taken(origin: str) -> None:
+    """The same values as OLLAMA_ORIGINS."""
+    assert load(overrides={"server": {"origins": [origin]}}, env={}).server.origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "example.org", "https://example.org/", "https://*.*", "[*]", "https://a, https://b"]
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    """It could never match, and its page would be turned away without a reason."""
+    with pytest.raises(ConfigError, match=r"server\.origins.*is no origin"):
+        load(overrides={"server": {"origins": [origin]}}, env={})
+
+
+def test_more_than_one_worker_is_refused_as_long_as_nothing_starts_them() -> None:
+    """A setting without an effect would be believed."""
+    with pytest.raises(ConfigError, match=r"server\.workers = 2: more than one is not available yet"):
+        load(overrides={"server": {"workers": 2}}, env={})
+
+
+def test_a_port_out_of_range_is_named() -> None:
+    """The rest of the address is right, so the port is what to look at."""
+    with pytest.raises(ConfigError, match="port 70000 is above 65535"):
+        split_listen("127.0.0.1:70000")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("CACHEPROXY_CACHE_TTL", "did you mean CACHEPROXY_CACHE__TTL?"),
+        ("CACHEPROXY_SERVER_LISTEN", "did you mean CACHEPROXY_SERVER__LISTEN?"),
+        ("CACHEPROXY_FOO", "settings are called CACHEPROXY_SECTION__KEY"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_an_error_with_the_nearest_one(name: str, hint: str) -> None:
+    """One underscore too few would leave the default in force without a word; the value may be a secret."""
+    with pytest.raises(ConfigError, match=re.escape(f"environment: unknown variable {name} ({hint})")) as caught:
+        load(env={name: "s3cret"})
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_variables_of_other_tools_are_left_alone() -> None:
+    """Ours, and those that Kubernetes and Docker set for a service of our name."""
+    names = ["CONFIG", "URL", "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_11435_TCP_ADDR", "ADMIN_SERVICE_PORT"]
+
+    assert load(env={f"CACHEPROXY_{name}": "x" for name in names}) == Config()

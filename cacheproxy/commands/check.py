@@ -149,10 +149,7 @@ async def _contact(settings: config.Redis) -> list[Finding]:
         if embedded is not None:
             await embedded.open()
         await connection.open()
-        deadline = time.monotonic() + TIMEOUT_S
-        while connection.state == "connecting" and time.monotonic() < deadline:  # noqa: ASYNC110 - it offers no event
-            await asyncio.sleep(0.01)
-        if connection.state != "up":
+        if not await connection.wait_up(TIMEOUT_S):
             remedy = "start it, or set redis.url; until it answers nothing is cached"
             return [Finding("FAIL", "redis", f"{connection.reason or 'no answer in time'}: {remedy}")]
         found = connection.capabilities

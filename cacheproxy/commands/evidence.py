@@ -186,10 +186,7 @@ async def _read_records(settings: Config) -> list[ShadowRecord]:
         if embedded is not None:
             await embedded.open()
         await connection.open()
-        deadline = time.monotonic() + CONTACT_S_MAX
-        while connection.state == "connecting" and time.monotonic() < deadline:  # noqa: ASYNC110 - it offers no event
-            await asyncio.sleep(0.01)
-        if connection.state != "up":
+        if not await connection.wait_up(CONTACT_S_MAX):
             reason = connection.reason or "redis gave no answer in time"
             raise StoreUnavailableError(f"{reason}: start it, or name another with --redis")
         return await Shadow(connection, settings.redis.prefix, prompts=False).read(RECORDS_MAX)

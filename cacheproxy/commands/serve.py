@@ -110,9 +110,9 @@ def missing(report: Report) -> list[str]:
 
 
 def _cause(reason: str) -> str:
-    """The cause within a reason meant for callers: `connection refused` of `cannot … (ConnectionRefusedError); …`."""
-    named = re.search(r"\(([A-Za-z]+)\)", reason)
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named[1].removesuffix("Error")).lower() if named else reason
+    """The cause within a reason meant for callers: `connection refused` of `cannot … (connection refused); …`."""
+    named = re.search(r"\(([^()]+)\)", reason)
+    return named[1] if named else reason
 
 
 def _tell(text: str, *, err: bool = False) -> None:

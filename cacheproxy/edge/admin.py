@@ -130,7 +130,7 @@ class Admin:
         stats: Callable[[], dict[str, Any]],
         exposition: Callable[[], tuple[bytes, str]],
         purge: Callable[[Selection], Awaitable[int]],
-        feedback: Callable[[Opinion], Awaitable[dict[str, Any]]] | None = None,
+        feedback: Callable[[Opinion], Awaitable[dict[str, Any] | None]] | None = None,
         allowed_hosts: Iterable[str] = (),
     ) -> None:
         self._token = token.encode("utf-8", "surrogateescape")
@@ -210,6 +210,8 @@ class Admin:
             done = await self._feedback(opinion)
         except CacheError as error:
             return _answer({"error": f"not noted, say it again: {error}"}, 503)
+        if done is None:
+            return _answer({"error": "no such entry"}, 404)
         logger.info("feedback", extra={"entry": opinion.entry, "good": opinion.good} | done)
         return _answer({"entry": opinion.entry, "good": opinion.good} | done)
 

@@ -18,6 +18,7 @@ from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import error_reply
 from cacheproxy.errors import CallerError
 from cacheproxy.metrics import Metrics
+from cacheproxy.upstream.client import VIA
 from cacheproxy.upstream.models import Models
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect, EmbedDialect
@@ -43,15 +44,16 @@ class Routes:
     gate: Gate
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer any request."""
+        """Answer any request. Every reply has our `Via`, errors of our own too: it is how others know the proxy."""
         ruling = self.origins.judge(request)
-        if ruling.refusal is not None:
-            return ruling.refusal
         path = request.raw_path.split("?", 1)[0]
         try:
-            return await self._dispatch(request, path)
+            reply = ruling.refusal or await self._dispatch(request, path)
         except CallerError as error:
-            return error_reply(path, error.status, str(error))
+            reply = error_reply(path, error.status, str(error))
+        if not reply.prepared and VIA not in reply.headers.getall("Via", ()):
+            reply.headers.add("Via", VIA)
+        return reply
 
     async def _dispatch(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         call = (request.method, path)

@@ -64,8 +64,10 @@ class Keeper:
             return
         lifetime_s = await self._lifetime_s(flight.ask.model, plan, identity, asked)
         if lifetime_s:
+            began_s = self.clock.monotonic()
             for entry in self._entries(answer, plan, near, identity, lifetime_s):
                 await self._store(entry, plan, asked.epoch)
+            self.metrics.step("store", self.clock.monotonic() - began_s)
         if self.compare is not None:
             await self.compare.note(near, answer, identity.short)
 

@@ -29,7 +29,7 @@ from cacheproxy.store import address
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.pool import Client, Clients, clients
-from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, translated
+from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, LoadingError, translated
 
 _log = logging.getLogger("cacheproxy.store")
 
@@ -42,6 +42,8 @@ OPEN_WAIT_S_MAX = 0.25
 """How long `open` waits for the first contact at most."""
 PROBE_PAUSE_S_MAX = 0.4
 """Longest pause between probes. Short, since no ask waits for them: a cache that came back is used within 0.5 s."""
+WAIT_UP_PAUSE_S = 0.01
+"""Between two looks of `wait_up` at the state; they cost nothing."""
 LOG_PAUSE_S = 60.0
 """A kind of refusal is logged at most once in this time."""
 
@@ -132,6 +134,7 @@ class Connection:
         self._fatal: ConfigError | None = None
         self._since = clock.monotonic()
         self._known = False
+        self._nearly = False
         self._redial = False
         self._run_id = ""
         self._logged: dict[str, float] = {}
@@ -188,6 +191,18 @@ class Connection:
         if self._fatal is not None:
             await self.close()
             raise self._fatal
+
+    async def wait_up(self, timeout_s: float) -> bool:
+        """Whether Redis is usable within this time. Waits only for one that may yet be: new, or loading its data."""
+        hopeful = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.state != "up":
+                    hopeful = hopeful or self._nearly
+                    if self.state == "down" and not hopeful:
+                        return False
+                    await asyncio.sleep(WAIT_UP_PAUSE_S)
+        return self.state == "up"
 
     async def close(self) -> None:
         """End the heartbeat and all connections. Calls made afterwards fail at once. Safe to call twice."""
@@ -343,6 +358,7 @@ class Connection:
     def _missed(self, failure: StoreUnavailableError, ticket: int) -> None:
         """A look failed. Its own time is twenty times an ask's, so it opens the breaker alone; a late PING does not."""
         self._reason = str(failure)
+        self._nearly = isinstance(failure, (LoadingError, _LateError))
         if isinstance(failure, IncurableError) and not self._looked.is_set():
             self._fatal = ConfigError(f"redis.url: {failure}")
         self._breaker.failed(ticket)

@@ -251,7 +251,8 @@ class Semantic:
             self._refuse(f"the search index {index.name} is not one of ours; drop it or choose another redis.prefix")
             raise StoreUnavailableError(self._trouble)
         if self._about is _NOTHING:
-            _log.info("search index %s: %d entries, %.0f %% indexed", index.name, found.documents, found.indexed * 100)
+            share = f", {found.indexed:.0%} indexed" if found.documents else ""
+            _log.info("search index %s: %d entries%s", index.name, found.documents, share)
         self._refused, self._trouble, self._about = False, "", found
 
     async def _info(self, index: Index) -> About:

@@ -44,6 +44,10 @@ class IncurableError(StoreUnavailableError):
     """Waiting does not cure it: the operator's URL, user or password is wrong."""
 
 
+class LoadingError(StoreUnavailableError):
+    """It has just been started and is reading its data; a matter of seconds."""
+
+
 def translated(error: Exception, where: str) -> StoreUnavailableError:
     """Our error for one of redis-py's, to be raised `from None`. `where` names the server in its text."""
     text = str(error)
@@ -51,7 +55,8 @@ def translated(error: Exception, where: str) -> StoreUnavailableError:
     if code in _INCURABLE:
         return IncurableError(f"redis at {where} {_INCURABLE[code]}")
     if code in _AWAY:
-        return StoreUnavailableError(f"redis at {where} {_AWAY[code]}")
+        kind = LoadingError if code == "LOADING" else StoreUnavailableError
+        return kind(f"redis at {where} {_AWAY[code]}")
     if isinstance(error, (redis.exceptions.ResponseError, redis.exceptions.DataError)):
         return StoreRefusedError(f"redis at {where} {_REFUSALS.get(code, f'refused a command ({code})')}", code)
     return StoreUnavailableError(f"redis at {where} {_unreachable(text)}")

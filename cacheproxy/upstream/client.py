@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import secrets
 import select
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -453,8 +455,20 @@ def _unreachable(reason: str) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """A reason that may be shown to a client: an OSError's text holds upstream's address, its kind does not."""
-    return type(error).__name__
+    """A reason that may be shown to a client: an OSError's kind in words, since its text holds upstream's address."""
+    if isinstance(error, socket.gaierror):
+        return "host name not found"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted"
+    if isinstance(error, ssl.SSLError):
+        return "TLS failed"
+    if isinstance(error, OSError):
+        # asyncio joins the failures of several addresses in one text, without a number of its own.
+        numbered = re.search(r"\[Errno (\d+)\]", str(error))
+        number = error.errno or (int(numbered[1]) if numbered else 0)
+        if number > 0:
+            return os.strerror(number).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
 
 
 def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -212,6 +212,8 @@ class Models:
             self._first_read.set()
             self._on_read(False)
             return False
+        if not self.reachable and self._first_read.is_set():
+            _log.info("Ollama answers again")
         self.reachable, self.reason = True, ""
         self.server_version = str(version.get("version", "")) if isinstance(version, dict) else ""
         known = _identities(listed, self.server_version)

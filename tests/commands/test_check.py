@@ -112,6 +112,21 @@ async def test_check_knows_a_running_cacheproxy_and_ollama_on_its_ports(fake_oll
     assert any("OLLAMA_HOST" in one.text for one in with_ollama if one.state == "FAIL" and one.thing == "clients")
 
 
+async def test_check_knows_a_running_cacheproxy_whose_ollama_is_away(fake_ollama, clean_redis, monkeypatch):
+    """Its own errors carry `Via` too."""
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    away = f"http://127.0.0.1:{free_port()}"
+    async with open_house(fake_ollama, clean_redis, ready=False, upstream={"url": away}) as house:
+        monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", away)
+        monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+        monkeypatch.setenv("CACHEPROXY_SERVER__LISTEN", f"127.0.0.1:{house.port}")
+        monkeypatch.setenv("CACHEPROXY_ADMIN__LISTEN", f"127.0.0.1:{house.admin_port}")
+        found = await asyncio.to_thread(lambda: list(look(None)))
+
+    assert ("ok", "clients") in states(found)
+    assert ("FAIL", "clients") not in states(found)
+
+
 async def test_check_warns_of_a_shell_whose_ollama_host_names_the_proxy(fake_ollama, clean_redis, monkeypatch):
     """`ollama serve` started there would take the proxy's port."""
     port = free_port()

@@ -80,3 +80,11 @@ async def test_a_defect_of_our_own_is_counted(house: House, monkeypatch: pytest.
 
     assert (await house.chat()).header("X-Cache") == "MISS"
     assert (await house.stats())["faults"]["internal"] == 1
+
+
+async def test_the_time_it_takes_to_write_an_answer_is_measured(house: House) -> None:
+    """Step `store` runs behind the caller, where only the metrics see it."""
+    await house.chat()
+    await house.settled()
+
+    assert (await house.stats())["latency"]["steps"]["store"]["count"] == 1

@@ -42,3 +42,12 @@ async def test_feedback_may_come_in_pieces(house: House) -> None:
         reply = await wire.response()
 
     assert reply.json() == {"entry": "0a" * 16, "good": True}
+
+
+async def test_feedback_on_an_entry_that_never_was_is_refused_and_not_counted(house: House) -> None:
+    """A mistyped name must not look like something that was done."""
+    told = await house.admin("POST", "/feedback", body={"entry": "0b" * 16, "good": False})
+
+    assert told.status == 404
+    assert told.json() == {"error": "no such entry"}
+    assert (await house.stats())["feedback"] == {}

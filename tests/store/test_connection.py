@@ -544,6 +544,25 @@ async def test_while_it_loads_its_data_it_is_away_and_afterwards_it_is_used(tmp_
             assert await connection.run(get("n1500"), timeout_s=1) == b"v"
 
 
+async def test_one_that_loads_its_data_is_waited_for_and_one_that_is_gone_is_not(tmp_path: Path) -> None:
+    """What `cacheproxy check` and `tune` do, whose embedded server has only just been started."""
+    with running_redis(tmp_path, "--loading-process-events-interval-bytes", "1024") as server:
+        server.call("EVAL", "for i = 1, 1500 do redis.call('SET', 'n' .. i, 'v') end", 0)
+        server.call("SAVE")
+        server.kill()
+        async with opened(server.settings()) as gone:
+            began = time.monotonic()
+            assert not await gone.wait_up(30)
+            assert time.monotonic() - began < 5
+        server.start("--key-load-delay", "500", wait=False)
+        async with opened(server.settings()) as watcher:
+            await eventually(lambda: watcher.reason.endswith("is loading its data"))
+        async with opened(server.settings()) as loading:
+            assert loading.state != "up"
+            assert await loading.wait_up(30)
+            assert await loading.run(get("n1500"), timeout_s=1) == b"v"
+
+
 @pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("user_part", "says"),

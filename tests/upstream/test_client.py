@@ -596,7 +596,7 @@ async def test_closed_port_is_told_with_a_remedy_and_without_the_address() -> No
     async with ScriptedServer(always_ok) as server:
         pass
     async with client_of(server.url) as client:
-        with pytest.raises(UpstreamUnreachableError, match=r"upstream\.url") as caught:
+        with pytest.raises(UpstreamUnreachableError, match=r"\(connection refused\).*upstream\.url") as caught:
             await ask(client)
     assert str(server.port) not in str(caught.value)
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
@@ -691,3 +691,11 @@ async def test_hundred_concurrent_requests_get_their_own_answers() -> None:
             answers = await asyncio.gather(*(ask(client, target) for target in targets))
             assert answers == [target.encode() for target in targets]
         assert len(client._idle) <= 64
+
+
+async def test_a_host_name_nobody_knows_is_told_as_such() -> None:
+    """The name itself stays in the proxy's config."""
+    async with client_of("http://nowhere.invalid:1") as client:
+        with pytest.raises(UpstreamUnreachableError, match="host name not found") as caught:
+            await ask(client)
+    assert "nowhere" not in str(caught.value)

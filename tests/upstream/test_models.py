@@ -1,6 +1,7 @@
 """A name has an identity only while it is certain which weights it stands for."""
 
 import asyncio
+import logging
 
 import pytest
 from hypothesis import given
@@ -567,3 +568,17 @@ async def test_a_template_is_asked_for_once_a_digest(models, ollama):
 
     assert await models.prints_date("llama3", Identity(LLAMA, B))
     assert ollama.shows == 3
+
+
+async def test_it_is_said_once_that_ollama_is_back(models, ollama, caplog):
+    """Whoever read of its going away looks for the end of it; the first answer of all is none."""
+    caplog.set_level(logging.INFO)
+    await models.refresh()
+    assert "Ollama answers again" not in caplog.messages
+    ollama.away = True
+    await models.refresh()
+    ollama.away = False
+    await models.refresh()
+    await models.refresh()
+
+    assert caplog.messages.count("Ollama answers again") == 1
