@@ -337,7 +337,7 @@ class App:
         self.metrics.feedback(good=opinion.good)
         if opinion.good:
             return {}
-        deleted, apart = await self.feedback.bad(opinion.entry)
+        deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
         return {"deleted": deleted, "kept_apart": apart}
 
     def report(self) -> Report:
