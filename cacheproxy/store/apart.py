@@ -1,8 +1,8 @@
-"""Pairs of questions that must not be matched, for `LIFETIME_S`, because somebody said that one was no answer to the other.
+"""Pairs of questions that must not be matched, because somebody said that one was no answer to the other.
 
 Kept in Redis as a bounded sorted set of keyed hashes, so no question can be read out of it, and copied into each
 process, so that asking costs no round trip. A new pair moves the epoch, at which every proxy reads the set again.
-No purge takes pairs out: the answers go, what people said of two questions stays.
+A pair lasts `LIFETIME_S`, and no purge takes it out: the answers go, what people said of two questions stays.
 Refuses to say that two questions may meet before the set has been read.
 """
 
