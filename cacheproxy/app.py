@@ -365,7 +365,7 @@ class App:
         if opinion.good:
             self.metrics.feedback(good=True)
             return {}
-        deleted, apart = await self.feedback.bad(opinion.entry)
+        deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
         if not deleted and not apart:
             return None
         self.metrics.feedback(good=False)

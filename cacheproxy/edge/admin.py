@@ -35,7 +35,7 @@ PATHS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "/metrics": (("GET", "HEAD"), "the same counts for Prometheus"),
     "/feedback": (
         ("POST",),
-        'say {"entry": ID, "good": false} of a wrong hit: it goes, and its pair never matches again',
+        'say {"entry": ID, "good": false, "question": TEXT} of a wrong hit: it goes, and the pair is kept apart',
     ),
     "/entries": (("DELETE",), "take entries out: ?model=NAME, ?id=ID, ?partition=HEX or ?all=true"),
 }
@@ -49,8 +49,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-OPINION_BYTES_MAX = 4096
-"""More than any opinion takes."""
+OPINION_BYTES_MAX = 65_536
+"""More than any question takes that can be compared by meaning."""
 _ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 SELECTOR_MAX = 1024
 """Longest selector value, characters. Ollama's longest name is a host of 350 and three parts of 80; the rest is hex."""
@@ -111,6 +111,8 @@ class Opinion:
 
     entry: str
     good: bool
+    question: str | None = None
+    """What was asked, word for word; None: what the entry served last."""
 
 
 class Admin:
@@ -270,17 +272,31 @@ def check_exposure(listen: str, token: str) -> None:
 
 def read_opinion(body: bytes) -> Opinion | str:
     """The opinion in a request body, or what is wrong with it."""
-    form = 'send {"entry": ID, "good": true or false}, ID being the X-Cache-Entry of the reply'
+    form = (
+        'send {"entry": ID, "good": true or false}, ID being the X-Cache-Entry of the reply; '
+        'and, if you like, "question": the text that was asked'
+    )
     try:
         given = json.loads(body)
     except ValueError:
         return f"the body is not JSON; {form}"
-    if not isinstance(given, dict) or set(given) != {"entry", "good"}:
+    if not isinstance(given, dict) or not {"entry", "good"} <= set(given) <= {"entry", "good", "question"}:
         return form
-    entry, good = given["entry"], given["good"]
+    entry, good, question = given["entry"], given["good"], given.get("question")
     if not isinstance(entry, str) or not _ENTRY_ID.fullmatch(entry) or not isinstance(good, bool):
         return form
-    return Opinion(entry, good)
+    if not (question is None or (isinstance(question, str) and _encodable(question))):
+        return form
+    return Opinion(entry, good, question)
+
+
+def _encodable(text: str) -> bool:
+    """False where half a surrogate pair was escaped, which JSON allows and no text holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def select(query: list[tuple[str, str]]) -> Selection | str:

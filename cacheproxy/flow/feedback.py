@@ -36,16 +36,20 @@ class Feedback:
         except CacheError:
             self.metrics.fault(Fault.STORE_FAILED)
 
-    async def bad(self, entry_id: str) -> tuple[int, int]:
-        """Take an entry out, and keep its question apart from all that it answered. Raises CacheError.
+    async def bad(self, entry_id: str, asked: str | None = None) -> tuple[int, int]:
+        """Take an entry out, and keep its question apart from one that it answered. Raises CacheError.
 
-        Returns how many entries went and how many pairs are now apart. The pairs come first: should the deletion
-        fail, the wrong match is over all the same. They are forgotten last, so that it can be called again.
+        `asked` is that question, word for word; without it, the one served last, which its caller has just seen.
+        Returns how many entries went and how many pairs are now apart. The pair comes first: should the deletion
+        fail, the wrong match is over all the same. What was served is forgotten last, so that it can be called again;
+        not where the question was named, for somebody else may name another.
         """
-        pairings = await self.served.get(entry_id)
-        for pairing in pairings:
-            await self.apart.put(pairing.stored, pairing.asked, pairing.scope)
+        last = await self.served.last(entry_id)
+        if last is not None:
+            digest = last.asked if asked is None else self.apart.digest(asked)
+            await self.apart.put(last.stored, digest, last.scope)
         deleted = await self.exact.purge(Doomed(entry_id=entry_id))
         self.memory.clear()
-        await self.served.forget(entry_id)
-        return deleted, len(pairings)
+        if asked is None:
+            await self.served.forget(entry_id)
+        return deleted, int(last is not None)

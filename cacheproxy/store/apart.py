@@ -1,7 +1,8 @@
-"""Pairs of questions that must never be matched again, because somebody said that one was no answer to the other.
+"""Pairs of questions that must not be matched, because somebody said that one was no answer to the other.
 
 Kept in Redis as a bounded sorted set of keyed hashes, so no question can be read out of it, and copied into each
 process, so that asking costs no round trip. A new pair moves the epoch, at which every proxy reads the set again.
+A pair lasts `LIFETIME_S`, and no purge takes it out: the answers go, what people said of two questions stays.
 Refuses to say that two questions may meet before the set has been read.
 """
 
@@ -20,8 +21,8 @@ from cacheproxy.store.connection import Connection
 
 PAIRS_MAX = 10_000
 """The oldest go first: 1 MB in Redis, and as much in each process."""
-LIFETIME_S = 90 * 86_400.0
-"""Much longer than entries live, so that a pair outlasts the answers it was about."""
+LIFETIME_S = 400 * 86_400.0
+"""Much longer than entries live, and than what is asked once a year takes to come again."""
 READ_TIMEOUT_S = 1.0
 """Deadline for reading the set, which no ask waits for (10,000 pairs: 10 ms)."""
 RETRY_S = 1.0

@@ -1,7 +1,8 @@
-"""Which questions were answered from which entry, so that one word of feedback can tell them apart for good.
+"""Which questions were answered from which entry, so that one word of feedback can tell two of them apart.
 
-A small Redis set beside each entry that has served somebody else's question, gone with the entry. It holds keyed
-hashes only. Raises CacheError only.
+A short Redis list beside each entry that has served somebody else's question, in the order in which Redis heard of it:
+no proxy's clock decides which was the last. It goes when the entry's time is over, and holds keyed hashes only. Raises
+CacheError only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from cacheproxy.store.connection import Connection
 
 ASKED_MAX = 1000
-"""Questions remembered for one entry; what comes later is served all the same, and not remembered."""
+"""Questions remembered for one entry; the longest not served are forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,37 +26,37 @@ class Pairing:
 
 
 class Served:
-    """The sets, over one connection. `prefix` is `redis.prefix`."""
+    """The lists, over one connection. `prefix` is `redis.prefix`."""
 
     def __init__(self, connection: Connection, prefix: str) -> None:
         self._connection = connection
         self._prefix = prefix
 
     async def put(self, entry_id: str, pairing: Pairing, *, ttl_s: float) -> None:
-        """Remember a pairing for as long as the entry lives. Raises StoreUnavailableError."""
+        """Remember a pairing as the last one, for as long as the entry lives. Raises StoreUnavailableError."""
         key, member = self._key(entry_id), f"{pairing.scope} {pairing.stored} {pairing.asked}"
 
         async def write(redis: Any) -> None:
             async with redis.pipeline(transaction=True) as pipe:
-                pipe.sadd(key, member)
-                pipe.scard(key)
+                pipe.lrem(key, 0, member)
+                pipe.rpush(key, member)
+                pipe.ltrim(key, -ASKED_MAX, -1)
                 pipe.pexpire(key, max(1, round(ttl_s * 1000)))
-                _, count, _ = await pipe.execute()
-            if count > ASKED_MAX:
-                await redis.srem(key, member)
+                await pipe.execute()
 
         await self._connection.run(write)
 
-    async def get(self, entry_id: str) -> list[Pairing]:
-        """The pairings of an entry. Raises StoreUnavailableError."""
+    async def last(self, entry_id: str) -> Pairing | None:
+        """The pairing that was served last from an entry, by any proxy. Raises StoreUnavailableError."""
         key = self._key(entry_id)
 
-        async def read(redis: Any) -> set[bytes]:
-            return set(await redis.smembers(key))
+        async def read(redis: Any) -> bytes | None:
+            found: bytes | None = await redis.lindex(key, -1)
+            return found
 
         found = await self._connection.run(read)
-        parts = [member.decode("ascii", "replace").split(" ") for member in found]
-        return [Pairing(*three) for three in parts if len(three) == 3]
+        parts = (found or b"").decode("ascii", "replace").split(" ")
+        return Pairing(*parts) if len(parts) == 3 else None
 
     async def forget(self, entry_id: str) -> None:
         """Drop the pairings of an entry. Raises StoreUnavailableError."""

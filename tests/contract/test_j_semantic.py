@@ -318,6 +318,24 @@ async def test_a_bad_hit_is_taken_out_and_its_pair_never_matches_again(near: Hou
     assert (after.header("X-Cache"), again.header("X-Cache")) == ("MISS", "MISS")
 
 
+async def test_a_bad_hit_named_by_its_question_leaves_other_rewordings_alone(near: House) -> None:
+    """Only the pair that was wrong is kept apart, though another question was served since."""
+    await stored(near)
+    right = QUESTION.rstrip("?") + " please?"
+    wrong = await near.chat(REWORDED, stream=False)
+    served = await near.chat(right, stream=False)
+    await until(lambda: not near.app.cached._errands)
+
+    said = {"entry": wrong.header("X-Cache-Entry"), "good": False, "question": REWORDED}
+    told = await near.admin("POST", "/feedback", body=said)
+    await stored(near)
+
+    assert served.header("X-Cache") == "SEMANTIC"
+    assert told.json()["kept_apart"] == 1
+    assert (await near.chat(right, stream=False)).header("X-Cache") == "SEMANTIC"
+    assert (await near.chat(REWORDED, stream=False)).header("X-Cache") == "MISS"
+
+
 RAG = (
     "Use the following pieces of context to answer the question at the end. If you don't know the answer, just say "
     "that you don't know, don't try to make up an answer.\n\n{context}\n\nQuestion: {question}\nHelpful Answer:"

@@ -13,6 +13,7 @@ from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
 from cacheproxy.rules.guard.kinds import kinds
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
+from cacheproxy.rules.guard.persons import another_person
 from cacheproxy.rules.guard.reading import Kind, Reading, Token
 
 _FILLING_MAX = 3
@@ -21,13 +22,13 @@ _MODIFIERS_MAX = 2
 _INSTRUCTIONS_MIN = 5
 """Words that a beginning common to both has at least to be taken for instructions."""
 _IDLE = ARTICLES | words("my your our their its some any is are do does can so very")
-"""Function words that come and go without another word being asked for."""
+"""Function words that come and go without another word being asked for; `persons.py` weighs whose a thing is."""
 _OPENING_VERBS = words("is are am was were do does did can could will would should may might must has have had")
 
 
 def slots(pair: Pair) -> bool:
-    """The same sentence with other words in one place, one narrowing word more, or things of one kind exchanged."""
-    if (pair.framed and (_refilled(pair) or _narrowed(pair))) or _other_input(pair):
+    """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
+    if (pair.framed and (_refilled(pair) or _narrowed(pair))) or another_person(pair) or _other_input(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
     return not left.isdisjoint(right)
