@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# A client that the tests call the proxy with. It holds back libraries that the package needs, so it lives apart.
+LITELLM := litellm==1.106.2
 # torch stays at the version whose CPU build is at hand in most places; a newer one brings gigabytes of CUDA.
 LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
     --no-emit-trusted-host --upgrade-package torch==2.13.0
@@ -54,4 +56,6 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: requirements-dev.lock pyproject.toml | $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@$(BIN)/python -m venv $(VENV)/litellm
+	@$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check $(LITELLM)
 	@touch $@

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -232,11 +232,15 @@ print(json.dumps("".join(chunk.choices[0].delta.content or "" for chunk in litel
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="holds back libraries that the package needs")
+LITELLM_PYTHON = Path(sys.prefix, "litellm", "bin", "python")
+"""It holds back libraries that the package needs, so `make test` gives it an environment of its own."""
+
+
+@pytest.mark.skipif(not LITELLM_PYTHON.exists(), reason="litellm is installed by make test, apart from the rest")
 async def test_litellm_gets_equal_replies(house: House) -> None:
     """As a client of OpenAI's form, whole and streamed. In a process of its own: it rewires logging for all others."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", LITELLM % MODEL, f"{house.app.proxy_url}/v1", json.dumps(MESSAGES),
+        LITELLM_PYTHON, "-c", LITELLM % MODEL, f"{house.app.proxy_url}/v1", json.dumps(MESSAGES),
         stdout=subprocess.PIPE,
         env=os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # else it asks the web for prices
     )  # fmt: skip

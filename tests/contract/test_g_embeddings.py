@@ -1,4 +1,4 @@
-"""Conformance cases G, 90 to 95, with 24 and 81: vectors are kept text by text, and only missing ones are asked for."""
+"""Conformance cases G, 90 to 96, with 24 and 81: vectors are kept text by text, and only missing ones are asked for."""
 
 from __future__ import annotations
 
@@ -630,3 +630,17 @@ async def test_many_lists_at_once_each_get_their_own(house: House) -> None:
 
     for texts, reply in zip(lists, replies, strict=True):
         assert reply.json()["embeddings"] == (await straight(house, texts))["embeddings"]
+
+
+@pytest.mark.case(96)
+async def test_of_two_asks_at_once_each_gets_its_own_vectors_and_its_own_fate(house: House) -> None:
+    """One of them fails; the other one neither waits for it nor fails with it."""
+    own = await straight(house, ["good"])
+    house.ollama.next(Fault(error_first=(400, "the input length exceeds the context length")), path=EMBED)
+    failing = asyncio.create_task(house.ask("POST", EMBED, {"model": MODEL, "input": ["bad"]}))
+    await house.ollama.wait_until(lambda: house.calls(EMBED) == 2)
+    good = await embed(house, ["good"])
+
+    assert (await failing).status == 400
+    assert good.status == 200
+    assert good.json()["embeddings"] == own["embeddings"]
