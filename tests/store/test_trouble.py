@@ -5,13 +5,13 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from cacheproxy.errors import StoreRefusedError, StoreUnavailableError
-from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, translated
+from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, LoadingError, translated
 
 
 @pytest.mark.parametrize(
     ("reply", "kind", "says"),
     [
-        ("LOADING Redis is loading the dataset in memory", StoreUnavailableError, "is loading its data"),
+        ("LOADING Redis is loading the dataset in memory", LoadingError, "is loading its data"),
         ("NOAUTH Authentication required.", IncurableError, "wants a password"),
         ("WRONGPASS invalid username-password pair", IncurableError, "refused the user name or password"),
         ("ERR invalid password", IncurableError, "refused the user name or password"),
