@@ -83,7 +83,8 @@ class App:
         self._build_store()
         self._build_embedder()
         self._build_upstream()
-        self._build_edge()
+        self._build_proxy()
+        self._build_admin()
 
     def _build_store(self) -> None:
         config = self.config
@@ -152,7 +153,7 @@ class App:
         )
         self.loaded.on_read.append(self.preload.loaded_read)
 
-    def _build_edge(self) -> None:
+    def _build_flow(self) -> Serve:
         config, metrics, clock = self.config, self.metrics, self._clock
         self.flights = Flights()
         guards = config.semantic.guards
@@ -160,11 +161,15 @@ class App:
         compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
         keeper = Keeper(config.cache, self.memory, self.exact, self.models, compare, metrics, clock)
         near = Near(self.vectors, self.semantic, self.apart, metrics, clock, guards, serves=not shadowing)
-        serve = Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
         self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
+        self.embeddings = Embeddings(self.memory, self.exact, self.models, config.cache, metrics, clock)
+        return Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
+
+    def _build_proxy(self) -> None:
+        config, metrics, clock = self.config, self.metrics, self._clock
         passthrough = Passthrough(self.client, config.server)
         self.cached = cached = Cached(
-            serve=serve,
+            serve=self._build_flow(),
             models=self.models,
             loaded=self.loaded,
             preload=self.preload,
@@ -179,7 +184,6 @@ class App:
             feedback=self.feedback,
             secret=lambda: self.connection.secret,
         )
-        self.embeddings = Embeddings(self.memory, self.exact, self.models, config.cache, metrics, clock)
         embed = Embed(
             embeddings=self.embeddings,
             models=self.models,
@@ -204,6 +208,11 @@ class App:
             metrics=metrics,
             gate=self._gate,
         )
+        self._proxy = Server(routes.handle, config.server.listen, config.server)
+        metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
+
+    def _build_admin(self) -> None:
+        config, metrics = self.config, self.metrics
         admin = Admin(
             config.admin.token,
             listen=config.admin.listen,
@@ -214,11 +223,9 @@ class App:
             feedback=self.take_feedback,
             allowed_hosts=config.admin.hosts,
         )
-        self._proxy = Server(routes.handle, config.server.listen, config.server)
         self._admin = Server(admin.handle, config.admin.listen, config.server)
         metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
         metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
-        metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
         metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
         metrics.watch("queue_length", lambda: float(self.batcher.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
