@@ -54,7 +54,7 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/.test: requirements-dev.lock pyproject.toml | $(VENV)/.run
+$(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	@$(BIN)/python -m venv $(VENV)/litellm
 	@$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check $(LITELLM)
