@@ -15,6 +15,7 @@ from typing import Any
 
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
+from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
@@ -89,6 +90,8 @@ class App:
     def _build_store(self) -> None:
         config = self.config
         self.metrics = Metrics(self._clock)
+        self.decisions = Decisions()
+        self.decisions.listeners.append(self.metrics.decided)
         self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
         self.connection = Connection(config.redis, self._clock, embedded=self.embedded)
         self.memory = Memory(config.cache.memory, self._clock)
@@ -160,7 +163,16 @@ class App:
         shadowing = config.semantic.mode == "shadow"
         compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
         keeper = Keeper(config.cache, self.memory, self.exact, self.models, compare, metrics, clock)
-        near = Near(self.vectors, self.semantic, self.apart, metrics, clock, guards, serves=not shadowing)
+        near = Near(
+            self.vectors,
+            self.semantic,
+            self.apart,
+            metrics,
+            clock,
+            guards,
+            serves=not shadowing,
+            prompts=config.log.prompts,
+        )
         self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
         self.embeddings = Embeddings(self.memory, self.exact, self.models, config.cache, metrics, clock)
         return Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
@@ -179,6 +191,7 @@ class App:
             gate=self._gate,
             config=config,
             metrics=metrics,
+            decisions=self.decisions,
             clock=clock,
             templates=templates_of(config.semantic),
             feedback=self.feedback,
@@ -193,6 +206,7 @@ class App:
             gate=self._gate,
             config=config,
             metrics=metrics,
+            decisions=self.decisions,
             clock=clock,
             after_hit=cached.unload_behind,
             secret=lambda: self.connection.secret,

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from cacheproxy import __version__
 from cacheproxy.clock import Clock
-from cacheproxy.model import Outcome
+from cacheproxy.model import Decision, Outcome
 
 PREFIX = "cacheproxy_"
 OTHER = "other"
@@ -309,13 +309,16 @@ class Histogram:
         self.total_s = 0.0
         self.longest_s = 0.0
 
-    def record(self, seconds: float) -> None:
-        """Count one duration; what is negative or not a number counts as 0, what is too long as the longest."""
+    def record(self, seconds: float, count: int = 1) -> None:
+        """Count a duration so many times.
+
+        What is negative or not a number counts as 0, what is too long as the longest.
+        """
         if not 0.0 <= seconds <= self.LONGEST_S:
             seconds = self.LONGEST_S if seconds > 0 else 0.0
-        self.bins[self._bin(seconds)] += 1
-        self.count += 1
-        self.total_s += seconds
+        self.bins[self._bin(seconds)] += count
+        self.count += count
+        self.total_s += seconds * count
         self.longest_s = max(self.longest_s, seconds)
 
     def percentile(self, share: float) -> float | None:
@@ -380,14 +383,14 @@ class Window:
         self._slot = -1
         self._row: dict[str, int] = {}
 
-    def count(self, outcome: Outcome) -> None:
-        """One ask ended so, now."""
+    def count(self, outcome: Outcome, count: int = 1) -> None:
+        """So many asks ended so, now."""
         slot = int(self._clock.monotonic() / self.ROW_S)
         if slot != self._slot:
             self._slot = slot
             self._row = dict.fromkeys(Outcome, 0)
             self._rows.append((slot, self._row))
-        self._row[outcome] += 1
+        self._row[outcome] += count
 
     def summary(self, length_s: int) -> dict[str, Any]:
         """Asks of the last `length_s` (to within one row) and their rate over the time really covered."""
@@ -448,28 +451,27 @@ class Metrics:
         self._model_labels = {name.removesuffix(":latest"): _plain(name) for name in self.known_models}
         self._model_labels.update({name: _plain(name) for name in self.known_models})
 
-    def ask(self, outcome: Outcome, *, dialect: str, model: str, tier: str, seconds: float) -> None:
-        """Count one ask that has ended; exactly once for each. `tier`: where the answer lay, one of `TIERS`."""
-        if tier not in TIERS:
-            tier = OTHER
-        labels = (outcome, dialect, self._model_labels.get(model, OTHER), tier)
+    def decided(self, decision: Decision, count: int = 1) -> None:
+        """Count an ask that has ended, exactly once; `count` of them where so many ended alike."""
+        outcome = decision.outcome
+        tier = decision.tier if decision.tier in TIERS else OTHER
+        labels = (outcome, decision.dialect, self._model_labels.get(decision.model, OTHER), tier)
         if labels in self._asks:
-            self._asks[labels] += 1
+            self._asks[labels] += count
         else:
-            _add_series(self._asks, labels, 1, past_bound=(outcome, OTHER, OTHER, OTHER))
+            _add_series(self._asks, labels, count, past_bound=(outcome, OTHER, OTHER, OTHER))
         durations = self._ask_durations.get((outcome, tier))
         if durations is None:
             durations = self._ask_durations[outcome.value, tier] = Histogram()
-        durations.record(seconds)
-        self._window.count(outcome)
+        durations.record(decision.seconds, count)
+        self._window.count(outcome, count)
+        if decision.reason:
+            self._add("bypass_total", (decision.reason,), count)
+        self._saved(decision, count)
 
     def step(self, step: str, seconds: float) -> None:
         """Count the time one step of an ask took. Raises KeyError for a step that is not in `STEPS`."""
         self._step_durations[step].record(seconds)
-
-    def bypass(self, reason: str) -> None:
-        """Count why an ask went around the cache; `ask` is called for it too."""
-        self._add("bypass_total", (reason,))
 
     def fault(self, kind: Fault) -> None:
         """Count one fault. Raises ValueError for one that is not in `Fault`."""
@@ -488,15 +490,15 @@ class Metrics:
         """Count one answer that was not kept."""
         self._add("not_kept_total", (reason,))
 
-    def saved(self, seconds: float, tokens: int) -> None:
+    def _saved(self, decision: Decision, count: int) -> None:
         """Add what the original answer had cost. Figures no answer can have (over a day, over 10 million) add nothing.
 
         They come from what Ollama once said, so they are not trusted: a counter must never fall or become infinite.
         """
-        if 0 < seconds <= 86_400:
-            self._add("saved_seconds_total", (), seconds)
-        if 0 < tokens <= 10_000_000:
-            self._add("saved_tokens_total", (), tokens)
+        if 0 < decision.saved_s <= 86_400:
+            self._add("saved_seconds_total", (), decision.saved_s * count)
+        if 0 < decision.saved_tokens <= 10_000_000:
+            self._add("saved_tokens_total", (), decision.saved_tokens * count)
 
     def dropped(self, messages: int) -> None:
         """Count one chat that was cut to fit the context, and the messages it lost."""

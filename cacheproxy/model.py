@@ -230,3 +230,58 @@ class Verdict:
 
     serve: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The stored question that the near tier weighed for one ask, and what was decided on it."""
+
+    entry: str
+    """Id of its entry."""
+    similarity: float
+    """Cosine, 1 = same."""
+    threshold: float
+    """Least similarity at which it would have been served."""
+    verdict: str
+    """`serve`, or why not (`below_threshold`, `guard:numbers`, `feedback`)."""
+    asked: str = ""
+    """The question of the ask; empty unless prompts may be shown (`log.prompts`)."""
+    stored: str = ""
+    """The question of the entry; the same holds."""
+
+    @property
+    def served(self) -> bool:
+        """True when the verdict was to serve it (in shadow mode: it would have been)."""
+        return self.verdict == "serve"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How one ask was answered, told once when it has ended: counts, ledger, live views and traces are made of it."""
+
+    outcome: Outcome
+    dialect: str
+    at: float
+    """Unix time of its end, s."""
+    seconds: float
+    """From the parsed head of the request to the end of the reply."""
+    tier: str = "none"
+    """Where the answer lay: `memory`, `redis`, or `none`."""
+    model: str = ""
+    """As `ollama list` shows it; empty for one that Ollama does not list."""
+    partition: str = ""
+    """Hex, fixed length; empty for asks without partition headers, and for those that went around the cache."""
+    reason: str = ""
+    """Why it went around the cache (one word of a closed list); empty unless the outcome is a bypass."""
+    entry: str = ""
+    """Id of the entry that answered."""
+    neighbour: Neighbour | None = None
+    """None where nothing was compared by meaning, or nothing was near."""
+    saved_s: float = 0.0
+    """What Ollama took for the answer now given from the cache, as it said; not checked."""
+    saved_tokens: int = 0
+    """Tokens of that answer."""
+    trail: str = ""
+    """The steps, `memory:no exact:no near:0.871`; no prompt text."""
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by step (`metrics.STEPS`)."""

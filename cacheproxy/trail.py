@@ -1,7 +1,7 @@
 """What happened to one ask, step by step: `memory:no exact:no upstream:200`.
 
-The log, the debug header and the tests read it; the metrics get each step's time. Refuses to hold prompt text: a note
-is one word of the code's own.
+The log, the debug header and the tests read it; the metrics get each step's time. A note is one word of the code's
+own, never prompt text; only `neighbour` may hold some, where `log.prompts` allows it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cacheproxy.clock import Clock
+from cacheproxy.model import Neighbour
 
 
 class Trail:
@@ -21,6 +22,8 @@ class Trail:
         self._notes: list[str] = []
         self.began = clock.monotonic()
         self.timings_s: dict[str, float] = {}
+        self.neighbour: Neighbour | None = None
+        """What was weighed by meaning, if anything was."""
 
     def note(self, step: str, result: str) -> None:
         """Add `step:result`."""

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cacheproxy import metrics as module
 from cacheproxy.metrics import FAMILIES, FAULTS, PREFIX, STEPS, TIERS, Fault, Histogram, Metrics, describe
-from cacheproxy.model import Outcome
+from cacheproxy.model import Decision, Outcome
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 
@@ -60,7 +60,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
 
 def ask(metrics, outcome=Outcome.EXACT, *, dialect="chat", model="qwen3:8b", tier="memory", seconds=0.001):
     """Count one ask, an exact hit unless told otherwise."""
-    metrics.ask(outcome, dialect=dialect, model=model, tier=tier, seconds=seconds)
+    metrics.decided(Decision(outcome, dialect, 1.0, seconds, tier=tier, model=model))
 
 
 calls = st.one_of(
@@ -71,13 +71,15 @@ calls = st.one_of(
         st.sampled_from(["llama3.2", "qwen3:8b", "unknown", "\udce9", ""]),
         st.sampled_from([*TIERS, "elsewhere"]),
         st.floats(),
+        st.text(max_size=5),
+        st.floats(),
+        st.integers(),
+        st.integers(1, 1000),
     ),
     st.tuples(st.just("step"), st.sampled_from(list(STEPS)), st.floats()),
-    st.tuples(st.just("bypass"), st.text(max_size=5)),
     st.tuples(st.just("fault"), st.sampled_from(Fault)),
     st.tuples(st.just("kept"), st.integers(0, 2**40)),
     st.tuples(st.just("not_kept"), st.text(max_size=5)),
-    st.tuples(st.just("saved"), st.floats(), st.integers()),
     st.tuples(st.just("passed_through"), st.sampled_from(["tags", "other"]), st.integers()),
     st.tuples(st.just("wait"), st.floats(0, 2000)),
 )
@@ -93,12 +95,23 @@ def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
         if name == "wait":
             clock.seconds += arguments[0]
         elif name == "ask":
-            outcome, dialect, model, tier, seconds = arguments
-            metrics.ask(outcome, dialect=dialect, model=model, tier=tier, seconds=seconds)
+            outcome, dialect, model, tier, seconds, reason, saved_s, tokens, count = arguments
+            decision = Decision(
+                outcome,
+                dialect,
+                1.0,
+                seconds,
+                tier=tier,
+                model=model,
+                reason=reason,
+                saved_s=saved_s,
+                saved_tokens=tokens,
+            )
+            metrics.decided(decision, count)
         else:
             getattr(metrics, name)(*arguments)
 
-    asks = sum(1 for name, *_ in sequence if name == "ask")
+    asks = sum(arguments[-1] for name, *arguments in sequence if name == "ask")
     stats = json.loads(json.dumps(metrics.snapshot(), allow_nan=False))
     exposed = samples(metrics)
 
@@ -108,7 +121,7 @@ def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
     assert asks == sum(value for (name, _), value in exposed.items() if name == PREFIX + "asks_total")
     assert asks == sum(value for (name, _), value in exposed.items() if name == PREFIX + "ask_duration_seconds_count")
     for outcome in Outcome:
-        counted = sum(1 for name, *rest in sequence if name == "ask" and rest[0] is outcome)
+        counted = sum(rest[-1] for name, *rest in sequence if name == "ask" and rest[0] is outcome)
         exposed_asks = {labels: n for (name, labels), n in exposed.items() if name == PREFIX + "asks_total"}
         assert counted == stats["outcomes"][outcome]
         assert counted == sum(value for labels, value in exposed_asks.items() if labels[0] == outcome)
@@ -284,9 +297,9 @@ def test_faults_start_at_zero_so_that_the_first_is_an_increase(metrics):
 
 def test_saved_ignores_figures_no_answer_can_have(metrics):
     """What Ollama said of an old answer is not trusted: counters neither fall nor become infinite."""
-    metrics.saved(2.5, 300)
+    metrics.decided(Decision(Outcome.EXACT, "chat", 1.0, 0.001, saved_s=2.5, saved_tokens=300))
     for seconds, tokens in ((-1.0, -5), (math.inf, 10**400), (math.nan, 10**9)):
-        metrics.saved(seconds, tokens)
+        metrics.decided(Decision(Outcome.EXACT, "chat", 1.0, 0.001, saved_s=seconds, saved_tokens=tokens))
 
     assert metrics.snapshot()["saved"] == {"seconds": 2.5, "tokens": 300}
     assert samples(metrics)[PREFIX + "saved_tokens_total", ()] == 300
@@ -297,7 +310,7 @@ def test_kept_bypass_and_passed_through_are_told_by_reason(metrics):
     metrics.kept(100)
     metrics.kept(50)
     metrics.not_kept("truncated")
-    metrics.bypass("images")
+    metrics.decided(Decision(Outcome.BYPASS, "chat", 1.0, 0.001, reason="images"))
     metrics.passed_through("tags", 200)
     metrics.passed_through("tags", 700)
 

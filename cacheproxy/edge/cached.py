@@ -16,9 +16,11 @@ from multidict import CIMultiDict
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
+from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
+from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
@@ -58,15 +60,6 @@ class InFlight:
         self.count = 0
 
 
-@dataclass(slots=True)
-class Tally:
-    """What will be counted when the call ends, however it ends."""
-
-    outcome: Outcome = Outcome.MISS
-    tier: str = "none"
-    model: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Cached:
     """Handler of the paths that have a dialect. `secret` gives the store's present secret."""
@@ -81,6 +74,7 @@ class Cached:
     gate: Gate
     config: Config
     metrics: Metrics
+    decisions: Decisions
     clock: Clock
     templates: Sequence[Template]
     feedback: Feedback
@@ -111,9 +105,7 @@ class Cached:
             raise
         finally:
             self._now.count -= 1
-            self.metrics.ask(
-                tally.outcome, dialect=dialect.NAME, model=tally.model, tier=tally.tier, seconds=trail.elapsed_s()
-            )
+            self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _admit(
         self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
@@ -142,6 +134,7 @@ class Cached:
             size_bytes,
             lambda: admit(fitted_ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
         )
+        tally.partition = plan.partition
         if plan.reason == "unknown-model" or identity is None:
             self.models.unknown_nowait()
         if not plan.cacheable or identity is None:
@@ -199,8 +192,7 @@ class Cached:
         return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
-        tally.outcome = Outcome.BYPASS
-        self.metrics.bypass(reason)
+        tally.bypass(reason)
         extra = headers.bypassed(reason)
         try:
             return await self.passthrough.handle(request, body, extra_headers=extra, gate=self.gate)
@@ -228,7 +220,8 @@ class Cached:
         caller = reply.Caller(request, call.ask, dialect, extra)
         with call.trail.timed("reply"):
             if isinstance(found, Hit):
-                tally.tier = found.tier
+                tally.tier, tally.entry = found.tier, found.entry.id
+                tally.save(found.entry.answer)
                 self._after_hit(call, found)
                 return await reply.send_hit(caller, found, self.clock.now())
             return await self._relay(caller, found, call)
@@ -248,9 +241,7 @@ class Cached:
             self.serve.flights.leave(found.follower)
 
     def _after_hit(self, call: Call, found: Hit) -> None:
-        """Count what was saved, and run the errands of a hit behind the reply."""
-        final = found.entry.answer.final
-        self.metrics.saved(_number(final.get("total_duration")) / 1e9, int(_number(final.get("eval_count"))))
+        """Run the errands of a hit behind the reply."""
         self.unload_behind(call.ask)
         if found.outcome is Outcome.SEMANTIC:
             self._run(self.feedback.remember(found.entry, found.question))
@@ -297,7 +288,3 @@ def unloads(keep_alive: object) -> bool:
         return keep_alive is not None and not isinstance(keep_alive, bool) and parse_duration(keep_alive) == 0
     except ValueError:
         return False
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -14,10 +14,12 @@ from aiohttp.http import HttpVersion11
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
+from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.cached import InFlight, Tally, joined
+from cacheproxy.edge.cached import InFlight, joined
 from cacheproxy.edge.passthrough import Gate, Passthrough, break_off
 from cacheproxy.edge.server import Body, PlainStream, error_reply, header_pairs, read_body
+from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Reply
 from cacheproxy.flow.embed import Assembled, EmbedCall, Embeddings, NotStored, Passed
@@ -49,6 +51,7 @@ class Embed:
     gate: Gate
     config: Config
     metrics: Metrics
+    decisions: Decisions
     clock: Clock
     after_hit: Callable[[Ask], None]
     secret: Callable[[], bytes]
@@ -69,17 +72,14 @@ class Embed:
         try:
             call = self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
-                tally.outcome = Outcome.BYPASS
-                self.metrics.bypass(call)
+                tally.bypass(call)
                 return await self.passthrough.handle(
                     request, body, extra_headers=headers.bypassed(call), gate=self.gate
                 )
             return await self._serve(request, call, tally)
         finally:
             self._now.count -= 1
-            self.metrics.ask(
-                tally.outcome, dialect=dialect.NAME, model=tally.model, tier=tally.tier, seconds=trail.elapsed_s()
-            )
+            self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     def _admit(
         self, request: web.BaseRequest, body: Body, dialect: EmbedDialect, trail: Trail, tally: Tally
@@ -100,6 +100,7 @@ class Embed:
         identity = self.models.identify(ask.model)
         tally.model = identity.short if identity else ""
         plan = admit(ask, identity, controls, config=config, headers=sent, secret=self.secret())
+        tally.partition = plan.partition
         if identity is None:
             self.models.unknown_nowait()
         body.prefix = body.prefix if ask.forward is None else ask.forward
@@ -140,7 +141,7 @@ class Embed:
                 return await self._pass_on(
                     request, found, headers.relayed(found.outcome, call.plan, found.head.status) + extra
                 )
-            tally.tier = found.tier
+            tally.tier, tally.saved_s = found.tier, found.saved_s
             return await self._send(request, call, found, extra)
 
     async def _send(
@@ -151,7 +152,6 @@ class Embed:
             head = headers.in_part(len(found.entries), len(call.plans))
         else:
             head = headers.stored(found.entries, found.outcome, self.clock.now())
-            self.metrics.saved(found.saved_s, 0)
             self.after_hit(call.embed.ask)
         return await reply.send_whole(request, found.body, head + extra, content_type=call.dialect.CONTENT_TYPE)
 

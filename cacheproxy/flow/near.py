@@ -15,7 +15,7 @@ from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EmbedderError
 from cacheproxy.flow.vectors import Embedded, Vectors
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Match, NearPlan, Plan, Verdict
+from cacheproxy.model import Match, NearPlan, Neighbour, Plan, Verdict
 from cacheproxy.rules.accept import accept
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.semantic import Semantic
@@ -56,6 +56,8 @@ class Near:
     guards: Collection[str]
     serves: bool
     """False in shadow mode: everything is found out and judged, and Ollama answers."""
+    prompts: bool = False
+    """Whether the two questions may be shown to operators (`log.prompts`)."""
 
     async def look(self, near: NearPlan, plan: Plan, trail: Trail) -> Nearness:
         """Find the nearest entry that may be served, or say why there is none. Never raises CacheError.
@@ -106,9 +108,15 @@ class Near:
         judged = [(match, self._accept(near, match)) for match in matches]
         match, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
         trail.note("near", f"{match.similarity:.3f}")
-        trail.note("verdict", verdict.reason or "serve")
-        self.metrics.verdict(verdict.reason or "serve")
+        trail.neighbour = self._neighbour(near, match, verdict)
+        trail.note("verdict", trail.neighbour.verdict)
+        self.metrics.verdict(trail.neighbour.verdict)
         return Nearness(near, embedded, match, verdict)
+
+    def _neighbour(self, near: NearPlan, match: Match, verdict: Verdict) -> Neighbour:
+        asked, stored = (near.question, match.entry.question) if self.prompts else ("", "")
+        word = verdict.reason or "serve"
+        return Neighbour(match.entry.id, match.similarity, near.threshold, word, asked=asked, stored=stored)
 
     def _accept(self, near: NearPlan, match: Match) -> Verdict:
         if self.apart.is_apart(near.question, match.entry.question, near.scope):

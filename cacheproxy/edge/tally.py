@@ -1,0 +1,62 @@
+"""What will be told of a call when it ends, gathered while it is answered.
+
+Refuses to decide anything: handlers write down what they found, and `decision` words it once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cacheproxy.clock import Clock
+from cacheproxy.model import Answer, Decision, Outcome
+from cacheproxy.trail import Trail
+
+_NUMBER_MAX = 2.0**63
+"""Ollama counts in 64 bits (nanoseconds of a duration, tokens)."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """One call's; the defaults hold for one that failed before anything was found."""
+
+    outcome: Outcome = Outcome.MISS
+    tier: str = "none"
+    model: str = ""
+    partition: str = ""
+    reason: str = ""
+    entry: str = ""
+    saved_s: float = 0.0
+    saved_tokens: int = 0
+
+    def bypass(self, reason: str) -> None:
+        """It goes around the cache; `reason` is one word."""
+        self.outcome, self.reason = Outcome.BYPASS, reason
+
+    def save(self, answer: Answer) -> None:
+        """The answer now given from the cache; what Ollama once said that it took is saved."""
+        self.saved_s = _number(answer.final.get("total_duration")) / 1e9
+        self.saved_tokens = int(_number(answer.final.get("eval_count")))
+
+    def decision(self, dialect: str, trail: Trail, clock: Clock) -> Decision:
+        """The call has ended now."""
+        return Decision(
+            self.outcome,
+            dialect,
+            clock.now(),
+            trail.elapsed_s(),
+            tier=self.tier,
+            model=self.model,
+            partition=self.partition,
+            reason=self.reason,
+            entry=self.entry,
+            neighbour=trail.neighbour,
+            saved_s=self.saved_s,
+            saved_tokens=self.saved_tokens,
+            trail=str(trail),
+            timings_s=trail.timings_s,
+        )
+
+
+def _number(value: object) -> float:
+    """A figure of Ollama's; 0 for what is none, or so large that it has no use."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) < _NUMBER_MAX else 0.0
