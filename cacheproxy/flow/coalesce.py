@@ -153,10 +153,12 @@ class Flight:
     async def _deliver(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        chunks = self._recorder.feed(piece)
-        if self.head.status == 200:
-            self._chunks.extend(chunks)
         self._wake()
+        await asyncio.sleep(0)  # followers pass it on before it is read: a piece of many lines takes milliseconds
+        chunks = self._recorder.feed(piece)
+        if chunks and self.head.status == 200:
+            self._chunks.extend(chunks)
+            self._wake()
         while self._recorder.too_large and self._lag_bytes() > LAG_BYTES_MAX:
             await self._wait_moved()
 

@@ -129,6 +129,35 @@ async def flights():
     await flights.close()
 
 
+async def test_bytes_are_passed_on_before_they_are_read(flights):
+    """Reading a piece of many lines takes milliseconds, which no caller waits for."""
+    upstream, order = FakeUpstream(), []
+
+    class Slow(Recorder):
+        def feed(self, piece):
+            order.append("read")
+            return super().feed(piece)
+
+    follower, _ = flights.follow("key", ASK, Slow(chat.fold(), bytes_max=BYTES_MAX), upstream.fetch, upstream.land)
+
+    async def follow():
+        async for piece in follower.pieces():
+            assert piece
+            order.append("passed on")
+
+    following = asyncio.create_task(follow())
+    upstream.answers()
+    await follower.wait_head()
+    for piece in REPLY:
+        upstream.sends(piece)
+        await let_all_run()
+    upstream.sends(None)
+    await following
+    flights.leave(follower)
+
+    assert order == ["passed on", "read"] * len(REPLY)
+
+
 @pytest.mark.case(105)
 @pytest.mark.fault(98)
 async def test_a_thousand_equal_asks_are_one_fetch(flights):
