@@ -171,6 +171,7 @@ class App:
             clock,
             guards,
             serves=not shadowing,
+            joins=config.semantic.join and not shadowing,
             prompts=config.log.prompts,
         )
         self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)

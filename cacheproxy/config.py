@@ -278,6 +278,7 @@ class Semantic(_Section):
     mode: Literal["serve", "shadow", "off"] = "serve"
     threshold: Similarity = 0.92
     max_temperature: float = Field(1.0, ge=0)
+    join: bool = False
     guards: Annotated[tuple[str, ...], _one_of(GUARD_NAMES)] = GUARD_NAMES
     templates: Annotated[tuple[str, ...], _one_of(LIBRARY_NAMES)] = LIBRARY_NAMES
     prompts: dict[str, Prompt] = {}

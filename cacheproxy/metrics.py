@@ -137,6 +137,13 @@ FAMILIES = (
         "Worry when one guard takes most of what would be served; look at its pairs in shadow mode.",
     ),
     Family(
+        "near_joined_total",
+        "counter",
+        (),
+        "Asks that got the answer to a question in other words while it was being given (`semantic.join`).",
+        "Worry when bad feedback comes with it: raise the threshold, or switch joining off.",
+    ),
+    Family(
         "feedback_total",
         "counter",
         ("verdict",),
@@ -432,6 +439,7 @@ class Metrics:
         # A counter that exists from the start shows its first increase; one born at 1 does not.
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
         for name in (
+            "near_joined_total",
             "model_changes_total",
             "kept_total",
             "kept_bytes_total",
@@ -513,6 +521,10 @@ class Metrics:
         """Count what was decided on the nearest entry: `serve`, or the reason why not (a closed list of rules/)."""
         self._add("near_total", (verdict,))
 
+    def near_joined(self) -> None:
+        """Count one ask that joined one in other words; `ask` is called for it too."""
+        self._add("near_joined_total", ())
+
     def feedback(self, *, good: bool) -> None:
         """Count what somebody said of a hit."""
         self._add("feedback_total", ("good" if good else "bad",))
@@ -564,6 +576,7 @@ class Metrics:
             "tiers": self._by_label("asks_total", 3),
             "bypass": self._by_label("bypass_total", 0),
             "near": self._by_label("near_total", 0),
+            "near_joined": self._counts["near_joined_total"][()],
             "feedback": self._by_label("feedback_total", 0),
             "faults": self._by_label("faults_total", 0),
             "model_changes": self._counts["model_changes_total"][()],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cacheproxy.flow.near import Kin
 from cacheproxy.flow.serve import Hit
 from cacheproxy.model import Ask, Entry, Outcome, Plan
 from cacheproxy.trail import Trail
@@ -59,13 +60,18 @@ def in_part(stored_count: int, count: int) -> Headers:
     )
 
 
-def relayed(outcome: Outcome, plan: Plan, status: int) -> Headers:
-    """For a reply of Ollama's to a cacheable ask."""
+def relayed(outcome: Outcome, plan: Plan, status: int, kin: Kin | None = None) -> Headers:
+    """For a reply of Ollama's to a cacheable ask, or to the one in other words that it joined (`kin`)."""
     why = "request; detail=no-cache" if not plan.read else "miss"
     collapsed = "; collapsed" if outcome is Outcome.JOINED else ""
+    near: Headers = ()
+    if kin is not None:
+        collapsed += f'; detail="near; sim={kin.similarity:.3f}; th={kin.threshold:.3f}"'
+        near = (("X-Cache-Similarity", f"{kin.similarity:.4f}"), ("X-Cache-Entry", kin.answered.entry_id))
     return (
         ("X-Cache", outcome.upper()),
         ("Cache-Status", f"cacheproxy; fwd={why}; fwd-status={status}{collapsed}"),
+        *near,
         ("Via", VIA),
     )
 
