@@ -31,6 +31,7 @@ from cacheproxy.flow.keep import Keeper
 from cacheproxy.flow.near import Near
 from cacheproxy.flow.serve import Serve
 from cacheproxy.flow.shadow import Compare
+from cacheproxy.flow.together import Batches
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.rules.question import templates_of
@@ -175,7 +176,9 @@ class App:
             prompts=config.log.prompts,
         )
         self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
-        self.embeddings = Embeddings(self.memory, self.exact, self.models, config.cache, metrics, clock)
+        self.embeddings = Embeddings(
+            self.memory, self.exact, self.models, config.cache, metrics, clock, Batches(config.batching.max_size)
+        )
         return Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
 
     def _build_proxy(self) -> None:

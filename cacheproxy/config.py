@@ -303,6 +303,7 @@ class Batching(_Section):
     window: Duration = 0.05
     max_size: int = Field(8, ge=1, le=1024)
     turn: Duration = 30.0
+    merge_embeds: bool = False
 
 
 class Tuning(_Section):

@@ -203,6 +203,13 @@ FAMILIES = (
         "Worry when it rises with every few misses: models push each other out; see `upstream.models_at_once`.",
     ),
     Family(
+        "embeds_merged_total",
+        "counter",
+        (),
+        "Asks for vectors that went to Ollama in one call with others (`batching.merge_embeds`).",
+        "Worry never; when it stands still, nobody had to wait.",
+    ),
+    Family(
         "context_trimmed_total",
         "counter",
         (),
@@ -441,6 +448,7 @@ class Metrics:
         for name in (
             "near_joined_total",
             "model_changes_total",
+            "embeds_merged_total",
             "kept_total",
             "kept_bytes_total",
             "saved_seconds_total",
@@ -489,6 +497,10 @@ class Metrics:
         """Count one miss that made Ollama load a model."""
         self._add("model_changes_total", ())
 
+    def embed_merged(self) -> None:
+        """Count one ask for vectors that was part of a call for several; `decided` counts it too."""
+        self._add("embeds_merged_total", ())
+
     def kept(self, size_bytes: int) -> None:
         """Count one entry written."""
         self._add("kept_total", ())
@@ -522,7 +534,7 @@ class Metrics:
         self._add("near_total", (verdict,))
 
     def near_joined(self) -> None:
-        """Count one ask that joined one in other words; `ask` is called for it too."""
+        """Count one ask that joined one in other words; `decided` counts it too."""
         self._add("near_joined_total", ())
 
     def feedback(self, *, good: bool) -> None:
@@ -580,6 +592,7 @@ class Metrics:
             "feedback": self._by_label("feedback_total", 0),
             "faults": self._by_label("faults_total", 0),
             "model_changes": self._counts["model_changes_total"][()],
+            "embeds_merged": self._counts["embeds_merged_total"][()],
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
             "not_kept": self._by_label("not_kept_total", 0),
             "saved": {

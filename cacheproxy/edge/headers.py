@@ -51,11 +51,14 @@ def stored(entries: Sequence[Entry], outcome: Outcome, now: float) -> Headers:
     )
 
 
-def in_part(stored_count: int, count: int) -> Headers:
-    """For a list of vectors of which so many were stored; Ollama gave the rest."""
+def in_part(stored_count: int, count: int, asks: int) -> Headers:
+    """For a list of vectors of which so many were stored; Ollama gave the rest, in one call for so many asks."""
+    stored_part = [f"partial={stored_count}/{count}"] if stored_count else []
+    detail = "; ".join([*stored_part, *([f"merged={asks}"] if asks > 1 else [])])
+    status = f"fwd={'partial' if stored_count else 'miss'}; fwd-status=200{'; collapsed' if asks > 1 else ''}"
     return (
         ("X-Cache", Outcome.MISS.upper()),
-        ("Cache-Status", f'cacheproxy; fwd=partial; fwd-status=200; detail="partial={stored_count}/{count}"'),
+        ("Cache-Status", f'cacheproxy; {status}; detail="{detail}"'),
         ("Via", VIA),
     )
 
