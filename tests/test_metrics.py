@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -86,6 +86,7 @@ calls = st.one_of(
 
 
 @given(st.lists(calls, max_size=60))
+@settings(deadline=None)
 def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
     """Both faces say the same number of asks, and that number is the sum over outcomes, models, tiers and dialects."""
     clock = FakeClock()
