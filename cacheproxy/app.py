@@ -46,6 +46,7 @@ from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.crowding import Crowding
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group, Limits
@@ -156,6 +157,9 @@ class App:
             wait_idle=self._wait_idle,
         )
         self.loaded.on_read.append(self.preload.loaded_read)
+        if not self.config.tuning.predict:  # that unloads models itself
+            crowding = Crowding(settings.models_at_once, self._clock)
+            self.loaded.on_read.append(lambda: crowding.read(self.loaded.models))
 
     def _build_flow(self) -> Serve:
         config, metrics, clock = self.config, self.metrics, self._clock
