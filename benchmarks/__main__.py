@@ -10,13 +10,14 @@ installed is said and left out; benchmarks/README.md has the list and what each 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from benchmarks.bench import Bench, Row
 from benchmarks.load.processes import ROOT, Cores, find_cores
 from benchmarks.report import figures, plot, table
 from benchmarks.report.figures import Figure, Skipped, UnavailableError
-from benchmarks.rows import hits
+from benchmarks.rows import footprint, hits, lone, semantic, start, workers
 
-ROWS: tuple[Row, ...] = (*hits.ROWS,)
+ROWS: tuple[Row, ...] = (
+    *hits.ROWS, *semantic.ROWS, *lone.ROWS, *start.ROWS, *footprint.ROWS, *workers.ROWS
+)  # fmt: skip
 QUICK = {"rounds": 1, "seconds": 1, "asks": 20, "entries": (1_000,)}
 """Shows that everything runs; no figure of it means anything."""
 
@@ -73,16 +76,18 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     return read
 
 
-def limits(cores: Cores, rounds: int) -> list[str]:
-    """What no run on this machine can say."""
+def limits(cores: Cores, usable: int, rounds: int) -> list[str]:
+    """What no run on this machine can say. `usable`: cores that there are for us."""
     lines = []
     if not cores.apart:
         lines.append("one core: server and load take it from each other, so no req/s here means anything")
-    elif len(cores.both) == 2 and len(os.sched_getaffinity(0)) == 2:
+    elif usable == 2:
         lines.append("two cores: load, Redis and origin share one, so a server that outruns wrk is shown too slow")
     if rounds < 5:
         lines.append(f"{rounds} rounds: a median wants five")
-    lines.append("not measured: a real Ollama, a GPU, a network; the origin answers at once and clients are on 127.0.0.1")
+    lines.append(
+        "not measured: a real Ollama, a GPU, a network; the origin answers at once and clients are on 127.0.0.1"
+    )
     return lines
 
 
@@ -99,8 +104,11 @@ def run(rows: Sequence[Row], bench: Bench) -> tuple[list[Figure], list[Skipped]]
                     print(table.line(each), flush=True)
                 else:
                     skipped.append(each)
-        except (UnavailableError, OSError) as error:
-            skipped.append(Skipped(row.name, str(error) or type(error).__name__))
+        except UnavailableError as error:
+            skipped.append(Skipped(row.name, str(error)))
+        except Exception as error:  # noqa: BLE001 - one row's fault must not cost the figures of the others
+            traceback.print_exc()
+            skipped.append(Skipped(row.name, f"failed: {type(error).__name__}: {error}"))
     return found, skipped
 
 
@@ -108,7 +116,7 @@ def machine() -> dict[str, Any]:
     """Where and of what the figures are."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip(),
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
@@ -124,15 +132,14 @@ def main(given: Sequence[str] | None = None) -> int:
     if sys.platform != "linux":
         print("these benchmarks pin processes and read /proc: they need Linux", file=sys.stderr)
         return 1
-    cores = find_cores()
+    cores, about = find_cores(), machine()
     os.sched_setaffinity(0, cores.load)
-    about = machine()
     with tempfile.TemporaryDirectory(prefix="cacheproxy-bench-") as folder:
         bench = Bench(
             Path(folder), read.cache_folder, cores, read.rounds, read.seconds, read.asks, read.entries
         )  # fmt: skip
         found, skipped = run([row for row in ROWS if row.name in read.only], bench)
-    said = table.remarks(found, skipped, limits(cores, read.rounds))
+    said = table.remarks(found, skipped, limits(cores, about["cores"], read.rounds))
     print("\n" + "\n".join(f"- {line}" for line in said))
     if read.json:
         whole = {

@@ -11,7 +11,18 @@ NUMBER = "#########"
 MODEL = "llama3.2"
 QUESTION = "What does a cache do for a team that asks its model the same questions again and again, day after day?"
 
-_SUBJECTS = ("invoice", "password", "backup", "contract", "delivery", "meeting", "budget", "printer", "holiday", "badge")
+_SUBJECTS = (
+    "invoice",
+    "password",
+    "backup",
+    "contract",
+    "delivery",
+    "meeting",
+    "budget",
+    "printer",
+    "holiday",
+    "badge",
+)
 _VERBS = ("renew", "cancel", "find", "change", "print", "order", "report", "share", "archive", "approve")
 _PLACES = ("Berlin", "Paris", "Madrid", "Rome", "Vienna", "Prague", "Lisbon", "Dublin", "Oslo", "Athens")
 _REWORDINGS = ("How can I {}?", "How could I {}?", "How would I {}?", "How to {}?", "Please, how do I {}?",

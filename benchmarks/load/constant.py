@@ -1,6 +1,6 @@
 """The framework's own cost: `aiohttp.web.Application` with one route whose handler looks at nothing and answers alike.
 
-    python -m benchmarks.load.constant PORT BODY_BYTES
+python -m benchmarks.load.constant PORT BODY_BYTES
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 /* origin.c: an Ollama that answers at once, so that what a proxy adds is all that shows.
  *
- *     cc -O2 -o origin origin.c && ./origin [--tokens 300] [--models 1]
+ *     cc -O2 -o origin origin.c && ./origin [--tokens 300] [--gap-us 0]
  *
  * Prints the port the system chose, then serves 127.0.0.1 until a signal ends it. One thread, epoll, keep-alive and
  * pipelining. Every chat or generation gets the same answer of `--tokens` tokens, whole or as a stream with one HTTP
- * chunk a token, rendered once per form. The management routes that a caching proxy reads are there.
+ * chunk a token, rendered once per form. `--gap-us` sends one token each so many microseconds; 0: all in one write.
+ * The management routes that a caching proxy reads are there.
  * GET /counts tells how many answers were given: what a cache served never shows up in it.
- * Refuses chunked request bodies (501) and has no timers: it is no simulation (`cacheproxy.demo.ollama` is one).
+ * Refuses chunked request bodies (501) and simulates no model (`cacheproxy.demo.ollama` does).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,10 +21,17 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 typedef struct { char *bytes; size_t size, room; } Text;
-typedef struct { int fd, waits_to_write; Text in, out; size_t sent; } Connection;
+typedef struct Connection {
+    int fd, waits_to_write;
+    Text in, out;
+    size_t sent;
+    int form, next; /* of the stream under way: the token that is sent next; 0: none is */
+    struct Connection *before, *after; /* among those with a stream under way */
+} Connection;
 enum { CHAT, GENERATE, OPENAI, FORMS };
 
 static const char *STAMP = "2026-01-01T00:00:00.000000000Z";
@@ -31,9 +39,11 @@ static const char *STATISTICS = "\"done\":true,\"done_reason\":\"stop\",\"total_
     "\"prompt_eval_count\":26,\"prompt_eval_duration\":342546000,\"eval_count\":%d,\"eval_duration\":4535599000}";
 static const char *WORDS[] = {" the", " cache", " answers", " a", " request", " when", " vector", " similar", " is",
     " stored", " model", " replies", " with", " tokens", " and", " then", " it", " returns", " quickly", "."};
-static int tokens = 300, poller;
+static int tokens = 300, poller, clock_fd = -1;
+static Connection *streaming;
 static unsigned long answers;
 static Text whole[FORMS], stream[FORMS], tags;
+static size_t *ends[FORMS]; /* where each token's chunk ends in `stream`; the last one takes the end of all with it */
 
 static void add(Text *text, const char *bytes, size_t size) {
     if (text->size + size > text->room) {
@@ -98,7 +108,9 @@ static void render(int form) {
     reply(&whole[form], "200 OK", "application/json; charset=utf-8", &body);
     print(&stream[form], "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
         "Transfer-Encoding: chunked\r\n\r\n", form == OPENAI ? "text/event-stream" : "application/x-ndjson");
-    for (int number = 0; number <= tokens; number++, line.size = answer.size = 0) {
+    ends[form] = calloc(tokens + 1, sizeof *ends[form]);
+    if (!ends[form]) abort();
+    for (int number = 0; number <= tokens; number++, line.size = 0) {
         answer.size = 0;
         if (number < tokens) add(&answer, word(number), strlen(word(number)));
         if (form == OPENAI) print(&line, "data: ");
@@ -107,22 +119,16 @@ static void render(int form) {
         print(&line, form == OPENAI ? "\n\n" : "\n");
         if (form == OPENAI && number == tokens) print(&line, "data: [DONE]\n\n");
         chunk(&stream[form], &line);
+        if (number == tokens) print(&stream[form], "0\r\n\r\n");
+        ends[form][number] = stream[form].size;
     }
-    print(&stream[form], "0\r\n\r\n");
 }
 
-static void render_tags(int models) {
+static void render_tags(void) {
     Text body = {0};
-    print(&body, "{\"models\":[");
-    for (int number = 0; number < models; number++) {
-        char name[64] = "llama3.2:latest";
-        if (number) snprintf(name, sizeof name, "model%d:latest", number);
-        print(&body, "%s{\"name\":\"%s\",\"model\":\"%s\",\"modified_at\":\"%s\",\"size\":2019393189,\"digest\":\"%064x\","
-            "\"details\":{\"parent_model\":\"\",\"format\":\"gguf\",\"family\":\"llama\",\"families\":[\"llama\"],"
-            "\"parameter_size\":\"3.2B\",\"quantization_level\":\"Q4_K_M\"}}", number ? "," : "", name, name, STAMP,
-            number + 1);
-    }
-    print(&body, "]}");
+    print(&body, "{\"models\":[{\"name\":\"llama3.2:latest\",\"model\":\"llama3.2:latest\",\"modified_at\":\"%s\","
+        "\"size\":2019393189,\"digest\":\"%064x\",\"details\":{\"parent_model\":\"\",\"format\":\"gguf\",\"family\":\"llama\","
+        "\"families\":[\"llama\"],\"parameter_size\":\"3.2B\",\"quantization_level\":\"Q4_K_M\"}}]}", STAMP, 1);
     reply(&tags, "200 OK", "application/json; charset=utf-8", &body);
 }
 
@@ -139,13 +145,35 @@ static int wants_stream(const char *body, size_t size, int form) {
     return member < end && *member == 't';
 }
 
+/* Send the next token of the stream under way; the last one ends it. */
+static void tell(Connection *connection) {
+    size_t start = connection->next ? ends[connection->form][connection->next - 1] : 0;
+    add(&connection->out, stream[connection->form].bytes + start, ends[connection->form][connection->next] - start);
+    if (connection->next++ < tokens) return;
+    connection->next = 0;
+    if (connection->before) connection->before->after = connection->after;
+    else streaming = connection->after;
+    if (connection->after) connection->after->before = connection->before;
+}
+
+static void begin(Connection *connection, int form) {
+    connection->form = form;
+    connection->before = 0;
+    connection->after = streaming;
+    if (streaming) streaming->before = connection;
+    streaming = connection;
+    tell(connection);
+}
+
 static void route(Connection *connection, const char *target, size_t length, const char *body, size_t size) {
     static const char *GENERATING[FORMS] = {"/api/chat", "/api/generate", "/v1/chat/completions"};
     for (int form = 0; form < FORMS; form++)
         if (length == strlen(GENERATING[form]) && !memcmp(target, GENERATING[form], length)) {
-            const Text *text = wants_stream(body, size, form) ? &stream[form] : &whole[form];
+            int streamed = wants_stream(body, size, form);
+            const Text *text = streamed ? &stream[form] : &whole[form];
             answers++;
-            add(&connection->out, text->bytes, text->size);
+            if (streamed && clock_fd >= 0) begin(connection, form);
+            else add(&connection->out, text->bytes, text->size);
             return;
         }
 #define IS(path) (length == strlen(path) && !memcmp(target, path, length))
@@ -190,6 +218,10 @@ static long take(Connection *connection) {
 }
 
 static void end(Connection *connection) {
+    if (connection->next) {
+        connection->next = tokens; /* nobody listens any more: take it out of the streams under way */
+        tell(connection);
+    }
     close(connection->fd);
     free(connection->in.bytes);
     free(connection->out.bytes);
@@ -221,11 +253,31 @@ static void serve(Connection *connection) {
     if (size == 0 || (size < 0 && errno != EAGAIN)) { end(connection); return; }
     if (size > 0) add(&connection->in, piece, size);
     long taken = 0;
-    while (connection->in.size && (taken = take(connection)) > 0) {
+    while (!connection->next && connection->in.size && (taken = take(connection)) > 0) {
         memmove(connection->in.bytes, connection->in.bytes + taken, connection->in.size - taken);
         connection->in.size -= taken;
     }
     if (flush(connection) && taken < 0) end(connection);
+}
+
+/* One token to each stream under way, however many ticks were missed. */
+static void tick(void) {
+    unsigned long ticks;
+    if (read(clock_fd, &ticks, sizeof ticks) != sizeof ticks) return;
+    for (Connection *connection = streaming, *after; connection; connection = after) {
+        after = connection->after;
+        tell(connection);
+        flush(connection);
+    }
+}
+
+static void start_clock(long gap_us) {
+    struct timespec gap = {gap_us / 1000000, gap_us % 1000000 * 1000};
+    struct itimerspec period = {gap, gap};
+    struct epoll_event event = {EPOLLIN, {.ptr = &clock_fd}};
+    clock_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    timerfd_settime(clock_fd, 0, &period, 0);
+    epoll_ctl(poller, EPOLL_CTL_ADD, clock_fd, &event);
 }
 
 static void greet(int listener) {
@@ -241,15 +293,15 @@ static void greet(int listener) {
 }
 
 int main(int count, char **arguments) {
-    int models = 1;
+    long gap_us = 0;
     for (int number = 1; number + 1 < count; number += 2) {
         if (!strcmp(arguments[number], "--tokens")) tokens = atoi(arguments[number + 1]);
-        else if (!strcmp(arguments[number], "--models")) models = atoi(arguments[number + 1]);
+        else if (!strcmp(arguments[number], "--gap-us")) gap_us = atol(arguments[number + 1]);
         else return fprintf(stderr, "unknown option %s\n", arguments[number]), 2;
     }
     signal(SIGPIPE, SIG_IGN);
     for (int form = 0; form < FORMS; form++) render(form);
-    render_tags(models);
+    render_tags();
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
@@ -260,13 +312,16 @@ int main(int count, char **arguments) {
     poller = epoll_create1(0);
     struct epoll_event event = {EPOLLIN, {.ptr = 0}}, events[256];
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event);
+    if (gap_us) start_clock(gap_us);
     for (;;) {
-        int ready = epoll_wait(poller, events, 256, -1);
+        int ready = epoll_wait(poller, events, 256, -1), ticked = 0;
         for (int number = 0; number < ready; number++) {
             Connection *connection = events[number].data.ptr;
             if (!connection) greet(listener);
+            else if (events[number].data.ptr == &clock_fd) ticked = 1;
             else if (!(events[number].events & EPOLLOUT) || flush(connection))
                 if (events[number].events & (EPOLLIN | EPOLLERR | EPOLLHUP)) serve(connection);
         }
+        if (ticked) tick(); /* last: it may end connections that the loop above still has events for */
     }
 }

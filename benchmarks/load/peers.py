@@ -23,7 +23,10 @@ from benchmarks.report.figures import UnavailableError
 LITELLM = "litellm[proxy]==1.106.2"
 LITELLM_INSTALL_S_MAX = 900
 LITELLM_START_S_MAX = 180.0
-_LUA_MODULES = (Path("/usr/lib/nginx/modules/ndk_http_module.so"), Path("/usr/lib/nginx/modules/ngx_http_lua_module.so"))
+_LUA_MODULES = (
+    Path("/usr/lib/nginx/modules/ndk_http_module.so"),
+    Path("/usr/lib/nginx/modules/ngx_http_lua_module.so"),
+)
 
 _NGINX = """
 {modules}
@@ -133,7 +136,7 @@ sub vcl_deliver {{ if (obj.hits > 0) {{ set resp.http.X-Cache = "HIT"; }} else {
 def nginx_proxy_cache(folder: Path, cores: Cores, origin: Origin) -> Iterator[Target]:
     """What an operator would bolt together: `proxy_cache`, POST keyed by the body."""
     outside = _PROXY_CACHE_OUTSIDE.format(folder=folder)
-    with _nginx("nginx proxy_cache", folder, cores, origin, outside, _PROXY_CACHE_INSIDE) as target:
+    with _nginx("nginx proxy_cache", folder, cores, origin, outside=outside, inside=_PROXY_CACHE_INSIDE) as target:
         yield target
 
 
@@ -141,7 +144,9 @@ def nginx_proxy_cache(folder: Path, cores: Cores, origin: Origin) -> Iterator[Ta
 def nginx_lua(folder: Path, cores: Cores, origin: Origin) -> Iterator[Target]:
     """A limit: an in-process cache in C, keyed by the body's bytes."""
     inside = _LUA_DICTIONARY.format(fetch=_LUA_FETCH)
-    with _nginx("nginx + Lua", folder, cores, origin, "lua_shared_dict answers 64m;", inside, lua=True) as target:
+    with _nginx(
+        "nginx + Lua", folder, cores, origin, outside="lua_shared_dict answers 64m;", inside=inside, lua=True
+    ) as target:
         yield target
 
 
@@ -149,13 +154,13 @@ def nginx_lua(folder: Path, cores: Cores, origin: Origin) -> Iterator[Target]:
 def nginx_lua_redis(folder: Path, cores: Cores, origin: Origin, redis_port: int) -> Iterator[Target]:
     """A limit: Redis behind C, one GET a request, keyed by a digest of the body."""
     inside = _LUA_REDIS.format(fetch=_LUA_FETCH, redis=redis_port)
-    with _nginx("nginx + Lua + Redis", folder, cores, origin, "", inside, lua=True) as target:
+    with _nginx("nginx + Lua + Redis", folder, cores, origin, outside="", inside=inside, lua=True) as target:
         yield target
 
 
 @contextlib.contextmanager
 def _nginx(
-    name: str, folder: Path, cores: Cores, origin: Origin, outside: str, inside: str, *, lua: bool = False
+    name: str, folder: Path, cores: Cores, origin: Origin, *, outside: str, inside: str, lua: bool = False
 ) -> Iterator[Target]:
     binary = program("nginx", "nginx-light")
     missing = [path.name for path in _LUA_MODULES if lua and not path.is_file()]
@@ -222,7 +227,11 @@ def litellm(folder: Path, cores: Cores, origin: Origin, redis_port: int, cache_f
     file = folder / "litellm.yaml"
     file.write_text(json.dumps(config))  # JSON is YAML
     command = [binary, "--config", file, "--host", "127.0.0.1", "--port", str(port)]
-    environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a list at start
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # else it checks a key in each request
+    }
     with started(command, folder=folder, cores=cores.server, environment=environment) as running:
         wait_until(lambda: _is_alive(port), running, seconds=LITELLM_START_S_MAX, every_s=0.5)
         yield Target("LiteLLM + Redis", port, running.pid, path="/v1/chat/completions")

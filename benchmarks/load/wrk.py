@@ -21,7 +21,7 @@ from benchmarks.report.figures import UnavailableError
 
 SCRIPT = Path(__file__).parent / "asks.lua"
 WARM_S = 1
-MISSES_SHARE_MAX = 0.001
+MISSES_SHARE_MAX = 0.005
 """More than this share of asks at the origin, and what was measured were not hits."""
 _FIRST_NUMBERS = itertools.count(100_000_000, 1_000_000)
 """Each run numbers its asks from one of these on, so that no number comes twice: there are 900 of them."""
@@ -66,7 +66,7 @@ def run(target: Target, load: Load, folder: Path, cores: frozenset[int]) -> Resu
                file, str(next(_FIRST_NUMBERS))]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=load.seconds + 60)
     result = parse(done.stdout + done.stderr)
-    if result.errors or not result.requests:
+    if result.errors:
         raise UnavailableError(f"{target.name}: {result.errors} errors in {result.requests} requests")
     return result
 
@@ -76,17 +76,21 @@ def measure(target: Target, load: Load, folder: Path, cores: Cores, origin: Orig
     answers = origin.answers() if origin else 0
     cpu, busy, began = cpu_s(target.pid), busy_s(cores.server), time.monotonic()
     result = run(target, load, folder, cores.load)
+    if not result.requests:
+        raise UnavailableError(f"{target.name}: no reply in {load.seconds} s; more --seconds may help")
     took_s = time.monotonic() - began
     used_s = cpu_s(target.pid) - cpu
     if origin and origin.answers() - answers > result.requests * MISSES_SHARE_MAX:
         raise UnavailableError(f"{target.name}: {origin.answers() - answers} of {result.requests} asks were no hits")
-    return {
+    readings = {
         "requests_per_s": result.requests / result.duration_s,
         "p50_us": result.p50_us,
         "p99_us": result.p99_us,
         "cpu_us": used_s / result.requests * 1e6,
-        "noise_share": max(0.0, busy_s(cores.server) - busy - used_s) / took_s,
     }
+    if cores.apart:
+        readings["noise_share"] = max(0.0, busy_s(cores.server) - busy - used_s) / took_s
+    return readings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from benchmarks.report.figures import Figure, Side, Skipped
 
 HEAD = (
-    "| figure | ours | other | judged (range) | aim | | CPU µs a request, ours / other |\n"
-    "|---|---|---|---|---|---|---|"
+    "| figure | ours | other | judged (range) | aim | | CPU µs a request, ours / other |\n|---|---|---|---|---|---|---|"
 )
+TIMES = "\N{MULTIPLICATION SIGN}"
 NOISE_SHARE_MAX = 0.1
 """Share of the server's core that others used, above which the times should be taken again."""
 
@@ -31,7 +31,8 @@ def line(figure: Figure) -> str:
         judged,
         str(figure.aim or ""),
         figure.verdict,
-        _cpu(figure),
+        _both(_detail(figure.ours, "cpu_us"), _detail(figure.other, "cpu_us")),
+        _both(_detail(figure.ours, "p50_us"), _detail(figure.ours, "p99_us")),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -57,21 +58,20 @@ def remarks(figures: Sequence[Figure], skipped: Sequence[Skipped], limits: Seque
 def _judged(figure: Figure, value: float) -> str:
     match figure.shown:
         case "ratio":
-            return f"{number(value)}×"
+            return f"{number(value)}{TIMES}"
         case "difference":
             return f"{value:+.3g} {figure.unit}"
         case "value":
             return f"{number(value)} {figure.unit}"
 
 
-def _cpu(figure: Figure) -> str:
-    cells = [_detail(side, "cpu_us") for side in (figure.ours, figure.other) if side]
-    return " / ".join(cells) if any(cells) else ""
-
-
-def _detail(side: Side, name: str) -> str:
-    value = side.detail(name)
+def _detail(side: Side | None, name: str) -> str:
+    value = side.detail(name) if side else None
     return "" if value is None else number(value)
+
+
+def _both(one: str, other: str) -> str:
+    return f"{one} / {other}" if one and other else one or other
 
 
 def _noise(figure: Figure) -> float:
