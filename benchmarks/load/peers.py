@@ -21,6 +21,7 @@ from benchmarks.load.servers import START_S_MAX, Origin, Target, get_json
 from benchmarks.report.figures import UnavailableError
 
 LITELLM = "litellm[proxy]==1.106.2"
+LITELLM_KEY = "sk-benchmarks-of-cacheproxy-0123456789"
 LITELLM_INSTALL_S_MAX = 900
 LITELLM_START_S_MAX = 180.0
 _LUA_MODULES = (
@@ -219,6 +220,7 @@ def litellm(folder: Path, cores: Cores, origin: Origin, redis_port: int, cache_f
     params = {"model": "openai/llama3.2", "api_base": f"{origin.url}/v1", "api_key": "none"}
     config = {
         "model_list": [{"model_name": "llama3.2", "litellm_params": params}],
+        "general_settings": {"master_key": LITELLM_KEY},  # it does not start without one
         "litellm_settings": {
             "cache": True,
             "cache_params": {"type": "redis", "host": "127.0.0.1", "port": redis_port, "ttl": 3600},
@@ -230,7 +232,6 @@ def litellm(folder: Path, cores: Cores, origin: Origin, redis_port: int, cache_f
     environment = {
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a list at start
         "LITELLM_LOG": "ERROR",
-        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # else it checks a key in each request
     }
     with started(command, folder=folder, cores=cores.server, environment=environment) as running:
         wait_until(lambda: _is_alive(port), running, seconds=LITELLM_START_S_MAX, every_s=0.5)

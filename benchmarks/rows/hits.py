@@ -114,10 +114,10 @@ def litellm(bench: Bench) -> Iterator[Figure | Skipped]:
             servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, **FROM_REDIS)
         )
         ours_target = Target(proxy.target.name, proxy.target.port, proxy.target.pid, peer.path)
-        body = chat()
+        body, key = chat(), {"Authorization": f"Bearer {peers.LITELLM_KEY}"}
         for target in (ours_target, peer):
-            learn(target, body)
-        raw = request(body, peer.path, IDENTIFIED)
+            learn(target, body, key)
+        raw = request(body, peer.path, IDENTIFIED | key)
         for connections in (FEW, ONE):
             ours, other = _sides(bench, [Lane(ours_target, raw), Lane(peer, raw)], connections, origin)
             aim = Aim(50.0) if connections == FEW else None
