@@ -10,7 +10,7 @@ LITELLM := litellm==1.106.2
 LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
     --no-emit-trusted-host --upgrade-package torch==2.13.0
 
-.PHONY: help run test demo check lint lock clean
+.PHONY: help run test demo bench check lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ test: $(VENV)/.test  ## run all checks and tests
 
 check: $(VENV)/.run  ## tell what is configured, reachable and missing
 	@$(BIN)/cacheproxy check $(ARGS)
+
+bench: $(VENV)/.test  ## measure hits, misses and starts beside nginx, Varnish and LiteLLM (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.test  ## the static checks alone
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -32,7 +32,7 @@ def line(figure: Figure) -> str:
         judged,
         str(figure.aim or ""),
         figure.verdict,
-        _both(_detail(figure.ours, "cpu_us"), _detail(figure.other, "cpu_us")),
+        _cpu(figure),
         _both(_detail(figure.ours, "p50_us"), _detail(figure.ours, "p99_us")),
     ]
     return "| " + " | ".join(cells) + " |"
@@ -64,6 +64,13 @@ def _judged(figure: Figure, value: float) -> str:
             return f"{value:+.3g} {figure.unit}"
         case "value":
             return f"{number(value)} {figure.unit}"
+
+
+def _cpu(figure: Figure) -> str:
+    """Both sides', and what their ratio would make of the figure: it hardly moves when others use the machine."""
+    both = _both(_detail(figure.ours, "cpu_us"), _detail(figure.other, "cpu_us"))
+    ours, other = (side.detail("cpu_us") if side else None for side in (figure.ours, figure.other))
+    return f"{both}, {number(other / ours)}{TIMES}" if ours and other and figure.shown == "ratio" else both
 
 
 def _detail(side: Side | None, name: str) -> str:

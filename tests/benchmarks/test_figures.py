@@ -82,7 +82,7 @@ def test_a_row_shows_both_sides_the_range_and_the_aim():
 
     assert "| 30 req/s | nginx: 20 req/s |" in line
     assert f"1.5{table.TIMES} (0.5 to 2)" in line
-    assert "≥ 1 | pass | 90 / 40 |" in line
+    assert f"≥ 1 | pass | 90 / 40, 0.444{table.TIMES} |" in line
     assert line.count("|") == table.HEAD.splitlines()[0].count("|")
 
 
