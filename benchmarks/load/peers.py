@@ -195,7 +195,7 @@ def varnish(folder: Path, cores: Cores, origin: Origin) -> Iterator[Target]:
     folder = folder / f"varnish-{port}"
     folder.mkdir()
     (folder / "cache.vcl").write_text(_VARNISH.format(origin=origin.target.port))
-    command = [binary, "-F", "-j", "none", "-n", folder / "run", "-a", f"127.0.0.1:{port}",
+    command: list[str | Path] = [binary, "-F", "-j", "none", "-n", folder / "run", "-a", f"127.0.0.1:{port}",
                "-f", folder / "cache.vcl", "-s", "malloc,128m"]  # fmt: skip
     with started(command, folder=folder, cores=cores.server) as running:
         wait_until(lambda: listens(port), running, seconds=START_S_MAX)
@@ -228,7 +228,7 @@ def litellm(folder: Path, cores: Cores, origin: Origin, redis_port: int, cache_f
     }
     file = folder / "litellm.yaml"
     file.write_text(json.dumps(config))  # JSON is YAML
-    command = [binary, "--config", file, "--host", "127.0.0.1", "--port", str(port)]
+    command: list[str | Path] = [binary, "--config", file, "--host", "127.0.0.1", "--port", str(port)]
     environment = {
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches a list at start
         "LITELLM_LOG": "ERROR",
@@ -253,7 +253,15 @@ def _install_litellm(cache_folder: Path) -> Path:
     if done.exists() and done.read_text() == LITELLM and binary.exists():
         return binary
     venv.create(home, with_pip=True)
-    command = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", LITELLM]
+    command: list[str | Path] = [
+        home / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        LITELLM,
+    ]
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=LITELLM_INSTALL_S_MAX

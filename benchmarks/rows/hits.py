@@ -6,15 +6,16 @@ The near tier is off in all of these: an exact hit ends before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 
 from benchmarks.bench import Bench, Row
 from benchmarks.load import peers, servers
 from benchmarks.load.asks import NUMBER, chat, request, respelt
 from benchmarks.load.servers import Origin, Target, learn
 from benchmarks.load.wrk import Lane, compare
-from benchmarks.report.figures import Aim, Figure, Side, Skipped, UnavailableError, side
+from benchmarks.report.figures import Aim, Figure, Skipped, UnavailableError, side
 
 MANY, FEW, ONE = 64, 8, 1
 """Connections. Few for a server of 50 requests/s: with 64 a round would end before their replies."""
@@ -25,124 +26,117 @@ FROM_REDIS = {"cache__memory": "0B", "redis__timeout": "2s"}
 after which it would be a miss."""
 
 
-def _sides(bench: Bench, lanes: Sequence[Lane], connections: int, origin: Origin | None) -> list[Side]:
-    found = compare(
-        lanes, connections, rounds=bench.rounds, seconds=bench.seconds, folder=bench.folder, cores=bench.cores,
-        origin=origin
-    )  # fmt: skip
-    return [side(lane.target.name, "requests_per_s", rounds) for lane, rounds in zip(lanes, found, strict=True)]
-
-
-def _against(row: str, name: str, ours: Side, other: Side, aim: Aim | None = None) -> Figure:
-    return Figure(row, f"{name}, against {other.name}", "req/s", ours, other, "ratio", aim)
-
-
 def repeat(bench: Bench) -> Iterator[Figure | Skipped]:
     """The same bytes again and again."""
     body = chat()
+    makers: Sequence[Callable[..., AbstractContextManager[Target]]] = (
+        peers.nginx_proxy_cache, peers.varnish, peers.nginx_lua
+    )  # fmt: skip
     with ExitStack() as stack:
-        origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
-        redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
-        proxy = stack.enter_context(servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port))
-        targets = [proxy.target]
-        makers: Sequence[Callable[..., AbstractContextManager[Target]]] = (
-            peers.nginx_proxy_cache, peers.varnish, peers.nginx_lua
-        )  # fmt: skip
+        origin, _, proxy = _grounds(bench, stack)
+        targets = [proxy]
         for make in makers:
             try:
                 targets.append(stack.enter_context(make(bench.folder, bench.cores, origin)))
+                learn(targets[-1], body)
             except UnavailableError as error:
                 yield Skipped("repeat", str(error))
-        for target in targets:
-            learn(target, body)
+        learn(proxy, body)
         lanes = [Lane(target, request(body, target.path)) for target in targets]
-        for connections in (MANY, ONE):
-            ours, *others = _sides(bench, lanes, connections, origin)
-            for other in others:
-                aimed = connections == MANY and other.name == "nginx proxy_cache"
-                aim = Aim(1.0) if aimed else None
-                yield _against("repeat", f"byte-equal, {connections} connections", ours, other, aim)
+        yield from _figures(bench, "repeat", "byte-equal", lanes, origin, aims={"nginx proxy_cache": Aim(1.0)})
 
 
 def memory(bench: Bench) -> Iterator[Figure | Skipped]:
     """From the memory tier, where no two requests have the same bytes."""
     with ExitStack() as stack:
-        origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
-        redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
-        proxy = stack.enter_context(servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port))
-        answer = learn(proxy.target, chat())
+        origin, _, proxy = _grounds(bench, stack)
+        answer = learn(proxy, chat())
         constant = stack.enter_context(peers.aiohttp_constant(bench.folder, bench.cores, len(answer)))
-        for name, raw, aim in (
-            ("bodies differ", request(respelt()), Aim(0.8)),
-            ("heads differ, bodies equal", request(chat(), headers=IDENTIFIED), None),
+        for name, raw, aims in (
+            ("bodies differ", request(respelt()), {constant.name: Aim(0.8)}),
+            ("heads differ, bodies equal", request(chat(), headers=IDENTIFIED), {}),
         ):
-            lanes = [Lane(proxy.target, raw), Lane(constant, raw)]
-            for connections in (MANY, ONE):
-                ours, other = _sides(bench, lanes, connections, origin)
-                aimed = aim if connections == MANY else None
-                yield _against("memory", f"{name}, {connections} connections", ours, other, aimed)
+            yield from _figures(bench, "memory", name, [Lane(proxy, raw), Lane(constant, raw)], origin, aims=aims)
 
 
 def redis(bench: Bench) -> Iterator[Figure | Skipped]:
     """From Redis, nothing kept in the process."""
+    body = chat()
     with ExitStack() as stack:
-        origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
-        redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
-        proxy = stack.enter_context(
-            servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, **FROM_REDIS)
-        )
+        origin, redis_port, proxy = _grounds(bench, stack, **FROM_REDIS)
         peer = stack.enter_context(peers.nginx_lua_redis(bench.folder, bench.cores, origin, redis_port))
-        body = chat()
-        for target in (proxy.target, peer):
+        for target in (proxy, peer):
             learn(target, body)
         raw = request(body, headers=IDENTIFIED)
-        for connections in (MANY, ONE):
-            ours, other = _sides(bench, [Lane(proxy.target, raw), Lane(peer, raw)], connections, origin)
-            aim = Aim(0.25) if connections == MANY else None
-            yield _against("redis", f"{connections} connections", ours, other, aim)
+        lanes = [Lane(proxy, raw), Lane(peer, raw)]
+        yield from _figures(bench, "redis", "heads differ", lanes, origin, aims={peer.name: Aim(0.25)})
 
 
 def litellm(bench: Bench) -> Iterator[Figure | Skipped]:
     """From Redis, in OpenAI's form, against another proxy in Python."""
+    body, key = chat(), {"Authorization": f"Bearer {peers.LITELLM_KEY}"}
     with ExitStack() as stack:
-        origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
-        redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
-        peer = stack.enter_context(
-            peers.litellm(bench.folder, bench.cores, origin, redis_port, bench.cache_folder)
-        )  # fmt: skip
-        proxy = stack.enter_context(
-            servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, **FROM_REDIS)
-        )
-        ours_target = Target(proxy.target.name, proxy.target.port, proxy.target.pid, peer.path)
-        body, key = chat(), {"Authorization": f"Bearer {peers.LITELLM_KEY}"}
-        for target in (ours_target, peer):
+        origin, redis_port, proxy = _grounds(bench, stack, **FROM_REDIS)
+        peer = stack.enter_context(peers.litellm(bench.folder, bench.cores, origin, redis_port, bench.cache_folder))
+        ours = replace(proxy, path=peer.path)
+        for target in (ours, peer):
             learn(target, body, key)
         raw = request(body, peer.path, IDENTIFIED | key)
-        for connections in (FEW, ONE):
-            ours, other = _sides(bench, [Lane(ours_target, raw), Lane(peer, raw)], connections, origin)
-            aim = Aim(50.0) if connections == FEW else None
-            yield _against("litellm", f"{connections} connections", ours, other, aim)
+        lanes = [Lane(ours, raw), Lane(peer, raw)]
+        yield from _figures(bench, "litellm", "heads differ", lanes, origin, aims={peer.name: Aim(50.0)}, many=FEW)
 
 
 def streams(bench: Bench) -> Iterator[Figure | Skipped]:
     """300 tokens as a stream against the same entry as one reply."""
     with ExitStack() as stack:
-        origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
-        redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
-        proxy = stack.enter_context(servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port))
-        target = proxy.target
-        whole = Target("whole reply", target.port, target.pid)
+        origin, _, proxy = _grounds(bench, stack)
+        whole = replace(proxy, name="whole reply")
         for stream in (False, True):
-            learn(target, chat(stream=stream))
-        for name, headers, aim in (("heads differ", IDENTIFIED, Aim(0.8)), ("byte-equal", {}, None)):
+            learn(proxy, chat(stream=stream))
+        for name, headers, aims in (("heads differ", IDENTIFIED, {whole.name: Aim(0.8)}), ("byte-equal", {}, {})):
             lanes = [
-                Lane(target, request(chat(stream=True), headers=headers)),
+                Lane(proxy, request(chat(stream=True), headers=headers)),
                 Lane(whole, request(chat(stream=False), headers=headers)),
             ]
-            for connections in (MANY, ONE):
-                ours, other = _sides(bench, lanes, connections, origin)
-                aimed = aim if connections == MANY else None
-                yield _against("streams", f"{name}, {connections} connections", ours, other, aimed)
+            yield from _figures(bench, "streams", name, lanes, origin, aims=aims)
+
+
+def _grounds(bench: Bench, stack: ExitStack, **settings: str) -> tuple[Origin, int, Target]:
+    """What all rows need, on their cores until `stack` ends: the origin, Redis's port, the proxy."""
+    origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
+    redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
+    proxy = stack.enter_context(
+        servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, **settings)
+    )
+    return origin, redis_port, proxy.target
+
+
+def _figures(
+    bench: Bench,
+    row: str,
+    name: str,
+    lanes: Sequence[Lane],
+    origin: Origin,
+    *,
+    aims: Mapping[str, Aim],
+    many: int = MANY,
+) -> Iterator[Figure]:
+    """The first lane against each other one, on `many` connections, where the aims hold, and on one.
+
+    `aims`: by the rival's name.
+    """
+    for connections in (many, ONE):
+        found = compare(
+            lanes, connections, rounds=bench.rounds, seconds=bench.seconds, folder=bench.folder, cores=bench.cores,
+            origin=origin
+        )  # fmt: skip
+        ours, *others = (
+            side(lane.target.name, "requests_per_s", each) for lane, each in zip(lanes, found, strict=True)
+        )
+        on = f"{connections} connections" if connections > 1 else "1 connection"
+        for other in others:
+            aim = aims.get(other.name) if connections == many else None
+            yield Figure(row, f"{name}, {on}, against {other.name}", "req/s", ours, other, "ratio", aim)
 
 
 ROWS = (
