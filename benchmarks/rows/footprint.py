@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import redis
 
@@ -36,14 +37,17 @@ def entries(bench: Bench) -> Iterator[Figure | Skipped]:
             origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
             redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))
             proxy = stack.enter_context(
-                servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, near=near)
+                servers.proxy(
+                    bench.folder, bench.cores.server, origin, redis_port=redis_port, near=near, embedding__timeout="30s"
+                )
             )
             _store(proxy, 0, WARM_ENTRIES)
-            held, kept, resident = _held(redis_port), _kept(proxy), rss_bytes(proxy.target.pid)
+            before, kept, resident = _in_redis(redis_port), _kept(proxy), rss_bytes(proxy.target.pid)
             _store(proxy, WARM_ENTRIES, ENTRIES)
-            in_redis = (_held(redis_port) - held) / ENTRIES / KB
+            after = _in_redis(redis_port)
+            each = (after.held_bytes - before.held_bytes) / (after.entries - before.entries) / KB
             name = "with vector and index" if near else "without vector"
-            yield Figure("footprint", f"an entry in Redis, {name}", "kB", Side("cacheproxy", (in_redis,)))
+            yield Figure("footprint", f"an entry in Redis, {name}", "kB", Side("cacheproxy", (each,)))
             if not near and (more := _kept(proxy) - kept) > 0:
                 in_process = (rss_bytes(proxy.target.pid) - resident) / more / KB
                 yield Figure("footprint", "an entry in the process", "kB", Side("cacheproxy", (in_process,)))
@@ -55,9 +59,18 @@ def _store(proxy: Proxy, first: int, count: int) -> None:
     time.sleep(0.2)  # the last answers are stored behind their replies
 
 
-def _held(redis_port: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What Redis has, and in how much memory."""
+
+    entries: int
+    held_bytes: int
+
+
+def _in_redis(redis_port: int) -> Held:
     with redis.Redis(port=redis_port) as client:
-        return int(client.info("memory")["used_memory"])
+        count = sum(1 for _ in client.scan_iter(match="*:answer:*", count=1000))
+        return Held(count, int(client.info("memory")["used_memory"]))
 
 
 def _kept(proxy: Proxy) -> int:
