@@ -171,3 +171,21 @@ def busy_s(cores: frozenset[int]) -> float:
             ticks = [int(count) for count in counts[:8]]
             total += sum(ticks) - ticks[3] - ticks[4]  # idle, and waiting for a disk
     return total / _TICKS
+
+
+class Meter:
+    """What a server's processes use from now on, and what others use of its core."""
+
+    def __init__(self, pid: int, cores: Cores) -> None:
+        self._pid = pid
+        self._cores = cores
+        self._cpu_s, self._busy_s, self._began_s = cpu_s(pid), busy_s(cores.server), time.monotonic()
+
+    def readings(self, requests: int) -> dict[str, float]:
+        """CPU time a request, and the others' share of the core, which only a core of its own has."""
+        used_s = cpu_s(self._pid) - self._cpu_s
+        readings = {"cpu_us": used_s / requests * 1e6}
+        if self._cores.apart:
+            others_s = busy_s(self._cores.server) - self._busy_s - used_s
+            readings["noise_share"] = max(0.0, others_s) / (time.monotonic() - self._began_s)
+        return readings

@@ -10,12 +10,11 @@ import itertools
 import json
 import re
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load.processes import Cores, busy_s, cpu_s, program
+from benchmarks.load.processes import Cores, Meter, program
 from benchmarks.load.servers import Origin, Target
 from benchmarks.report.figures import UnavailableError
 
@@ -73,23 +72,15 @@ def run(target: Target, load: Load, folder: Path, cores: frozenset[int]) -> Resu
 def measure(target: Target, load: Load, folder: Path, cores: Cores, origin: Origin | None) -> dict[str, float]:
     """One run and what it took of the server. With `origin`, raises UnavailableError if asks got through to it."""
     answers = origin.answers() if origin else 0
-    cpu, busy, began = cpu_s(target.pid), busy_s(cores.server), time.monotonic()
+    meter = Meter(target.pid, cores)
     result = run(target, load, folder, cores.load)
     if not result.requests:
         raise UnavailableError(f"{target.name}: no reply in {load.seconds} s; more --seconds may help")
-    took_s = time.monotonic() - began
-    used_s = cpu_s(target.pid) - cpu
+    used = meter.readings(result.requests)
     if origin and origin.answers() - answers > result.requests * MISSES_SHARE_MAX:
         raise UnavailableError(f"{target.name}: {origin.answers() - answers} of {result.requests} asks were no hits")
-    readings = {
-        "requests_per_s": result.requests / result.duration_s,
-        "p50_us": result.p50_us,
-        "p99_us": result.p99_us,
-        "cpu_us": used_s / result.requests * 1e6,
-    }
-    if cores.apart:
-        readings["noise_share"] = max(0.0, busy_s(cores.server) - busy - used_s) / took_s
-    return readings
+    rate = result.requests / result.duration_s
+    return {"requests_per_s": rate, "p50_us": result.p50_us, "p99_us": result.p99_us, **used}
 
 
 @dataclass(frozen=True, slots=True)

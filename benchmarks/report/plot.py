@@ -30,7 +30,7 @@ def plot(figures: Sequence[Figure], file: Path) -> None:
         (title, chosen)
         for title, chosen in (
             ("ours ÷ the other's (right is better)", [each for each in figures if each.shown == "ratio"]),
-            ("times and sizes (left is better)", [each for each in figures if each.shown != "ratio"]),
+            ("times and sizes, each in its unit (left is better)", [each for each in figures if each.shown != "ratio"]),
         )
         if chosen
     ]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from benchmarks.bench import Bench, Row
 from benchmarks.load import servers
 from benchmarks.load.asks import chat, request
+from benchmarks.load.processes import Cores, Meter
+from benchmarks.load.servers import Target
 from benchmarks.load.wire import Client, Reply
 from benchmarks.report.figures import Aim, Figure, Skipped, UnavailableError, percentile, side
 
@@ -57,15 +59,19 @@ def lone(bench: Bench) -> Iterator[Figure | Skipped]:
             proxy = stack.enter_context(
                 servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, near=case.near)
             )
-            ports = (proxy.target.port, origin.target.port)
-            _one_round(ports, case, WARM_ASKS)
-            rounds = [_one_round(ports, case, bench.asks) for _ in range(bench.rounds)]
+            _one_round(proxy.target, origin.target, case, WARM_ASKS, bench.cores)
+            rounds = [
+                _one_round(proxy.target, origin.target, case, bench.asks, bench.cores) for _ in range(bench.rounds)
+            ]
             yield from _figures(case, [ours for ours, _ in rounds], [direct for _, direct in rounds])
 
 
-def _one_round(ports: tuple[int, int], case: Case, asks: int) -> tuple[dict[str, float], dict[str, float]]:
+def _one_round(
+    proxy: Target, origin: Target, case: Case, asks: int, cores: Cores
+) -> tuple[dict[str, float], dict[str, float]]:
     """Readings through the proxy, and direct ones. Raises UnavailableError if an ask was no miss."""
-    clients = [Client(port) for port in ports]
+    meter = Meter(proxy.pid, cores)
+    clients = [Client(target.port) for target in (proxy, origin)]
     replies: tuple[list[Reply], list[Reply]] = [], []
     for number in range(asks):
         raw = request(chat(f"What is the answer to question number {next(_NUMBERS)}?", stream=case.stream))
@@ -77,7 +83,7 @@ def _one_round(ports: tuple[int, int], case: Case, asks: int) -> tuple[dict[str,
     outcomes = {reply.headers.get("x-cache", "") for reply in replies[0]}
     if outcomes != {"MISS"}:
         raise UnavailableError(f"some asks were no misses: {', '.join(sorted(outcomes))}")
-    return readings(replies[0]), readings(replies[1])
+    return readings(replies[0]) | meter.readings(asks), readings(replies[1])
 
 
 def readings(replies: Sequence[Reply]) -> dict[str, float]:

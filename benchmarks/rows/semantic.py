@@ -20,6 +20,7 @@ import redis
 from benchmarks.bench import Bench, Row
 from benchmarks.load import servers
 from benchmarks.load.asks import WORDINGS, chat, question, request, reworded
+from benchmarks.load.processes import Meter
 from benchmarks.load.servers import Origin, Proxy, learn
 from benchmarks.load.wire import Reply, ask_all
 from benchmarks.report.figures import Aim, Figure, Side, Skipped, UnavailableError, percentile, side
@@ -45,10 +46,10 @@ def semantic(bench: Bench) -> Iterator[Figure | Skipped]:
             learn_questions(proxy, real)
             fill(redis_port, entries - real)
             wordings = iter(range(real * WORDINGS))
-            alone = [_round(proxy, wordings, real, bench.asks, 1) for _ in range(bench.rounds)]
+            alone = [_round(bench, proxy, wordings, real, 1) for _ in range(bench.rounds)]
             yield from _figures(f"{entries:,} entries", alone, aimed=entries == AIM_ENTRIES)
             if entries == bench.entries[0]:
-                together = [_round(proxy, wordings, real, bench.asks, TOGETHER) for _ in range(bench.rounds)]
+                together = [_round(bench, proxy, wordings, real, TOGETHER) for _ in range(bench.rounds)]
                 yield from _embedding(alone, together)
 
 
@@ -89,11 +90,13 @@ def fill(redis_port: int, count: int) -> None:
     client.close()
 
 
-def _round(proxy: Proxy, wordings: Iterator[int], real: int, asks: int, connections: int) -> dict[str, float]:
-    """Readings of `asks` rewordings. Raises UnavailableError when too few were served."""
-    numbers = [next(wordings, None) for _ in range(asks)]
+def _round(bench: Bench, proxy: Proxy, wordings: Iterator[int], real: int, connections: int) -> dict[str, float]:
+    """Readings of `bench.asks` rewordings. Raises UnavailableError when too few were served."""
+    meter = Meter(proxy.target.pid, bench.cores)
+    numbers = [next(wordings, None) for _ in range(bench.asks)]
     raws = [request(chat(reworded(number % real, number // real))) for number in numbers if number is not None]
     replies = ask_all(proxy.target.port, raws, connections=connections)
+    used = meter.readings(max(1, len(raws)))
     served = [reply for reply in replies if reply.headers.get("x-cache") == "SEMANTIC"]
     if len(served) < len(raws) * SERVED_SHARE_MIN or not raws:
         raise UnavailableError(f"only {len(served)} of {len(raws)} rewordings were served; fewer --asks or --rounds?")
@@ -104,7 +107,7 @@ def _round(proxy: Proxy, wordings: Iterator[int], real: int, asks: int, connecti
         f"{name}_{level}_ms": value
         for name, values in (("total", total_ms), ("embedding", embedding_ms), ("beyond", beyond_ms))
         for level, value in (("p50", statistics.median(values)), ("p99", percentile(values, 0.99)))
-    } | {"served_share": len(served) / len(raws)}
+    } | {"served_share": len(served) / len(raws), **used}
 
 
 def _embedding_ms(reply: Reply) -> float:
