@@ -27,7 +27,7 @@ WARM_ENTRIES = 200
 CONNECTIONS = (1000, 5000)
 IDLE_TIMEOUT = {"server__idle_timeout": "10m"}
 PATIENT = {"redis__timeout": "2s", "embedding__timeout": "30s"}
-"""On a busy machine the deadlines that are shipped would leave some answers without a vector, or without their place."""
+"""On a busy machine the deadlines that are shipped would leave some answers without a vector, or out of the process."""
 SPARE_FILES = 200
 KB = 1000.0
 
