@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cacheproxy.budgets import Budgets, Watch
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
@@ -96,7 +97,10 @@ class App:
 
     def _build_store(self) -> None:
         config = self.config
-        self.metrics = Metrics(self._clock)
+        budgets = Budgets.of(config.budgets.model_dump())
+        self.metrics = Metrics(self._clock, budgets)
+        self.budgets = Watch(budgets)
+        self.metrics.on_breach.append(self.budgets.note)
         self.decisions = Decisions()
         self.decisions.listeners.append(self.metrics.decided)
         self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
@@ -251,12 +255,14 @@ class App:
             config.admin.token, listen=config.admin.listen, pages=pages, allowed_hosts=config.admin.hosts
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
-        metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
+        metrics.watch_labelled("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
+        metrics.watch_labelled("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
         metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
         metrics.watch("queue_length", lambda: float(self.batcher.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
+        metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
+        metrics.watch_labelled("dependency_up", self._dependencies)
         metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
 
     def _gate(self, path: str, body: bytes) -> InTurn | None:
@@ -291,6 +297,7 @@ class App:
                 await self.embedded.open()
             await self.connection.open()
             await self.ledger.open()
+            await self.budgets.open()
             await self.client.open()
             await self.models.open()
             await self.loaded.open()
@@ -323,6 +330,7 @@ class App:
         await self.batcher.close()
         await self.client.close()
         await self.ledger.close()
+        await self.budgets.close()
         await self.connection.close()
         if self.embedded is not None:
             await self.embedded.close()
@@ -349,6 +357,12 @@ class App:
             embedder=self._embedder_part(),
             accepting=self._accepting,
         )
+
+    def _dependencies(self) -> dict[str, float]:
+        """Which parts work as they should, as the metrics have it."""
+        found = self.readiness()
+        parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
+        return {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
 
     def _models_part(self, known: bool) -> Part:
         if self.models.reachable:

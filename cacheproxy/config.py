@@ -338,6 +338,21 @@ class ModelRule(_Section):
     preload: bool = False
 
 
+class Budgets(_Section):
+    """[budgets]: how long each step of an ask may take before that is told. The names are those of `metrics.STEPS`."""
+
+    parse: Duration = 0.02
+    memory: Duration = 0.005
+    exact: Duration = 0.005
+    embed: Duration = 0.05
+    semantic: Duration = 0.05
+    queue: Duration = 1.0
+    upstream_first_byte: Duration = 0.0
+    upstream_total: Duration = 0.0
+    reply: Duration = 0.0
+    store: Duration = 0.05
+
+
 class Log(_Section):
     """[log]: what the program says on standard error."""
 
@@ -360,6 +375,7 @@ class Config(_Section):
     tuning: Tuning = Tuning()
     context: Context = Context()
     models: dict[str, ModelRule] = {}
+    budgets: Budgets = Budgets()
     log: Log = Log()
 
     def model_rule(self, name: str) -> ModelRule:

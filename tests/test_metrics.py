@@ -338,7 +338,7 @@ def test_a_gauge_is_read_when_somebody_looks(metrics):
 def test_a_gauge_by_model_names_listed_models_only(metrics):
     """The others are one sum, so that names cannot make series."""
     metrics.set_known_models(["llama3:latest"])
-    metrics.watch_models("loaded_bytes", lambda: {"llama3:latest": 5, "ghost:1b": 2, "ghost:2b": 3})
+    metrics.watch_labelled("loaded_bytes", lambda: {"llama3:latest": 5, "ghost:1b": 2, "ghost:2b": 3})
     lines = metrics.text()[0].decode().splitlines()
 
     assert [line for line in lines if line.startswith("cacheproxy_loaded_bytes{")] == [
@@ -346,7 +346,7 @@ def test_a_gauge_by_model_names_listed_models_only(metrics):
         'cacheproxy_loaded_bytes{model="other"} 5.0',
     ]
     with pytest.raises(KeyError):
-        metrics.watch_models("asks_in_flight", dict)
+        metrics.watch_labelled("asks_in_flight", dict)
 
 
 def test_the_process_says_what_runs_and_since_when(metrics, clock):

@@ -23,7 +23,7 @@ from typing import Any
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError
-from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Metrics
+from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Group, Metrics
 from cacheproxy.model import Decision, Neighbour, Outcome
 from cacheproxy.store import columns, recent
 from cacheproxy.store.columns import DIALECT, MODEL, PARTITION, PARTITION_DIGITS, Row
@@ -171,7 +171,7 @@ class Ledger:
         self._writer = secrets.token_hex(8)
         self._numbers = 0
         self._cells: dict[tuple[int, Outcome, str, str, str], list[int]] = {}
-        self._near: dict[tuple[int, str, int, str], int] = {}
+        self._near: dict[tuple[int, Group, int, str], int] = {}
         self._asks: list[tuple[Decision, int]] = []
         self._left_out = 0
         self._pairs: list[tuple[Decision, Neighbour]] = []
@@ -203,8 +203,14 @@ class Ledger:
         else:
             self._left_out += count
 
+    @property
+    def waiting(self) -> int:
+        """Counts that are not in Redis yet, as fields of rows; those in doubt included."""
+        doubtful = self._doubtful.rows.values() if self._doubtful else ()
+        return sum(len(row) for rows in (self._waiting.values(), doubtful) for row in rows)
+
     def _compared(self, minute: int, decision: Decision, neighbour: Neighbour, count: int) -> None:
-        key = (minute, columns.group_of(neighbour), columns.bin_of(neighbour.similarity), decision.model)
+        key = (minute, Group.of(neighbour), columns.bin_of(neighbour.similarity), decision.model)
         self._near[key] = self._near.get(key, 0) + count
         if len(self._pairs) < PAIRS_A_SECOND:
             self._pairs.append((decision, neighbour))

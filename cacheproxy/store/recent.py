@@ -30,6 +30,7 @@ def ask(decision: Decision, count: int = 1) -> dict[str, Any]:
         "seconds": round(decision.seconds, 6),
         "trail": decision.trail,
         "entry": decision.entry or (found.entry if found else ""),
+        "age_s": None if decision.age_s is None else round(decision.age_s, 3),
         "similarity": round(found.similarity, 6) if found else None,
         "threshold": found.threshold if found else None,
         "verdict": found.verdict if found else None,
