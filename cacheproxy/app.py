@@ -51,6 +51,7 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.traces import Traces
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.loaded import Loaded
@@ -114,6 +115,9 @@ class App:
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
         self.ledger = Ledger(self.connection, prefix, self._clock, self.metrics)
         self.decisions.listeners.append(self.ledger.decided)
+        self.traces = Traces(config.tracing, self.metrics) if config.tracing.endpoint else None
+        if self.traces is not None:
+            self.decisions.listeners.append(self.traces.decided)
         self.account = Account(self.connection, prefix, self._clock, prompts=config.log.prompts)
         self.connection.on_change.append(self.account.forget)
         self.apart = Apart(self.connection, prefix, self._clock)
@@ -298,6 +302,8 @@ class App:
             await self.connection.open()
             await self.ledger.open()
             await self.budgets.open()
+            if self.traces is not None:
+                await self.traces.open()
             await self.client.open()
             await self.models.open()
             await self.loaded.open()
@@ -331,6 +337,8 @@ class App:
         await self.client.close()
         await self.ledger.close()
         await self.budgets.close()
+        if self.traces is not None:
+            await self.traces.close()
         await self.connection.close()
         if self.embedded is not None:
             await self.embedded.close()

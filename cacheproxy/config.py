@@ -353,6 +353,19 @@ class Budgets(_Section):
     store: Duration = 0.05
 
 
+def _check_endpoint(url: str) -> str:
+    if url and not re.match(r"https?://[^/\s]+", url):
+        raise ValueError('expected a URL such as "http://127.0.0.1:4318", or "" for no traces')
+    return url
+
+
+class Tracing(_Section):
+    """[tracing]: where OpenTelemetry traces of asks go."""
+
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = ""
+    share: float = Field(1.0, ge=0, le=1)
+
+
 class Log(_Section):
     """[log]: what the program says on standard error."""
 
@@ -376,6 +389,7 @@ class Config(_Section):
     context: Context = Context()
     models: dict[str, ModelRule] = {}
     budgets: Budgets = Budgets()
+    tracing: Tracing = Tracing()
     log: Log = Log()
 
     def model_rule(self, name: str) -> ModelRule:
