@@ -41,6 +41,7 @@ async def test_the_pages_agree_with_what_was_asked(house):
         ("/series?hours=0", "hours: a number between 0.1 and 336"),
         ("/series?hours=nan", "hours: a number between 0.1 and 336"),
         ("/series?hours=1e9", "hours: a number between 0.1 and 336"),
+        ("/series?to=nan", "to: a number from 0 on"),
         ("/series?step=90", "step: seconds, a multiple of 60"),
         ("/series?step=0", "step: a number between 60 and"),
         ("/series?hours=336&step=60", "too many rows; try step=7200"),
