@@ -227,6 +227,7 @@ class Upstream(_Section):
     """[upstream]: where Ollama is."""
 
     url: str = "http://127.0.0.1:11434"
+    others: tuple[str, ...] = ()
     parallel: int = Field(1, ge=1, le=1024)
     models_at_once: int = Field(3, ge=1, le=1024)
     queue: int = Field(512, ge=1)
@@ -234,6 +235,11 @@ class Upstream(_Section):
     read_timeout: Duration = 0.0
     digest_ttl: Period = 5.0
     digest_grace: Duration = 86400.0
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All of them, the one that changes go to first."""
+        return (self.url, *self.others)
 
 
 class Redis(_Section):

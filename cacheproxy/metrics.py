@@ -265,6 +265,20 @@ FAMILIES = (
         "Worry when 502 or 504 appear: Ollama was away.",
     ),
     Family(
+        "upstream_asks_total",
+        "counter",
+        ("upstream",),
+        "Requests for a model that were sent to an Ollama (host and port), by which one.",
+        "Worry when one gets nothing for an hour: it is down, or its models are not the same as the others'.",
+    ),
+    Family(
+        "upstream_failovers_total",
+        "counter",
+        ("upstream",),
+        "Requests that an Ollama did not take, and that went on to another before the first byte of a reply.",
+        "Worry when it keeps rising for one of them: it comes and goes.",
+    ),
+    Family(
         "model_changes_total",
         "counter",
         (),
@@ -319,6 +333,13 @@ FAMILIES = (
         (),
         "Asks being answered now.",
         "Worry when it grows and never falls: Ollama is too slow for the load.",
+    ),
+    Family(
+        "upstream_up",
+        "gauge",
+        ("upstream",),
+        "1 while asks are sent to an Ollama, 0 while it is taken for away.",
+        "Worry when 0 for a minute; with `upstream.others` the rest carry its load.",
     ),
     Family(
         "upstream_in_flight",
@@ -606,6 +627,20 @@ class Metrics:
         """Count one fault. Raises ValueError for one that is not in `Fault`."""
         self._add("faults_total", (Fault(kind).value,))
 
+    def watch_upstreams(self, names: Iterable[str], read: Callable[[], Mapping[str, float]]) -> None:
+        """The Ollamas of the config, by host and port; their counts start at 0. `read` says which of them are up."""
+        self.watch_labelled("upstream_up", read)
+        for counter in ("upstream_asks_total", "upstream_failovers_total"):
+            self._counts[counter].update({(name,): 0 for name in names})
+
+    def asked_upstream(self, name: str) -> None:
+        """Count one request for a model that is sent to this Ollama."""
+        self._add("upstream_asks_total", (name,))
+
+    def failed_over(self, name: str) -> None:
+        """Count one request that this Ollama did not take, and that goes to another."""
+        self._add("upstream_failovers_total", (name,))
+
     def model_changed(self) -> None:
         """Count one miss that made Ollama load a model."""
         self._add("model_changes_total", ())
@@ -720,6 +755,10 @@ class Metrics:
             "wrong_hit_ratio": self.wrong_hit_ratio(),
             "budgets": self._budgets_kept(),
             "faults": self._by_label("faults_total", 0),
+            "upstream": {
+                "asks": self._by_label("upstream_asks_total", 0),
+                "failovers": self._by_label("upstream_failovers_total", 0),
+            },
             "model_changes": self._counts["model_changes_total"][()],
             "embeds_merged": self._counts["embeds_merged_total"][()],
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},

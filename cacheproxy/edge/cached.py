@@ -7,7 +7,7 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,11 +18,11 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.passthrough import Gate, Passthrough
+from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
-from cacheproxy.flow.coalesce import Fetch, Reply
+from cacheproxy.flow.coalesce import Fetch
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.near import Kin
 from cacheproxy.flow.record import Recorder
@@ -35,15 +35,12 @@ from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream import tuning
-from cacheproxy.upstream.batcher import Batcher
-from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
-from cacheproxy.upstream.loaded import Loaded
-from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.client import UpstreamRequest, loops
+from cacheproxy.upstream.fleet import Fleet
+from cacheproxy.upstream.member import Errand
 from cacheproxy.upstream.order import Group
-from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
-from cacheproxy.wire.jsontext import write
 
 ASIDE_ABOVE_BYTES = 512 * 1024
 """Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
@@ -66,13 +63,8 @@ class Cached:
     """Handler of the paths that have a dialect. `secret` gives the store's present secret."""
 
     serve: Serve
-    models: Models
-    loaded: Loaded
-    preload: Preloader
-    client: UpstreamClient
-    batcher: Batcher
+    fleet: Fleet
     passthrough: Passthrough
-    gate: Gate
     config: Config
     metrics: Metrics
     decisions: Decisions
@@ -91,7 +83,7 @@ class Cached:
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
         body = await read_body(request, self.config.cache.body_max, self.config.server)
-        await self.models.wait_settled()
+        await self.fleet.models.wait_settled()
         trail = Trail(self.clock, self.metrics.step)
         tally = Tally()
         self._now.count += 1
@@ -125,7 +117,7 @@ class Cached:
         honor = self.config.cache.cache_control == "honor"
         headers_sent = joined(request, (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization"))
         controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
-        identity = self.models.identify(ask.model)
+        identity = self.fleet.models.identify(ask.model)
         tally.model = identity.short if identity else ""
         forward = body.prefix if ask.forward is None else ask.forward
         if identity is not None:
@@ -137,13 +129,11 @@ class Cached:
         )
         tally.partition = plan.partition
         if plan.reason == "unknown-model" or identity is None:
-            self.models.unknown_nowait()
+            self.fleet.models.unknown_nowait()
         if not plan.cacheable or identity is None:
             body.prefix = forward
-            if identity is not None:
-                self.preload.asked(identity)
             return plan.reason
-        if loops(sent := header_pairs(request), self.client.instance_id):
+        if loops(sent := header_pairs(request), self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
         fitted = forward if ask.forward is None else ask.forward
         upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
@@ -163,26 +153,18 @@ class Cached:
         )
 
     def _fetch(self, request: UpstreamRequest, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
-        """How Ollama is asked: in turn, unless the model runs elsewhere. What is being loaded ahead gives way."""
-
-        def send() -> Awaitable[UpstreamReply]:
-            return self.client.send(request, safe_to_repeat=False)
-
-        def fetch() -> Awaitable[Reply]:
-            self.preload.asked(identity)
-            if identity.remote:
-                return send()
-            return self.batcher.send(Group(identity.digest, runner.options(ask.body)), send, trail)
-
-        return fetch
+        """How Ollama is asked: in turn, unless the model runs elsewhere."""
+        errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
+        return lambda: self.fleet.send(lambda: request, errand, trail)
 
     def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
         if dialect.NAME not in tuning.DIALECTS or identity.remote:
             return ask
         fill = tuning.fill_for(self.config, identity.short)
-        self.loaded.note(identity.digest, ask)
-        found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
+        self.fleet.note(identity, ask)
+        loaded = self.fleet.loaded(identity)
+        found, wish = loaded.of(identity.digest), loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)
         keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
         ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
@@ -196,10 +178,10 @@ class Cached:
         tally.bypass(reason)
         extra = headers.bypassed(reason)
         try:
-            return await self.passthrough.handle(request, body, extra_headers=extra, gate=self.gate)
+            return await self.passthrough.handle(request, body, extra_headers=extra)
         finally:
             if reason == "load":
-                self.loaded.forget()
+                self.fleet.forget_loaded()
 
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: Tally) -> web.StreamResponse:
         if call.ask.dropped:
@@ -276,12 +258,8 @@ class Cached:
         task.add_done_callback(self._errands.discard)
 
     async def _unload(self, model: str) -> None:
-        """What `keep_alive: 0` asks for besides the answer; it never loads a model (contract: no prompt)."""
-        body = write({"model": model, "keep_alive": 0})
-        request = UpstreamRequest("POST", "/api/generate", (("Content-Type", "application/json"),), body)
         try:
-            answer = await self.client.send(request, safe_to_repeat=False)
-            await answer.close()
+            await self.fleet.unload(model)
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
 

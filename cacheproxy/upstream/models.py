@@ -142,6 +142,10 @@ class Models:
         canonical = canonical_name(name)
         return None if canonical is None else self._known.get(canonical)
 
+    def has(self, identity: Identity) -> bool:
+        """Whether the last list, whatever its age, shows this very identity."""
+        return self._known.get(identity.canonical) == identity
+
     async def wait_settled(self) -> None:
         """While a change passes through, wait for its end, at most `SETTLE_WAIT_S`: what follows it then sees it."""
         if self._unsettled:

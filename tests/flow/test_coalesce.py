@@ -44,6 +44,7 @@ class FakeUpstream:
     def __init__(self, status=200):
         self.status, self.reason, self.headers = status, "OK", (("Content-Type", "application/x-ndjson"),)
         self.waited_s = 0.0
+        self.source = "one"
         self.calls = self.closed = 0
         self.landed = []
         self.arrived = 0
