@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -86,7 +86,6 @@ calls = st.one_of(
 
 
 @given(st.lists(calls, max_size=60))
-@settings(deadline=None)
 def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
     """Both faces say the same number of asks, and that number is the sum over outcomes, models, tiers and dialects."""
     clock = FakeClock()
@@ -213,7 +212,6 @@ def test_a_steady_rate_reads_the_same_at_any_moment_of_a_row(metrics, clock):
             assert rates == pytest.approx([4.0, 4.0, 4.0], rel=0.02)
 
 
-@settings(deadline=None)  # what is measured is not time, and machines are busy
 @given(
     st.lists(st.floats(1e-6, 8000), min_size=1, max_size=300),
     st.sampled_from([0.5, 0.95, 0.99, 1.0]),
@@ -228,7 +226,6 @@ def test_percentiles_are_within_two_percent(durations, share):
     assert histogram.percentile(share) == pytest.approx(exact, rel=0.02)
 
 
-@settings(deadline=None)  # what is measured is not time, and machines are busy
 @given(st.lists(st.one_of(st.floats(0, 600), st.sampled_from([b / 1000 for b in Histogram.BOUNDS_MS])), max_size=100))
 def test_exported_buckets_are_exact(durations):
     """Each bucket holds the durations up to and including its bound, as Prometheus says `le` does."""

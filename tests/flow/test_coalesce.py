@@ -619,7 +619,7 @@ STEPS = st.lists(
 
 @pytest.mark.fault(103)
 @given(steps=STEPS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_schedule_of_events_leaves_a_flight_or_mixes_a_reply(steps):
     """Every follower gets a whole reply of one fetch, an error, or left by itself; and at idle the maps are empty."""
     asyncio.run(asyncio.wait_for(play(steps), 10))

@@ -355,7 +355,7 @@ ASKS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ASKS)
 def test_a_series_sums_to_what_was_told_whatever_becomes_of_replies(clean_redis, asks):
     """Batches that arrive, arrive without our hearing of it, or do not arrive at all, at any moment."""
