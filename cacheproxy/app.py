@@ -19,6 +19,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, check_exposure
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.condition import Condition, Part, Readiness
+from cacheproxy.edge.dashboard import Dashboard
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.entries import Entries, Selection
 from cacheproxy.edge.opinions import Opinion, Opinions
@@ -229,14 +230,19 @@ class App:
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
     def _build_admin(self) -> None:
-        config, metrics = self.config, self.metrics
+        config, metrics, dashboard = self.config, self.metrics, Dashboard()
         pages = {
             **Condition(self.readiness, self.stats, metrics.text).pages(),
             **Opinions(self.take_feedback).pages(),
             **Entries(self.purge).pages(),
+            **dashboard.pages(),
         }
         self.admin = admin = Admin(
-            config.admin.token, listen=config.admin.listen, pages=pages, allowed_hosts=config.admin.hosts
+            config.admin.token,
+            listen=config.admin.listen,
+            pages=pages,
+            front=dashboard.front,
+            allowed_hosts=config.admin.hosts,
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
         metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})

@@ -60,17 +60,26 @@ class Admin:
     """Handler of the operator's port; `app` mounts `handle` on a server of its own.
 
     `token`: empty for none. `listen`: what the port is bound to, as in the config; its host is a `Host` that is let in.
-    `pages`: by path; `/` is the list of them where none is given.
+    `pages`: by path, besides `/`, which is the list of them. `front`: answers those callers of `/` who would rather
+    see HTML than that list; neither needs the token, as neither tells more than what paths there are.
     `allowed_hosts`: further names a caller may use for it (a service name in a container network).
     """
 
     def __init__(
-        self, token: str, *, listen: str, pages: Mapping[str, Page], allowed_hosts: Iterable[str] = ()
+        self,
+        token: str,
+        *,
+        listen: str,
+        pages: Mapping[str, Page],
+        front: Handler | None = None,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         self._token = token.encode("utf-8", "surrogateescape")
         self._listen_host = split_listen(listen)[0].lower()
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
-        self.pages: Mapping[str, Page] = {"/": Page("this list", {"GET": self.index}), **pages}
+        self._front = front
+        use = "this list; the dashboard for browsers" if front else "this list"
+        self.pages: Mapping[str, Page] = {"/": Page(use, {"GET": self.index}, open=True), **pages}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Refusals come in the order: foreign page, unknown path, no token, wrong method."""
@@ -88,9 +97,12 @@ class Admin:
             return answer({"error": f"{request.path} takes {allow}"}, 405, {"Allow": allow})
         return await handler(request)
 
-    async def index(self, _: web.BaseRequest) -> web.StreamResponse:
-        """Every path with its methods and what it is for."""
-        return answer({path: f"{', '.join(page.methods)}: {page.use}" for path, page in self.pages.items()})
+    async def index(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Every path with its methods and what it is for; what `front` has for browsers."""
+        if self._front and wants_html(request):
+            return await self._front(request)
+        listed = {path: f"{', '.join(page.methods)}: {page.use}" for path, page in self.pages.items()}
+        return answer(listed, headers={"Vary": "Accept"})
 
     def _page(self, path: str) -> Page | None:
         """The page of this very path, else the one for all paths below its first part."""
@@ -159,6 +171,12 @@ def check_exposure(listen: str, token: str) -> None:
         )
     if token != token.strip() or not token.isprintable():
         raise ConfigError("admin.token: has blanks around it or control characters, which no HTTP header can carry")
+
+
+def wants_html(request: web.BaseRequest) -> bool:
+    """True for a browser that opens an address; scripts, `curl` and `fetch` name no HTML in `Accept`."""
+    ranges = ",".join(request.headers.getall("Accept", [])).split(",")
+    return any(given.partition(";")[0].strip().lower() == "text/html" for given in ranges)
 
 
 def is_loopback(host: str) -> bool:

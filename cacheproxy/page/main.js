@@ -1,0 +1,49 @@
+// Joins the parts of the page: one live line in, each panel out. Every figure shown comes from the operator's port.
+
+import { hasToken, keepToken } from "./api.js";
+import { happened, openAsks, refreshAsks } from "./asks.js";
+import { askToken } from "./dialogs.js";
+import { openExplorer, offerModels, refreshExplorer } from "./explorer.js";
+import { showLine, showNow } from "./now.js";
+import { follow } from "./stream.js";
+import { showTables } from "./tables.js";
+import { openTraffic, refreshTraffic, second, seen } from "./traffic.js";
+import { offerForget, openForget } from "./undo.js";
+
+const REFRESH_MS = 15_000;
+
+let stats = {};
+let similarities = null;
+
+/** What /stats told last; an event may leave parts out, which then stay as they were. */
+function take(told) {
+  const fleet = told.fleet ? { ...stats.fleet, ...told.fleet } : "fleet" in told ? null : stats.fleet;
+  stats = { ...stats, ...told, fleet };
+  showNow(stats, similarities);
+  showTables(stats);
+  seen(stats.fleet?.proxies);
+  offerForget(stats.models_installed ?? []);
+  offerModels(Object.keys(stats.fleet?.models ?? stats.models ?? {}).sort());
+}
+
+async function refresh() {
+  await Promise.all([refreshTraffic(), refreshExplorer(), refreshAsks()]);
+}
+
+openTraffic();
+openExplorer((found) => {
+  similarities = found;
+  showNow(stats, similarities);
+});
+openAsks();
+openForget(refresh);
+setInterval(() => document.visibilityState === "visible" && Promise.all([refreshExplorer(), refreshAsks()]), REFRESH_MS);
+
+follow({
+  line: showLine,
+  stats: take,
+  second,
+  ask: happened,
+  joined: refresh,
+  locked: async () => keepToken(await askToken(hasToken())),
+});
