@@ -22,12 +22,14 @@ from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.dashboard import Dashboard
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.entries import Entries, Selection
+from cacheproxy.edge.history import History
+from cacheproxy.edge.live import Live
 from cacheproxy.edge.opinions import Opinion, Opinions
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import InTurn, Passthrough
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
-from cacheproxy.errors import ConfigError
+from cacheproxy.errors import CacheError, ConfigError
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.feedback import Feedback
@@ -38,10 +40,12 @@ from cacheproxy.flow.shadow import Compare
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.rules.question import templates_of
+from cacheproxy.store.account import Account
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.exact import Doomed, Exact
+from cacheproxy.store.ledger import Ledger
 from cacheproxy.store.memory import Memory
 from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
@@ -105,6 +109,10 @@ class App:
         self._notes = Notes(self.connection, prefix)
         self._served = Served(self.connection, prefix)
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
+        self.ledger = Ledger(self.connection, prefix, self._clock, self.metrics)
+        self.decisions.listeners.append(self.ledger.decided)
+        self.account = Account(self.connection, prefix, self._clock, prompts=config.log.prompts)
+        self.connection.on_change.append(self.account.forget)
         self.apart = Apart(self.connection, prefix, self._clock)
         self.semantic = Semantic(self.connection, prefix, self._clock, self.metrics, timeout_s=config.redis.timeout)
 
@@ -231,8 +239,13 @@ class App:
 
     def _build_admin(self) -> None:
         config, metrics, dashboard = self.config, self.metrics, Dashboard()
+        config, metrics = self.config, self.metrics
+        self.live = Live(self.stats, self._clock)
+        self.decisions.listeners.append(self.live.decided)
         pages = {
             **Condition(self.readiness, self.stats, metrics.text).pages(),
+            **History(self.account, config).pages(),
+            **self.live.pages(),
             **Opinions(self.take_feedback).pages(),
             **Entries(self.purge).pages(),
             **dashboard.pages(),
@@ -284,6 +297,7 @@ class App:
             if self.embedded is not None:
                 await self.embedded.open()
             await self.connection.open()
+            await self.ledger.open()
             await self.client.open()
             await self.models.open()
             await self.loaded.open()
@@ -304,6 +318,7 @@ class App:
         self._accepting = False
         await self.preload.close()
         await self._proxy.drain(self.config.server.drain_timeout)
+        await self.live.close()
         await self._admin.close()
         await self.flights.close()
         await self.embeddings.close()
@@ -314,6 +329,7 @@ class App:
         await self.models.close()
         await self.batcher.close()
         await self.client.close()
+        await self.ledger.close()
         await self.connection.close()
         if self.embedded is not None:
             await self.embedded.close()
@@ -356,8 +372,9 @@ class App:
         state = self.semantic.state
         return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
+        fleet, fleet_reason = await self._fleet()
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
@@ -366,7 +383,16 @@ class App:
             "ollama_version": self.models.server_version,
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
+            "fleet": fleet,
+            "fleet_reason": fleet_reason,
         }
+
+    async def _fleet(self) -> tuple[dict[str, Any] | None, str]:
+        """All proxies together, or why nothing is known of them."""
+        try:
+            return await self.account.fleet(), ""
+        except CacheError as error:
+            return None, str(error)
 
     async def purge(self, selection: Selection) -> int:
         """Delete entries from Redis and forget them here. Raises CacheError."""

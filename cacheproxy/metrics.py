@@ -28,6 +28,9 @@ OTHER = "other"
 SERIES_MAX = 4096
 """Series of one family; past it, new combinations count under `other` (50 models need about 1,000)."""
 
+SAVED_S_MAX, SAVED_TOKENS_MAX = 86_400, 10_000_000
+"""No answer takes longer or is longer; a figure beyond is not counted."""
+
 HITS = (Outcome.EXACT, Outcome.SEMANTIC, Outcome.JOINED, Outcome.STALE)
 """Asks that cost Ollama nothing. Hit rate = these / (these + misses); a bypass is in neither."""
 TIERS = ("memory", "redis", "none")
@@ -63,6 +66,8 @@ class Fault(StrEnum):
     UPSTREAM_BROKEN = "upstream_broken"
     UPSTREAM_ERROR = "upstream_error"
     QUEUE_FULL = "queue_full"
+    LEDGER = "ledger"
+    LEDGER_DROPPED = "ledger_dropped"
     DIGEST_CHANGED = "digest_changed"
     TAGS_UNAVAILABLE = "tags_unavailable"
     INTERNAL = "internal"
@@ -81,6 +86,8 @@ FAULTS: Mapping[Fault, str] = {
     Fault.UPSTREAM_BROKEN: "an answer of Ollama's began and did not end properly; it was not kept",
     Fault.UPSTREAM_ERROR: "Ollama answered with a status of 500 or more",
     Fault.QUEUE_FULL: "more misses were waiting than `upstream.queue` allows; callers saw 503",
+    Fault.LEDGER: "counts could not be written to Redis this second; they are kept here and written later",
+    Fault.LEDGER_DROPPED: "Redis was away for so long that the oldest counts that waited for it were given up",
     Fault.DIGEST_CHANGED: "a model was replaced while it was answering; the answer was not kept",
     Fault.TAGS_UNAVAILABLE: "Ollama's list of models could not be read",
     Fault.INTERNAL: "a mistake in this program; any at all should be reported",
@@ -495,9 +502,9 @@ class Metrics:
 
         They come from what Ollama once said, so they are not trusted: a counter must never fall or become infinite.
         """
-        if 0 < decision.saved_s <= 86_400:
+        if 0 < decision.saved_s <= SAVED_S_MAX:
             self._add("saved_seconds_total", (), decision.saved_s * count)
-        if 0 < decision.saved_tokens <= 10_000_000:
+        if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
             self._add("saved_tokens_total", (), decision.saved_tokens * count)
 
     def dropped(self, messages: int) -> None:

@@ -67,6 +67,11 @@ class Port:
 PATHS = ["/", "/healthz", "/readyz", "/stats", "/metrics", "/entries", "/below/"]
 
 
+async def stats():
+    """What is counted."""
+    return {"asks": 7, "odd": "caf\udce9"}
+
+
 async def below(request):
     """Says which path it was asked for."""
     return answer({"path": request.path})
@@ -78,7 +83,7 @@ async def running(token="", listen="127.0.0.1:11436", **options):
     parts = Parts()
     condition = Condition(
         readiness=lambda: parts.readiness,
-        stats=lambda: {"asks": 7, "odd": "caf\udce9"},
+        stats=stats,
         exposition=lambda: (b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"),
     )
     pages = {**condition.pages(), **Entries(parts.purge).pages(), "/below/": Page("below", {"GET": below})}
