@@ -125,7 +125,7 @@ function speed(stats) {
     const tiers = Object.values(outcomes[outcome] ?? {});
     return tiers.length ? tiers.reduce((most, tier) => (tier.count > most.count ? tier : most)).p95_s : null;
   };
-  return { key: "speed", label: "95 % of hits and misses in", value: `${duration(p95("exact"))}\u2002/\u2002${duration(p95("miss"))}`, note: p95("semantic") === null ? "exact / miss" : `exact / miss; semantic ${duration(p95("semantic"))}` };
+  return { key: "speed", label: "95 % answered within", value: `${duration(p95("exact"))} / ${duration(p95("miss"))}`, note: p95("semantic") === null ? "exact / miss" : `exact / miss; semantic ${duration(p95("semantic"))}` };
 }
 
 function load(stats) {

@@ -5,6 +5,7 @@ import { el, fill, find, outcomeSign, row, table } from "./dom.js";
 import { bytes, clock, count, duration, OUTCOMES, percent } from "./words.js";
 
 const NUMBER = "number";
+const SPARE = "number spare"; // left out on phones
 const MODELS_MAX = 20;
 const ROWS_MAX = 12;
 
@@ -55,13 +56,13 @@ function models(stats) {
   const found = modelRates(stats).slice(0, MODELS_MAX);
   fill(find("model-table"), found, () => {
     if (!found.length) return nothing("No model was asked yet. Point an app at the proxy’s port, and it shows up here.");
-    const columns = ["Model", ["Asks", NUMBER], ["Hit rate", NUMBER], ["", "meter-column"], ["Semantic share of hits", NUMBER], ["Saved", NUMBER]];
+    const columns = ["Model", ["Asks", NUMBER], ["Hit rate", NUMBER], ["", "meter-column"], ["Semantic share of hits", SPARE], ["Saved", NUMBER]];
     return table("Models", columns, found.map((model) => row(
       model.name,
       [count(model.asks), NUMBER],
       [el("span", { class: model.poor ? "poor" : "" }, percent(model.rate), model.poor ? el("small", {}, " poor") : ""), NUMBER],
       [meter(model.rate, model.poor), "meter-column"],
-      [percent(model.semantic), NUMBER],
+      [percent(model.semantic), SPARE],
       [model.saved_s === null ? "–" : duration(model.saved_s), NUMBER],
     )));
   });
