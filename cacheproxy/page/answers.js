@@ -4,6 +4,7 @@ import { count, counted, duration, percent, points, rate, threshold } from "./wo
 
 const POOR_ASKS_MIN = 20; // with fewer asks a rate says nothing about a model
 const OVER_BUDGET_SHARE = 0.05;
+const WRONG_SHARE = 0.02; // reported wrong, of the semantic hits: more than that deserves a look at the threshold
 
 /** {tone: ok|warn|bad, text, detail}: is anything broken? The worst comes first, the rest as detail. */
 export function condition(stats) {
@@ -83,7 +84,7 @@ function semantic(stats) {
     label: "Semantic hits, 24 h",
     value: looked ? percent(hits / looked) : percent(null),
     note: stats.parts?.embedder?.state === "off" ? "switched off" : `${count(hits)} served, ${told}`,
-    tone: wrong ? "warn" : "",
+    tone: wrong > hits * WRONG_SHARE ? "warn" : "",
   };
 }
 
@@ -116,7 +117,7 @@ function poorest(stats) {
 
 function wouldGive(whatIf) {
   if (!whatIf) return { key: "what-if", label: "Another threshold", value: "–", note: "no look-ups by meaning yet" };
-  return { key: "what-if", label: `Threshold ${threshold(whatIf.at)} would give`, value: percent(whatIf.rate), note: `estimate, ${points(whatIf.change)} over 24 h` };
+  return { key: "what-if", label: `Threshold ${threshold(whatIf.at)} would give`, value: percent(whatIf.rate), note: `estimate, ${points(whatIf.change)} on 24 h` };
 }
 
 function speed(stats) {

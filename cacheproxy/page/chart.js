@@ -127,6 +127,7 @@ function line(plot, { x, text, dashed, left }) {
   const gap = 5 * ratio;
   const fits = left ? at - gap - width > bbox.left : at + gap + width > bbox.left + bbox.width;
   ctx.textBaseline = "top";
+  ctx.textAlign = "left";
   ctx.fillText(text, fits ? at - gap - width : at + gap, bbox.top + 2 * ratio);
   ctx.restore();
 }

@@ -89,7 +89,7 @@ function speed(outcomes) {
     if (!found.length) return nothing("Nothing was answered yet.");
     const columns = ["Answered", ["p50", NUMBER], ["p95", NUMBER], ["p99", NUMBER], ["", "span-column"], ["Asks", NUMBER]];
     return table("Time to answer", columns, found.map((one) => row(
-      el("span", {}, outcomeSign(one.outcome), one.tier === "none" ? "" : el("span", { class: "quiet" }, ` from ${one.tier}`)),
+      el("span", { class: "whole" }, outcomeSign(one.outcome), one.tier === "none" ? "" : el("span", { class: "quiet" }, `\u00a0· ${one.tier}`)),
       [duration(one.p50_s), NUMBER], [duration(one.p95_s), NUMBER], [duration(one.p99_s), NUMBER],
       [span(one), "span-column"], [count(one.count), NUMBER],
     )));
@@ -116,7 +116,7 @@ function steps(times, budgets) {
       const over = budget?.asks ? budget.breaches / budget.asks : null;
       return row(
         el("span", { title: STEPS[step] }, STEPS[step]), [duration(taken.p50_s), NUMBER], [duration(taken.p95_s), NUMBER],
-        [budget ? duration(budget.limit_s) : "none", NUMBER],
+        [budget ? duration(budget.limit_s) : "–", NUMBER],
         [over === null ? "–" : el("span", { class: over > 0.05 ? "poor" : "" }, budget.breaches ? `${percent(over)}` : "never"), NUMBER],
       );
     }));

@@ -6,7 +6,7 @@ import { Columns } from "./chart.js";
 import { el, fill, find, say } from "./dom.js";
 import { clock, count, HITS, hitRate, OUTCOMES, percent, rate } from "./words.js";
 
-const RANGES = { "10m": 1 / 6, "24h": 24, "14d": 336 };
+const RANGES = { "10m": 0.2, "24h": 24, "14d": 336 };
 const BIN_S = 5; // bars of single seconds are too restless to read
 const ROLL_BINS = 12; // a rate over one bin jumps between nothing and all; over a minute it can be followed
 const LIVE_BINS_MAX = 600 / BIN_S;
@@ -71,7 +71,7 @@ export function seen(number) {
 /** What is drawn: {rows: [{t, outcome: n…}], step_s, from, to}. Pure. */
 export function drawn(found, live, { now, alone }) {
   if (!live) return found ? { rows: found.rows, step_s: found.step_s, from: found.from, to: found.to } : { rows: [], step_s: 60, from: now - 600, to: now };
-  const to = Math.floor(now / BIN_S) * BIN_S + BIN_S;
+  const to = Math.floor(now / BIN_S) * BIN_S; // the bin that still fills up would look like a fall
   const from = to - 600;
   if (!alone && found) return { rows: found.rows, step_s: found.step_s, from: found.from, to: found.to };
   const rows = [];
@@ -122,9 +122,10 @@ function summed(rows) {
 function legend(which, at) {
   const { rows, rolled, step_s: step } = shown;
   const one = at === null || !rows[at] ? null : (which === "hit" ? rolled : rows)[at];
-  const of = one ?? summed(rows);
+  const all = summed(rows);
+  const of = one ?? all;
   const length = one ? step : step * rows.length;
-  const names = which === "hit" ? HITS : OUTCOMES;
+  const names = (which === "hit" ? HITS : OUTCOMES).filter((name) => all[name] || name === "exact" || name === "semantic");
   const looked = HITS.reduce((sum, name) => sum + (of[name] ?? 0), of.miss ?? 0);
   const texts = names.map((name) => (which === "hit" ? percent(looked ? (of[name] ?? 0) / looked : null) : rate(length ? (of[name] ?? 0) / length : null)));
   const when = one ? clock(rows[at].t, { seconds: step < 60 }) : "whole time";

@@ -1,4 +1,5 @@
-// Figures as people read them. Pure functions; unknown is a dash, never a zero.
+// Figures as people read them. Pure functions; unknown is a dash, never a zero. A figure and its unit never part: the
+// blank between them is one that no line breaks at.
 
 export const OUTCOMES = ["exact", "semantic", "joined", "stale", "miss", "bypass"];
 export const HITS = ["exact", "semantic", "joined", "stale"];
@@ -17,9 +18,9 @@ export const counted = (number, noun) => `${count(number)} ${noun}${number === 1
 /** A share (0..1) as "46.1 %". What is neither nothing nor all never reads as 0 or 100. */
 export function percent(share) {
   if (!known(share)) return DASH;
-  if (share > 0 && share < 0.0005) return "< 0.1 %";
-  if (share < 1 && share > 0.9995) return "> 99.9 %";
-  return `${(share * 100).toFixed(share === 0 || share === 1 ? 0 : 1)} %`;
+  if (share > 0 && share < 0.0005) return "<\u00a00.1\u00a0%";
+  if (share < 1 && share > 0.9995) return ">\u00a099.9\u00a0%";
+  return `${(share * 100).toFixed(share === 0 || share === 1 ? 0 : 1)}\u00a0%`;
 }
 
 /** A difference of two shares as "+7.1 points". */
@@ -27,34 +28,34 @@ export function points(difference) {
   if (!known(difference)) return DASH;
   const rounded = (difference * 100).toFixed(1);
   if (Number(rounded) === 0) return difference === 0 ? "no change" : "under 0.1 points";
-  return `${difference > 0 ? "+" : "−"}${rounded.replace("-", "")} points`;
+  return `${difference > 0 ? "+" : "−"}${rounded.replace("-", "")}\u00a0points`;
 }
 
-const significant = (number) => (number >= 100 ? number.toFixed(0) : number >= 10 ? number.toFixed(0) : number.toFixed(1));
+const significant = (number) => number.toFixed(number >= 10 ? 0 : 1);
 
 /** Seconds as "0.4 ms", "13 ms", "3.4 s", "12 min", "1.4 h", "3.2 days". */
 export function duration(seconds) {
   if (!known(seconds)) return DASH;
-  if (seconds === 0) return "0 s";
-  if (seconds < 0.00095) return `${(seconds * 1000).toFixed(2)} ms`;
-  if (seconds < 0.9995) return `${significant(seconds * 1000)} ms`;
-  if (seconds < 99.5) return `${significant(seconds)} s`;
-  if (seconds < 5970) return `${significant(seconds / 60)} min`;
-  if (seconds < 48 * 3600) return `${significant(seconds / 3600)} h`;
-  return `${significant(seconds / 86400)} days`;
+  if (seconds === 0) return "0\u00a0s";
+  if (seconds < 0.00095) return `${(seconds * 1000).toFixed(2)}\u00a0ms`;
+  if (seconds < 0.9995) return `${significant(seconds * 1000)}\u00a0ms`;
+  if (seconds < 99.5) return `${significant(seconds)}\u00a0s`;
+  if (seconds < 5970) return `${significant(seconds / 60)}\u00a0min`;
+  if (seconds < 48 * 3600) return `${significant(seconds / 3600)}\u00a0h`;
+  return `${significant(seconds / 86400)}\u00a0days`;
 }
 
 /** Bytes as "8.4 MB". */
 export function bytes(number) {
   if (!known(number)) return DASH;
   for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (number >= size) return `${significant(number / size)} ${unit}`;
+    if (number >= size) return `${significant(number / size)}\u00a0${unit}`;
   }
-  return `${grouped.format(number)} B`;
+  return `${grouped.format(number)}\u00a0B`;
 }
 
 /** Asks a second, with as many digits as tell something. */
-export const rate = (number) => (known(number) ? `${number >= 10 ? number.toFixed(0) : number >= 1 || number === 0 ? number.toFixed(1) : number.toFixed(2)} / s` : DASH);
+export const rate = (number) => (known(number) ? `${number >= 10 ? number.toFixed(0) : number >= 1 || number === 0 ? number.toFixed(1) : number.toFixed(2)}\u00a0/\u00a0s` : DASH);
 
 export const similarity = (number) => (known(number) ? number.toFixed(3) : DASH);
 

@@ -1,0 +1,129 @@
+"""The dashboard can be read: on a phone, in the dark, by keyboard, without motion, with little sight."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.fakes.house import House
+from tests.page.conftest import Screen, looking_at
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CONTRAST = """() => {
+  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest(".skip, :disabled, noscript, canvas")) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [light(numbers(style.color)), light(ground(element))].sort((a, b) => b - a);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
+    const ratio = (one + 0.05) / (other + 0.05);
+    if (ratio < (large ? 3 : 4.5)) poor.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}: ${element.textContent.slice(0, 30)}`);
+  }
+  return poor;
+}"""
+"""Texts whose contrast is below what WCAG 2.2 (1.4.3, level AA) asks for."""
+
+NAMELESS = """() => [...document.querySelectorAll("button, select, input, [role=img], [role=region]")]
+  .filter((one) => one.checkVisibility())
+  .filter((one) => !(one.textContent.trim() || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby") || one.labels?.length))
+  .map((one) => one.outerHTML)"""
+
+
+async def filled(screen: Screen) -> None:
+    """Wait until every panel has something in it, and open one ask."""
+    await screen.live()
+    await screen.shows("#model-table", "qwen3")
+    await screen.shows(".pairs", "password")
+    await screen.slide(0.85)
+    await screen.find("#ask-list li.semantic button.ask").first.click()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_every_text_has_contrast_enough(busy: House, browser: Browser, scheme: str) -> None:
+    """In both colour schemes, dialogs included; and the dark one is dark."""
+    async with looking_at(browser, busy, color_scheme=scheme) as screen:
+        await filled(screen)
+        assert await screen.page.evaluate(CONTRAST) == []
+        await screen.find("#forget-all").click()
+        assert await screen.page.evaluate(CONTRAST) == []
+
+        ground = await screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) < 200) is (scheme == "dark")
+
+
+async def test_the_charts_follow_a_change_of_the_colour_scheme(busy: House, browser: Browser) -> None:
+    """Their pixels are drawn anew, not only the page around them."""
+    pixel = "document.querySelector('#similarity-chart canvas').toDataURL()"
+    async with looking_at(browser, busy, color_scheme="light") as screen:
+        await filled(screen)
+        before = await screen.page.evaluate(pixel)
+        await screen.page.emulate_media(color_scheme="dark")
+        await screen.page.wait_for_function(f"(before) => {pixel} !== before", arg=before)
+
+
+@pytest.mark.parametrize("width", [360, 768, 1360])
+async def test_nothing_is_wider_than_the_screen(busy: House, browser: Browser, width: int) -> None:
+    """From phone to desk; what must be wide scrolls by itself."""
+    async with looking_at(browser, busy, viewport={"width": width, "height": 800}) as screen:
+        await filled(screen)
+
+        assert await screen.page.evaluate("document.documentElement.scrollWidth") <= width
+        box = await screen.find("#similarity-chart canvas").bounding_box()
+        assert box is not None
+        assert box["width"] < width
+
+
+async def test_a_turned_phone_gets_new_charts(busy: House, browser: Browser) -> None:
+    """Each as wide as its card."""
+    async with looking_at(browser, busy, viewport={"width": 360, "height": 780}) as screen:
+        await filled(screen)
+        await screen.page.set_viewport_size({"width": 780, "height": 360})
+        await screen.page.wait_for_function("document.querySelector('#ask-chart canvas').clientWidth > 600")
+
+
+async def test_everything_that_can_be_used_has_a_name_and_a_place_in_the_order(busy: House, browser: Browser) -> None:
+    """For those who hear the page; the first stop of the keyboard skips to the figures."""
+    async with looking_at(browser, busy) as screen:
+        await filled(screen)
+        assert await screen.page.evaluate(NAMELESS) == []
+        await screen.page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        await screen.page.reload()
+        await screen.page.keyboard.press("Tab")
+
+        assert await screen.page.evaluate("document.activeElement.className") == "skip"
+
+
+async def test_nothing_moves_for_those_who_want_no_motion(busy: House, browser: Browser) -> None:
+    """No animation, transition or smooth scrolling is left; figures still come."""
+    async with looking_at(browser, busy, reduced_motion="reduce") as screen:
+        await filled(screen)
+
+        assert await screen.page.evaluate("document.getAnimations().length") == 0
+        assert await screen.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+async def test_inline_scripts_and_styles_are_forbidden(busy: House, browser: Browser) -> None:
+    """What got into the page all the same would not run: the policy of the page holds."""
+    async with looking_at(browser, busy, careful=False) as screen:
+        await screen.live()
+        await screen.page.evaluate(
+            "document.body.insertAdjacentHTML('beforeend', '<img src=\"/page/none.svg\" onerror=\"document.title=1\">')"
+        )
+        await screen.page.wait_for_timeout(300)
+
+        assert await screen.page.title() != "1"
+        assert any("Content Security Policy" in said for said in screen.errors)
