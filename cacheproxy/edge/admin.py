@@ -61,7 +61,7 @@ class Admin:
 
     `token`: empty for none. `listen`: what the port is bound to, as in the config; its host is a `Host` that is let in.
     `pages`: by path, besides `/`, which is the list of them. `front`: answers those callers of `/` who would rather
-    see HTML than that list; neither needs the token, as neither tells more than what paths there are.
+    see HTML than that list. It needs no token, so it must tell nothing.
     `allowed_hosts`: further names a caller may use for it (a service name in a container network).
     """
 
@@ -89,8 +89,7 @@ class Admin:
         if page is None:
             return answer({"error": f"no such path here; there are: {', '.join(self.pages)}"}, 404)
         if not page.open and not self._authorized(request):
-            remedy = f"send the value of admin.token as 'Authorization: Bearer …' or as '{TOKEN_HEADER}: …'"
-            return answer({"error": f"this needs the admin token; {remedy}"}, 401, {"WWW-Authenticate": "Bearer"})
+            return _wants_token()
         handler = page.handler(request.method)
         if handler is None:
             allow = ", ".join(page.methods)
@@ -101,6 +100,8 @@ class Admin:
         """Every path with its methods and what it is for; what `front` has for browsers."""
         if self._front and wants_html(request):
             return await self._front(request)
+        if not self._authorized(request):
+            return _wants_token()
         listed = {path: f"{', '.join(page.methods)}: {page.use}" for path, page in self.pages.items()}
         return answer(listed, headers={"Vary": "Accept"})
 
@@ -159,6 +160,11 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
     text = json.dumps(body, indent=2) + "\n"
     sent = {**HEADERS, **(headers or {})}
     return UnnamedWhole(text=text, status=status, content_type="application/json", headers=sent)
+
+
+def _wants_token() -> web.StreamResponse:
+    remedy = f"send the value of admin.token as 'Authorization: Bearer …' or as '{TOKEN_HEADER}: …'"
+    return answer({"error": f"this needs the admin token; {remedy}"}, 401, {"WWW-Authenticate": "Bearer"})
 
 
 def check_exposure(listen: str, token: str) -> None:

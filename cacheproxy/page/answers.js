@@ -46,6 +46,9 @@ function upSince(stats) {
   return `Up for ${duration(stats.uptime_s)}${fleet}.`;
 }
 
+/** The time that figures "of the day" are of: without the history in Redis, the time since the start. */
+export const span = (stats) => (stats.fleet ? ", 24 h" : " since the start");
+
 /** The tiles, in order: {key, label, value, note, tone}. `whatIf` is {at, change, rate} or null. */
 export function tiles(stats, whatIf) {
   return [rateNow(stats), rateWeek(stats), saved(stats), semantic(stats), poorest(stats), wouldGive(whatIf), speed(stats), load(stats)];
@@ -53,10 +56,7 @@ export function tiles(stats, whatIf) {
 
 function rateNow(stats) {
   const hour = stats.fleet?.windows?.["1h"];
-  if (!hour) {
-    const note = stats.fleet_reason ? `this proxy since its start; history: ${stats.fleet_reason}` : "this proxy since its start";
-    return { key: "rate-now", label: "Hit rate", value: percent(stats.hit_rate), note };
-  }
+  if (!hour) return { key: "rate-now", label: "Hit rate", value: percent(stats.hit_rate), note: "this proxy since its start" };
   return { key: "rate-now", label: "Hit rate, last hour", value: percent(hour.hit_rate), note: hour.asks ? counted(hour.asks, "ask") : "no asks in this hour" };
 }
 
@@ -81,7 +81,7 @@ function semantic(stats) {
   const told = wrong ? `${count(wrong)} reported wrong` : "none reported wrong";
   return {
     key: "semantic",
-    label: "Semantic hits, 24 h",
+    label: `Semantic hits${span(stats)}`,
     value: looked ? percent(hits / looked) : percent(null),
     note: stats.parts?.embedder?.state === "off" ? "switched off" : `${count(hits)} served, ${told}`,
     tone: wrong > hits * WRONG_SHARE ? "warn" : "",
@@ -110,9 +110,9 @@ export function modelRates(stats) {
 
 function poorest(stats) {
   const model = poorestModel(stats);
-  if (!model) return { key: "poorest", label: "Poorest model, 24 h", value: "–", note: `none has ${POOR_ASKS_MIN} asks yet` };
+  if (!model) return { key: "poorest", label: `Poorest model${span(stats)}`, value: "–", note: `none has ${POOR_ASKS_MIN} asks yet` };
   const poor = modelRates(stats).find((one) => one.name === model.name).poor;
-  return { key: "poorest", label: "Poorest model, 24 h", value: percent(model.rate), note: `${model.name}, ${counted(model.asks, "ask")}`, tone: poor ? "warn" : "" };
+  return { key: "poorest", label: `Poorest model${span(stats)}`, value: percent(model.rate), note: `${model.name}, ${counted(model.asks, "ask")}`, tone: poor ? "warn" : "" };
 }
 
 function wouldGive(whatIf) {

@@ -19,6 +19,7 @@ let similarities = null;
 function take(told) {
   const fleet = told.fleet ? { ...stats.fleet, ...told.fleet } : "fleet" in told ? null : stats.fleet;
   stats = { ...stats, ...told, fleet };
+  document.body.classList.remove("waiting");
   showNow(stats, similarities);
   showTables(stats);
   seen(stats.fleet?.proxies);

@@ -48,6 +48,7 @@ export function showNow(stats, found) {
 }
 
 function part([name, { state, reason }]) {
+  if (name === "redis" && state === "degraded") state = "down"; // the proxy goes on without it; Redis itself does not
   const tone = { ok: "ok", off: "off", degraded: "warn", down: "bad" }[state] ?? "warn";
   return el("li", { class: `part ${tone}`, title: reason || null }, el("span", {}, PARTS[name] ?? name), el("span", { class: "quiet" }, STATES[state] ?? state));
 }

@@ -1,7 +1,7 @@
 // The tables: models, speed, steps against their budgets, what went around the cache, what went wrong, what is loaded.
 
-import { modelRates } from "./answers.js";
-import { el, fill, find, outcomeSign, row, table } from "./dom.js";
+import { modelRates, span as spanOf } from "./answers.js";
+import { el, fill, find, outcomeSign, row, say, table } from "./dom.js";
 import { bytes, clock, count, duration, OUTCOMES, percent } from "./words.js";
 
 const NUMBER = "number";
@@ -54,6 +54,7 @@ const nothing = (text) => el("p", { class: "quiet empty" }, text);
 
 function models(stats) {
   const found = modelRates(stats).slice(0, MODELS_MAX);
+  say(find("models-title"), `Models${spanOf(stats)}`);
   fill(find("model-table"), found, () => {
     if (!found.length) return nothing("No model was asked yet. Point an app at the proxy’s port, and it shows up here.");
     const columns = ["Model", ["Asks", NUMBER], ["Hit rate", NUMBER], ["", "meter-column"], ["Semantic share of hits", SPARE], ["Saved", NUMBER]];

@@ -92,7 +92,7 @@ async def test_a_turned_phone_gets_new_charts(busy: House, browser: Browser) -> 
     async with looking_at(browser, busy, viewport={"width": 360, "height": 780}) as screen:
         await filled(screen)
         await screen.page.set_viewport_size({"width": 780, "height": 360})
-        await screen.page.wait_for_function("document.querySelector('#ask-chart canvas').clientWidth > 600")
+        await screen.page.wait_for_function("() => document.querySelector('#ask-chart canvas').clientWidth > 600")
 
 
 async def test_everything_that_can_be_used_has_a_name_and_a_place_in_the_order(busy: House, browser: Browser) -> None:

@@ -36,7 +36,7 @@ async def test_a_proxy_that_stops_and_comes_back_is_live_again_without_a_reload(
         await screen.shows("#live", "live")
         await until(lambda: len(house.app.flights) == 0)
         await screen.shows('[data-key="rate-now"]', "2 asks")
-        await screen.page.wait_for_function("document.querySelectorAll('#ask-list > li').length === 2")
+        await screen.page.wait_for_function("() => document.querySelectorAll('#ask-list > li').length === 2")
         await screen.page.evaluate("document.title")
         await opening.__aexit__(None, None, None)
     assert screen.foreign == []
@@ -111,7 +111,7 @@ async def test_without_leave_to_show_prompts_none_is_in_page_or_network(
         async with looking_at(browser, house) as screen:
 
             async def keep(response: Response) -> None:
-                if not response.url.endswith("/events"):
+                if response.status == 200 and not response.url.endswith("/events"):
                     bodies.append(await response.text())
 
             screen.page.on("response", keep)
@@ -150,7 +150,8 @@ async def test_ten_thousand_asks_are_shown_as_fast_as_ten(quiet: House, browser:
         await screen.shows("#bypass-table", "2,500")
 
         assert stats["asks"] == 10_000
-        assert 40 <= await screen.find("#ask-list > li").count() <= 60
+        assert 0 < await screen.find("#ask-list > li").count() <= 60
+        assert "too many to be listed" in await screen.text("#ask-note")
         assert await screen.find("main img").count() == 0
         took = await screen.page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
         assert took < 10_000
