@@ -117,7 +117,9 @@ def test_nothing_in_the_page_is_inline_and_no_script_writes_markup():
     assert not re.search(r"\son\w+=|style=|<style|<script>|javascript:", html)
     for name in OURS:
         if name.endswith(".js"):
-            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text_of(name)), name
+            assert not re.search(
+                r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text_of(name)
+            ), name
 
 
 def test_modules_import_only_what_stands_lower():

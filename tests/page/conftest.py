@@ -45,6 +45,10 @@ NEAR_MISSES = ["How do I change my password?", "When is the library open?", "Whe
 """Near to the above, but not near enough."""
 
 
+HAS_TEXT = r"""([selector, text]) => [...document.querySelectorAll(selector)]
+  .some((found) => found.innerText.replace(/\u00a0/g, " ").includes(text))"""
+
+
 @dataclass(slots=True)
 class Screen:
     """An open page of a proxy, and everything it said and asked for."""
@@ -70,8 +74,7 @@ class Screen:
 
     async def shows(self, selector: str, text: str) -> None:
         """Wait until an element has this text in it."""
-        script = "([selector, text]) => [...document.querySelectorAll(selector)].some((found) => found.innerText.replace(/\\u00a0/g, ' ').includes(text))"
-        await self.page.wait_for_function(script, arg=[selector, text], timeout=PATIENCE_MS)
+        await self.page.wait_for_function(HAS_TEXT, arg=[selector, text], timeout=PATIENCE_MS)
 
     async def live(self) -> None:
         """Wait until the line is live and the panels have what they asked for."""
@@ -178,7 +181,13 @@ async def ask_things(house: House) -> None:
         await house.settled()
         await house.chat(stored)
         assert (await house.chat(reworded)).header("x-cache") == "SEMANTIC"
-    for question in [*NEAR_MISSES, HOSTILE, f"{HOSTILE}?!", "How do I enable dark mode?", "How do I disable dark mode?"]:
+    for question in [
+        *NEAR_MISSES,
+        HOSTILE,
+        f"{HOSTILE}?!",
+        "How do I enable dark mode?",
+        "How do I disable dark mode?",
+    ]:
         await house.chat(question)
         await house.settled()
     for _ in range(25):

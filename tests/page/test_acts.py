@@ -71,7 +71,10 @@ async def test_a_model_or_everything_is_forgotten_after_a_confirmation(quiet: Ho
         assert "qwen3:latest" in await screen.text("#confirm")
         await screen.find("#confirm .act").click()
         await screen.shows("#notes", "1 answer forgotten.")
-        assert [(await quiet.chat(model=model)).header("x-cache") for model in ("llama3.2", "qwen3")] == ["EXACT", "MISS"]
+        assert [(await quiet.chat(model=model)).header("x-cache") for model in ("llama3.2", "qwen3")] == [
+            "EXACT",
+            "MISS",
+        ]
         await quiet.settled()
         await screen.find("#forget-all").click()
         await screen.find("#confirm .act").click()

@@ -13,9 +13,12 @@ from tests.page.conftest import SERVED, counted, looking_at
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+DASH = "\N{EN DASH}"
+
+
 def percent(share: float | None) -> str:
     """As the page writes it."""
-    return "–" if share is None else f"{share * 100:.{0 if share in (0, 1) else 1}f} %"
+    return DASH if share is None else f"{share * 100:.{0 if share in (0, 1) else 1}f} %"
 
 
 async def test_the_numbers_on_the_page_are_those_of_stats(busy: House, browser: Browser) -> None:
@@ -76,7 +79,7 @@ async def test_an_empty_cache_says_so_in_words(quiet: House, browser: Browser) -
         await screen.shows("#condition", "All parts work")
         await screen.shows("#hit-empty", "No asks in this time")
 
-        assert await screen.tile("rate-now") == ("–", "no asks in this hour")
+        assert await screen.tile("rate-now") == (DASH, "no asks in this hour")
         assert await screen.text("#ask-nothing") == "No asks yet."
         assert "No model was asked yet" in await screen.text("#model-table")
         assert "semantic.mode" in await screen.text("#threshold-note")

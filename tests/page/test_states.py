@@ -57,7 +57,9 @@ async def test_redis_away_is_said_first_and_ends_by_itself(quiet: House, browser
             await screen.shows("#condition h1", "Redis is away")
             assert "Asks go to Ollama" in await screen.text("#condition p")
             assert await screen.find("#condition.bad").count() == 1
-            assert "away" in await screen.text('.part:has-text("Redis")') or "impaired" in await screen.text('.part:has-text("Redis")')
+            assert "away" in await screen.text('.part:has-text("Redis")') or "impaired" in await screen.text(
+                '.part:has-text("Redis")'
+            )
             await screen.shows('[data-key="rate-now"]', "this proxy since its start")
         finally:
             quiet.redis.thaw()
@@ -138,10 +140,21 @@ async def test_ten_thousand_asks_are_shown_as_fast_as_ten(quiet: House, browser:
     clock = quiet.app._clock
     for number in range(10_000):
         outcome = (Outcome.EXACT, Outcome.MISS, Outcome.SEMANTIC, Outcome.BYPASS)[number % 4]
-        neighbour = Neighbour("a" * 32, 0.6 + number % 40 / 100, 0.92, "serve" if outcome is Outcome.SEMANTIC else "below_threshold")
+        neighbour = Neighbour(
+            "a" * 32, 0.6 + number % 40 / 100, 0.92, "serve" if outcome is Outcome.SEMANTIC else "below_threshold"
+        )
         reason = HOSTILE if outcome is Outcome.BYPASS else ""
         quiet.app.decisions.tell(
-            Decision(outcome, "chat", clock.now(), 0.001, model=models[number % 3], reason=reason, neighbour=neighbour, entry="a" * 32)
+            Decision(
+                outcome,
+                "chat",
+                clock.now(),
+                0.001,
+                model=models[number % 3],
+                reason=reason,
+                neighbour=neighbour,
+                entry="a" * 32,
+            )
         )
     stats = await counted(quiet)
     async with looking_at(browser, quiet) as screen:
@@ -181,7 +194,9 @@ async def test_a_hidden_tab_lets_the_line_go(quiet: House, browser: Browser) -> 
         await screen.live()
 
 
-async def test_with_listeners_enough_it_asks_every_few_seconds(quiet: House, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_listeners_enough_it_asks_every_few_seconds(
+    quiet: House, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The seventeenth page is told less often, and not left empty."""
     monkeypatch.setattr("cacheproxy.edge.live.LISTENERS_MAX", 0)
     async with looking_at(browser, quiet, careful=False) as screen:
