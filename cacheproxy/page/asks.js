@@ -85,9 +85,8 @@ function line(ask) {
     el("span", { class: "when number" }, clock(ask.at)),
     outcomeSign(ask.outcome),
     el("span", { class: "model" }, ask.model || "unknown model"),
-    el("span", { class: "why quiet" }, why(ask)),
-    el("span", { class: "took number" }, duration(ask.seconds)),
-    ask.count > 1 ? el("span", { class: "quiet times" }, `× ${count(ask.count)}`) : el("span", { class: "times" }));
+    el("span", { class: "why quiet" }, ask.count > 1 ? `${count(ask.count)} × ` : "", why(ask)),
+    el("span", { class: "took number" }, duration(ask.seconds)));
   head.addEventListener("click", () => {
     const open = head.getAttribute("aria-expanded") === "true";
     head.setAttribute("aria-expanded", String(!open));

@@ -10,6 +10,7 @@ import { count, counted, percent, points, similarity, threshold } from "./words.
 
 const SHOWN_FROM = 0.6; // below lie questions that have nothing in common; their number is told in words
 const PAIRS = 12;
+const PAIRS_READ = 100; // the same pair may have come up many times
 const SETTLE_MS = 250; // the pairs are asked for when the slider rests
 
 const LAYERS = [
@@ -158,19 +159,31 @@ async function pairs() {
   const around = looked();
   let told;
   try {
-    told = await get("pairs", { around, limit: PAIRS });
+    told = await get("pairs", { around, limit: PAIRS_READ });
   } catch {
     return fill(place, "away", () => el("p", { class: "quiet" }, "The pairs lie in Redis, which is away."));
   }
   if (around !== looked()) return undefined;
   const model = find("threshold-model").value;
-  const listed = told.pairs.filter((pair) => !model || pair.model === model).sort((one, other) => other.similarity - one.similarity);
+  const listed = once(told.pairs.filter((pair) => !model || pair.model === model)).slice(0, PAIRS).sort((one, other) => other.similarity - one.similarity);
   fill(place, [told.prompts, listed, around], () => {
     if (!told.prompts) return el("p", { class: "quiet" }, "The questions themselves are not shown and not kept: that needs ", el("code", {}, "[log] prompts = true"), " in config.toml, and holds from then on.");
     if (!listed.length) return el("p", { class: "quiet" }, "No pair of questions near this line yet.");
     return el("ul", { class: "pairs" }, ...listed.map((pair) => pairRow(pair, around)));
   });
   return undefined;
+}
+
+/** Each pair once, with how often it came up; nearest to the line first, as they were told. */
+function once(told) {
+  const seen = new Map();
+  for (const pair of told) {
+    const key = JSON.stringify([pair.asked, pair.stored, pair.verdict, pair.model]);
+    const before = seen.get(key);
+    if (before) before.times += 1;
+    else seen.set(key, { ...pair, times: 1 });
+  }
+  return [...seen.values()];
 }
 
 const VERDICTS = { serve: "served", below_threshold: "not near enough", feedback: "kept apart by feedback" };
@@ -184,7 +197,7 @@ function pairRow(pair, around) {
     : null;
   return el("li", {},
     el("span", { class: "number similar" }, similarity(pair.similarity)),
-    el("span", { class: "asked" }, pair.asked || "–"),
+    el("span", { class: "asked" }, pair.asked || "–", pair.times > 1 ? el("span", { class: "quiet" }, ` × ${count(pair.times)}`) : null),
     el("span", { class: "stored" }, pair.stored || "–"),
     el("span", { class: "verdict" }, el("span", { class: pair.verdict === "serve" ? "outcome semantic" : "quiet" }, today), change ? el("strong", {}, change) : null),
     undo ?? el("span", {}));

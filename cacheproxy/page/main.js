@@ -11,6 +11,7 @@ import { openTraffic, refreshTraffic, second, seen } from "./traffic.js";
 import { offerForget, openForget } from "./undo.js";
 
 const REFRESH_MS = 15_000;
+const LEDGER_MS = 2_500; // after so long an ask that has ended is in the history
 
 let stats = {};
 let similarities = null;
@@ -29,6 +30,7 @@ function take(told) {
 
 async function refresh() {
   await Promise.all([refreshTraffic(), refreshExplorer(), refreshAsks()]);
+  setTimeout(refreshAsks, LEDGER_MS); // what ended just before the line came back is written by then
 }
 
 openTraffic();

@@ -15,6 +15,7 @@ const REFRESH_MS = { "10m": 15_000, "24h": 60_000, "14d": 300_000 };
 let range = "10m";
 let proxies = 1;
 let series = null; // {rows, step_s, from, to}
+let joined = null; // start of the bin in which the line began
 let bins = []; // {t, outcome: n…} of BIN_S each, live, oldest first
 let timer = 0;
 let charts = null;
@@ -44,7 +45,7 @@ export async function refreshTraffic() {
   try {
     const found = await get("series", { hours: RANGES[asked], ...(asked === "10m" ? { step: 60 } : {}) });
     if (asked !== range) return;
-    series = found;
+    series = { ...found, read: bins.at(-1)?.t ?? Date.now() / 1000 };
     say(find("traffic-note"), "");
   } catch {
     series = null;
@@ -56,6 +57,8 @@ export async function refreshTraffic() {
 /** One second of this proxy: {at, per_s}. */
 export function second({ at, per_s: counts }) {
   const start = Math.floor(at / BIN_S) * BIN_S;
+  if (joined === null) joined = start; // the bin that was under way when the line began is the history's
+  if (start === joined) return;
   if (!bins.length || bins.at(-1).t < start) bins.push({ t: start });
   const bin = bins.at(-1);
   for (const [outcome, number] of Object.entries(counts ?? {})) bin[outcome] = (bin[outcome] ?? 0) + number;
@@ -81,11 +84,12 @@ export function drawn(found, live, { now, alone }) {
   return { rows: rows.map((one) => byTime.get(one.t) ?? one), step_s: BIN_S, from, to };
 }
 
-/** A bin before the page was opened: its share of the minute it lies in. */
+/** A bin before the page was opened: its share of the minute it lies in, or of what had passed of it. */
 function past(found, t) {
   const minute = found?.rows.find((one) => one.t <= t && t < one.t + found.step_s);
   const bin = { t };
-  for (const outcome of minute ? OUTCOMES : []) bin[outcome] = ((minute[outcome] ?? 0) * BIN_S) / found.step_s;
+  const passed = minute ? Math.min(found.step_s, Math.max(BIN_S, found.read - minute.t)) : 1;
+  for (const outcome of minute ? OUTCOMES : []) bin[outcome] = ((minute[outcome] ?? 0) * BIN_S) / passed;
   return bin;
 }
 

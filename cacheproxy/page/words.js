@@ -37,6 +37,7 @@ const significant = (number) => number.toFixed(number >= 10 ? 0 : 1);
 export function duration(seconds) {
   if (!known(seconds)) return DASH;
   if (seconds === 0) return "0\u00a0s";
+  if (seconds < 0.000005) return "<\u00a00.01\u00a0ms";
   if (seconds < 0.00095) return `${(seconds * 1000).toFixed(2)}\u00a0ms`;
   if (seconds < 0.9995) return `${significant(seconds * 1000)}\u00a0ms`;
   if (seconds < 99.5) return `${significant(seconds)}\u00a0s`;
