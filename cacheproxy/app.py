@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cacheproxy.budgets import Budgets, Watch
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
@@ -51,6 +52,7 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.traces import Traces
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.loaded import Loaded
@@ -97,7 +99,10 @@ class App:
 
     def _build_store(self) -> None:
         config = self.config
-        self.metrics = Metrics(self._clock)
+        budgets = Budgets.of(config.budgets.model_dump())
+        self.metrics = Metrics(self._clock, budgets)
+        self.budgets = Watch(budgets)
+        self.metrics.on_breach.append(self.budgets.note)
         self.decisions = Decisions()
         self.decisions.listeners.append(self.metrics.decided)
         self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
@@ -111,6 +116,9 @@ class App:
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
         self.ledger = Ledger(self.connection, prefix, self._clock, self.metrics)
         self.decisions.listeners.append(self.ledger.decided)
+        self.traces = Traces(config.tracing, self.metrics) if config.tracing.endpoint else None
+        if self.traces is not None:
+            self.decisions.listeners.append(self.traces.decided)
         self.account = Account(self.connection, prefix, self._clock, prompts=config.log.prompts)
         self.connection.on_change.append(self.account.forget)
         self.apart = Apart(self.connection, prefix, self._clock)
@@ -258,12 +266,14 @@ class App:
             allowed_hosts=config.admin.hosts,
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
-        metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
+        metrics.watch_labelled("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
+        metrics.watch_labelled("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
         metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
         metrics.watch("queue_length", lambda: float(self.batcher.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
+        metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
+        metrics.watch_labelled("dependency_up", self._dependencies)
         metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
 
     def _gate(self, path: str, body: bytes) -> InTurn | None:
@@ -298,6 +308,9 @@ class App:
                 await self.embedded.open()
             await self.connection.open()
             await self.ledger.open()
+            await self.budgets.open()
+            if self.traces is not None:
+                await self.traces.open()
             await self.client.open()
             await self.models.open()
             await self.loaded.open()
@@ -330,6 +343,9 @@ class App:
         await self.batcher.close()
         await self.client.close()
         await self.ledger.close()
+        await self.budgets.close()
+        if self.traces is not None:
+            await self.traces.close()
         await self.connection.close()
         if self.embedded is not None:
             await self.embedded.close()
@@ -356,6 +372,12 @@ class App:
             embedder=self._embedder_part(),
             accepting=self._accepting,
         )
+
+    def _dependencies(self) -> dict[str, float]:
+        """Which parts work as they should, as the metrics have it."""
+        found = self.readiness()
+        parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
+        return {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
 
     def _models_part(self, known: bool) -> Part:
         if self.models.reachable:

@@ -7,7 +7,7 @@ import { openExplorer, offerModels, refreshExplorer } from "./explorer.js";
 import { showLine, showNow } from "./now.js";
 import { follow } from "./stream.js";
 import { showTables } from "./tables.js";
-import { openTraffic, refreshTraffic, second, seen } from "./traffic.js";
+import { lineBegan, openTraffic, refreshTraffic, second, seen } from "./traffic.js";
 import { offerForget, openForget } from "./undo.js";
 
 const REFRESH_MS = 15_000;
@@ -47,6 +47,9 @@ follow({
   stats: take,
   second,
   ask: happened,
-  joined: refresh,
+  joined: () => {
+    lineBegan();
+    return refresh();
+  },
   locked: async () => keepToken(await askToken(hasToken())),
 });

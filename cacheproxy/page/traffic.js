@@ -15,7 +15,7 @@ const REFRESH_MS = { "10m": 15_000, "24h": 60_000, "14d": 300_000 };
 let range = "10m";
 let proxies = 1;
 let series = null; // {rows, step_s, from, to}
-let joined = null; // start of the bin in which the line began
+let joined = null; // start of the bin in which the line began; it is left to the history
 let bins = []; // {t, outcome: n…} of BIN_S each, live, oldest first
 let timer = 0;
 let charts = null;
@@ -54,10 +54,15 @@ export async function refreshTraffic() {
   draw();
 }
 
+/** The line begins, perhaps again: the bin under way is only seen in part. */
+export function lineBegan() {
+  joined = null;
+}
+
 /** One second of this proxy: {at, per_s}. */
 export function second({ at, per_s: counts }) {
   const start = Math.floor(at / BIN_S) * BIN_S;
-  if (joined === null) joined = start; // the bin that was under way when the line began is the history's
+  if (joined === null) joined = start;
   if (start === joined) return;
   if (!bins.length || bins.at(-1).t < start) bins.push({ t: start });
   const bin = bins.at(-1);
@@ -77,14 +82,13 @@ export function drawn(found, live, { now, alone }) {
   const to = Math.floor(now / BIN_S) * BIN_S; // the bin that still fills up would look like a fall
   const from = to - 600;
   if (!alone && found) return { rows: found.rows, step_s: found.step_s, from: found.from, to: found.to };
-  const rows = [];
-  const first = live.length ? live[0].t : to;
-  for (let t = from; t < to; t += BIN_S) rows.push(t < first ? past(found, t) : { t });
   const byTime = new Map(live.map((bin) => [bin.t, bin]));
-  return { rows: rows.map((one) => byTime.get(one.t) ?? one), step_s: BIN_S, from, to };
+  const rows = [];
+  for (let t = from; t < to; t += BIN_S) rows.push(byTime.get(t) ?? past(found, t));
+  return { rows, step_s: BIN_S, from, to };
 }
 
-/** A bin before the page was opened: its share of the minute it lies in, or of what had passed of it. */
+/** A bin that was not seen live: its share of the minute it lies in, or of what had passed of it. */
 function past(found, t) {
   const minute = found?.rows.find((one) => one.t <= t && t < one.t + found.step_s);
   const bin = { t };

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from redis.exceptions import ResponseError
+
 from cacheproxy.clock import Clock
 from cacheproxy.metrics import OTHER
 from cacheproxy.model import Outcome
@@ -77,12 +79,16 @@ class Account:
             "proxies": proxies,
         }
 
-    async def series(self, hours: float, step_s: int, model: str | None) -> dict[str, Any]:
-        """What `/series` answers. Raises ValueError, worded for who asked, for a step that takes too many rows."""
+    async def series(self, hours: float, step_s: int, model: str | None, to: float | None = None) -> dict[str, Any]:
+        """What `/series` answers of the hours before `to` (Unix time; None, or what is to come: now).
+
+        Raises ValueError, worded for who asked, for a step that takes too many rows.
+        """
         span_s = max(span for span in SPANS_S if step_s % span == 0)
         now = self._clock.now()
-        last = int(now // step_s) * step_s
-        first = int((now - hours * 3600) // step_s) * step_s
+        end = now if to is None else min(to, now)
+        last = int(end // step_s) * step_s
+        first = int((end - hours * 3600) // step_s) * step_s
         starts = range(first, last + step_s, span_s)
         if len(starts) > ROWS_MAX:
             raise ValueError(f"{hours:g} hours in steps of {step_s} s take too many rows; try step={step_for(hours)}")
@@ -188,7 +194,7 @@ class Account:
             async with redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hgetall(key)
-                return cast("list[dict[bytes, bytes]]", await pipe.execute())
+                return [_hash(reply) for reply in await pipe.execute(raise_on_error=False)]
 
         return [columns.read(row) for row in await self._connection.run(read, timeout_s=READ_TIMEOUT_S)]
 
@@ -198,6 +204,15 @@ class Account:
             self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)
+
+
+def _hash(reply: Any) -> dict[bytes, bytes]:
+    """What a key holds; nothing where somebody else's value of another type is under it."""
+    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+        return {}
+    if isinstance(reply, Exception):
+        raise reply
+    return cast("dict[bytes, bytes]", reply)
 
 
 def step_for(hours: float) -> int:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from cacheproxy.metrics import hit_rate
-from cacheproxy.model import Neighbour, Outcome
+from cacheproxy.metrics import Group, hit_rate
+from cacheproxy.model import Outcome
 
 Row: TypeAlias = dict[str, int]
 """Field to number, as it is written."""
@@ -23,8 +23,6 @@ Sums: TypeAlias = dict[str, int]
 
 MODEL, DIALECT, PARTITION = "m", "d", "p"
 SAVED_MS, SAVED_TOKENS = "saved_ms", "saved_tokens"
-SERVED, BELOW, GUARDED = GROUPS = ("served", "below", "guarded")
-"""What became of the neighbour that was weighed; `guarded` are all refusals but that of the threshold."""
 LOWEST_BIN, HIGHEST_BIN = 50, 100
 """Hundredths of similarity that have a row of their own; what lies below is counted in the lowest."""
 PARTITION_DIGITS = 8
@@ -45,13 +43,6 @@ def bin_of(similarity: float) -> int:
     return max(LOWEST_BIN, min(HIGHEST_BIN, found))
 
 
-def group_of(neighbour: Neighbour) -> str:
-    """What became of it, one of `GROUPS`."""
-    if neighbour.served:
-        return SERVED
-    return BELOW if neighbour.verdict == "below_threshold" else GUARDED
-
-
 def ask_fields(outcome: Outcome, labels: Mapping[str, str], numbers: tuple[int, int, int]) -> Iterator[tuple[str, int]]:
     """The fields of some asks of one outcome; `labels` by dimension; `numbers`: asks, ms saved, tokens saved."""
     asks, saved_ms, saved_tokens = numbers
@@ -64,7 +55,7 @@ def ask_fields(outcome: Outcome, labels: Mapping[str, str], numbers: tuple[int, 
         yield f"{MODEL}|{SAVED_TOKENS}|{labels[MODEL]}", saved_tokens
 
 
-def near_field(group: str, at: int, model: str) -> str:
+def near_field(group: Group, at: int, model: str) -> str:
     """The field of neighbours of one group, bin and model."""
     return f"{group}|{at}|{model}"
 
@@ -126,9 +117,9 @@ def totals(found: Mapping[str, int]) -> dict[str, Any]:
 
 def histogram(rows: Iterable[Read], model: str | None = None) -> list[dict[str, Any]]:
     """Neighbours by similarity, a row for each hundredth from the lowest on; of one model, or None for all."""
-    counts = {at: dict.fromkeys(GROUPS, 0) for at in range(LOWEST_BIN, HIGHEST_BIN + 1)}
+    counts = {at: dict.fromkeys((group.value for group in Group), 0) for at in range(LOWEST_BIN, HIGHEST_BIN + 1)}
     for row in rows:
         for (group, at, its_model), number in row.items():
-            if group in GROUPS and at.isdecimal() and int(at) in counts and model in (None, its_model):
+            if group in counts[LOWEST_BIN] and at.isdecimal() and int(at) in counts and model in (None, its_model):
                 counts[int(at)][group] += number
     return [{"at": at / 100, **groups} for at, groups in counts.items()]

@@ -23,7 +23,7 @@ from typing import Any
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError
-from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Metrics
+from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Group, Metrics
 from cacheproxy.model import Decision, Neighbour, Outcome
 from cacheproxy.store import columns, recent
 from cacheproxy.store.columns import DIALECT, MODEL, PARTITION, PARTITION_DIGITS, Row
@@ -150,6 +150,10 @@ class _Names:
     known: set[str] = field(default_factory=set)
 
     def label(self, name: str, minute: int) -> str:
+        """The name, as UTF-8 can carry it, or `other`, which also stands for none."""
+        if not name:
+            return OTHER
+        name = name.encode("utf-8", "backslashreplace").decode()
         if minute // 60 != self.hour:
             self.hour, self.known = minute // 60, set()
         if name in self.known:
@@ -171,7 +175,7 @@ class Ledger:
         self._writer = secrets.token_hex(8)
         self._numbers = 0
         self._cells: dict[tuple[int, Outcome, str, str, str], list[int]] = {}
-        self._near: dict[tuple[int, str, int, str], int] = {}
+        self._near: dict[tuple[int, Group, int, str], int] = {}
         self._asks: list[tuple[Decision, int]] = []
         self._left_out = 0
         self._pairs: list[tuple[Decision, Neighbour]] = []
@@ -203,8 +207,14 @@ class Ledger:
         else:
             self._left_out += count
 
+    @property
+    def waiting(self) -> int:
+        """Counts that are not in Redis yet, as fields of rows; those in doubt included."""
+        doubtful = self._doubtful.rows.values() if self._doubtful else ()
+        return sum(len(row) for rows in (self._waiting.values(), doubtful) for row in rows)
+
     def _compared(self, minute: int, decision: Decision, neighbour: Neighbour, count: int) -> None:
-        key = (minute, columns.group_of(neighbour), columns.bin_of(neighbour.similarity), decision.model)
+        key = (minute, Group.of(neighbour), columns.bin_of(neighbour.similarity), decision.model)
         self._near[key] = self._near.get(key, 0) + count
         if len(self._pairs) < PAIRS_A_SECOND:
             self._pairs.append((decision, neighbour))
@@ -226,7 +236,8 @@ class Ledger:
                 await self.flush()
         except (CacheError, TimeoutError):
             self._metrics.fault(Fault.LEDGER)
-            _log.warning("counts of the last seconds could not be written to Redis and are lost to the ledger")
+            if self.waiting:
+                _log.warning("counts of the last seconds could not be written to Redis and are lost to the ledger")
 
     async def flush(self) -> None:
         """Write what has changed. Raises StoreUnavailableError; then it is kept, and written by a later call."""
@@ -244,13 +255,16 @@ class Ledger:
                 await self.flush()
             except CacheError:
                 self._metrics.fault(Fault.LEDGER)
+            except Exception:  # noqa: BLE001 - a defect must not end the writing of what comes next
+                self._metrics.fault(Fault.INTERNAL)
+                _log.exception("the ledger could not write a batch")
 
     def _gather(self) -> None:
         """Turn what was counted since into fields of rows."""
         cells, self._cells = self._cells, {}
         for (minute, outcome, model, dialect, partition), (asks, saved_ms, saved_tokens) in cells.items():
             labels = {
-                MODEL: self._models.label(model, minute) if model else OTHER,
+                MODEL: self._models.label(model, minute),
                 DIALECT: dialect,
                 PARTITION: self._partitions.label(partition[:PARTITION_DIGITS], minute) if partition else "",
             }
@@ -258,7 +272,7 @@ class Ledger:
             columns.add(self._waiting.setdefault(("asks", minute * 60), {}), fields)
         near, self._near = self._near, {}
         for (minute, group, at, model), number in near.items():
-            name = columns.near_field(group, at, self._models.label(model, minute) if model else OTHER)
+            name = columns.near_field(group, at, self._models.label(model, minute))
             columns.add(self._waiting.setdefault(("near", minute * 60), {}), [(name, number)])
         self._bound_waiting()
 

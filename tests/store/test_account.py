@@ -54,6 +54,19 @@ async def test_a_step_that_takes_too_many_rows_is_refused_with_one_that_does_not
         assert len((await one.account.series(35 - 1 / 60, 60, None))["rows"]) <= ROWS_MAX
 
 
+async def test_a_past_hour_can_be_looked_at_in_minutes(clean_redis):
+    """A week later still; a time to come is now."""
+    async with books(clean_redis) as one:
+        one.told(count=7)
+        await one.ledger.flush()
+        one.clock.advance(7 * 86_400)
+        past = await one.account.series(1, 60, None, START + 60)
+        to_come = await one.account.series(1, 60, None, START * 2)
+
+        assert [row["exact"] for row in past["rows"]][-2:] == [7, 0]
+        assert to_come["to"] == (await one.account.series(1, 60, None))["to"]
+
+
 @pytest.mark.parametrize("hours", [0.1, 1, 3, 3.4, 24, 100, 336])
 def test_the_step_chosen_makes_a_picture(hours):
     """Not more rows than a page is wide, and not coarser than it must be."""

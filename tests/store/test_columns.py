@@ -5,10 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cacheproxy.metrics import Group
 from cacheproxy.model import Answer, Entry, Match, Neighbour, Outcome
 from cacheproxy.rules.accept import accept
 from cacheproxy.store import columns
-from cacheproxy.store.columns import BELOW, DIALECT, GUARDED, MODEL, PARTITION, SERVED
+from cacheproxy.store.columns import DIALECT, MODEL, PARTITION
 
 LABELS = st.text(max_size=12)
 CELLS = st.lists(
@@ -57,7 +58,7 @@ def test_a_similarity_lies_on_the_side_of_a_whole_threshold_where_its_verdict_is
     found = neighbour(similarity, threshold / 100)
 
     assert (columns.bin_of(similarity) >= threshold) == found.served
-    assert columns.group_of(found) == (SERVED if found.served else BELOW)
+    assert Group.of(found) == (Group.SERVED if found.served else Group.BELOW)
 
 
 def test_what_is_not_a_number_lies_in_the_lowest_row():
@@ -70,7 +71,7 @@ def test_every_refusal_but_the_thresholds_is_a_guards():
     """What people said of a pair, and a guard that raised, are no question of similarity."""
     verdicts = ["guard:numbers", "guard:raised", "feedback"]
 
-    assert {columns.group_of(neighbour(0.95, 0.9, verdict)) for verdict in verdicts} == {GUARDED}
+    assert {Group.of(neighbour(0.95, 0.9, verdict)) for verdict in verdicts} == {Group.GUARDED}
 
 
 def test_a_histogram_has_a_row_for_each_hundredth_and_is_of_one_model_if_asked():
@@ -79,9 +80,9 @@ def test_a_histogram_has_a_row_for_each_hundredth_and_is_of_one_model_if_asked()
 
     rows = {found["at"]: found for found in columns.histogram([row])}
     assert list(rows) == [at / 100 for at in range(50, 101)]
-    assert rows[0.94] == {"at": 0.94, SERVED: 2, BELOW: 0, GUARDED: 3}
-    assert sum(found[GUARDED] for found in columns.histogram([row], "b|c")) == 3
-    assert sum(found[SERVED] for found in columns.histogram([row], "b|c")) == 0
+    assert rows[0.94] == {"at": 0.94, Group.SERVED: 2, Group.BELOW: 0, Group.GUARDED: 3}
+    assert sum(found[Group.GUARDED] for found in columns.histogram([row], "b|c")) == 3
+    assert sum(found[Group.SERVED] for found in columns.histogram([row], "b|c")) == 0
 
 
 def test_fields_of_somebody_elses_are_left_out():
