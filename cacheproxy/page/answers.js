@@ -4,11 +4,14 @@ import { count, counted, duration, percent, points, rate, threshold } from "./wo
 
 const POOR_ASKS_MIN = 20; // with fewer asks a rate says nothing about a model
 const OVER_BUDGET_SHARE = 0.05;
-const WRONG_SHARE = 0.02; // reported wrong, of the semantic hits: more than that deserves a look at the threshold
+const WRONG_RATIO = 0.01; // as the metric says: reported wrong, of the day's semantic hits
 
-/** {tone: ok|warn|bad, text, detail}: is anything broken? The worst comes first, the rest as detail. */
-export function condition(stats) {
-  const found = [...broken(stats.parts ?? {}), ...worrying(stats)];
+/**
+ * {tone: ok|warn|bad, text, detail}: is anything broken? The worst comes first, the rest as detail. `before`: what was
+ * told some minutes ago, so that a slow hour of last week is not called slow today.
+ */
+export function condition(stats, before) {
+  const found = [...broken(stats.parts ?? {}), ...faulty(stats.faults ?? {}), ...slow(stats.budgets ?? {}, before?.budgets ?? stats.budgets ?? {})];
   if (!found.length) return { tone: "ok", text: "All parts work", detail: upSince(stats) };
   const [worst, ...others] = found;
   return { tone: worst.tone, text: worst.text, detail: [worst.detail, ...others.map((other) => `${other.text}.`)].join(" ") };
@@ -26,15 +29,21 @@ function broken(parts) {
   return found;
 }
 
-function worrying(stats) {
+function faulty(faults) {
   const found = [];
-  const faults = stats.faults ?? {};
   for (const [kind, text] of [["internal", "mistake in cacheproxy itself"], ["check_mismatch", "entry under a key it does not answer"]]) {
     if (faults[kind]) found.push({ tone: "warn", text: `${counted(faults[kind], text)} since the start`, detail: "See the log." });
   }
-  for (const [step, budget] of Object.entries(stats.budgets ?? {})) {
-    if (budget.asks >= POOR_ASKS_MIN && budget.breaches / budget.asks > OVER_BUDGET_SHARE) {
-      found.push({ tone: "warn", text: `Step ${step} is over its ${duration(budget.limit_s)} in ${percent(budget.breaches / budget.asks)} of asks`, detail: "" });
+  return found;
+}
+
+function slow(budgets, before) {
+  const found = [];
+  for (const [step, budget] of Object.entries(budgets)) {
+    const asks = budget.asks - (before[step]?.asks ?? 0);
+    const share = (budget.breaches - (before[step]?.breaches ?? 0)) / asks;
+    if (asks >= POOR_ASKS_MIN && share > OVER_BUDGET_SHARE) {
+      found.push({ tone: "warn", text: `Step ${step} takes longer than its ${duration(budget.limit_s)} in ${percent(share)} of asks now`, detail: "" });
     }
   }
   return found;
@@ -84,7 +93,7 @@ function semantic(stats) {
     label: `Semantic hits${span(stats)}`,
     value: looked ? percent(hits / looked) : percent(null),
     note: stats.parts?.embedder?.state === "off" ? "switched off" : `${count(hits)} served, ${told}`,
-    tone: wrong > hits * WRONG_SHARE ? "warn" : "",
+    tone: (stats.wrong_hit_ratio ?? 0) > WRONG_RATIO ? "warn" : "",
   };
 }
 

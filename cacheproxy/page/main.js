@@ -15,17 +15,26 @@ const LEDGER_MS = 2_500; // after so long an ask that has ended is in the histor
 
 let stats = {};
 let similarities = null;
+let past = []; // what /stats told, once a minute, oldest first
 
 /** What /stats told last; an event may leave parts out, which then stay as they were. */
 function take(told) {
   const fleet = told.fleet ? { ...stats.fleet, ...told.fleet } : "fleet" in told ? null : stats.fleet;
   stats = { ...stats, ...told, fleet };
   document.body.classList.remove("waiting");
-  showNow(stats, similarities);
+  remember();
+  showNow(stats, similarities, past[0]);
   showTables(stats);
   seen(stats.fleet?.proxies);
   offerForget(stats.models_installed ?? []);
   offerModels(Object.keys(stats.fleet?.models ?? stats.models ?? {}).sort());
+}
+
+function remember() {
+  const restarted = past.length > 0 && past[0].started !== stats.started;
+  const now = performance.now();
+  if (restarted) past = [];
+  if (!past.length || now - past.at(-1).seen > 60_000) past = [...past, { started: stats.started, budgets: stats.budgets, seen: now }].slice(-5);
 }
 
 async function refresh() {
@@ -36,7 +45,7 @@ async function refresh() {
 openTraffic();
 openExplorer((found) => {
   similarities = found;
-  showNow(stats, similarities);
+  showNow(stats, similarities, past[0]);
 });
 openAsks();
 openForget(refresh);

@@ -32,9 +32,9 @@ export function whatIfBelow(found) {
   return { at, ...estimate(found, at) };
 }
 
-/** Show what /stats tells. */
-export function showNow(stats, found) {
-  const { tone, text, detail } = condition(stats);
+/** Show what /stats tells; `before`: what it told some minutes ago. */
+export function showNow(stats, found, before) {
+  const { tone, text, detail } = condition(stats, before);
   const place = find("condition");
   place.className = `condition ${tone}`;
   say(place.querySelector("h1"), text);
