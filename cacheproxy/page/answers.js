@@ -11,10 +11,18 @@ const WRONG_RATIO = 0.01; // as the metric says: reported wrong, of the day's se
  * told some minutes ago, so that a slow hour of last week is not called slow today.
  */
 export function condition(stats, before) {
-  const found = [...broken(stats.parts ?? {}), ...faulty(stats.faults ?? {}), ...slow(stats.budgets ?? {}, before?.budgets ?? stats.budgets ?? {})];
+  const found = [
+    ...broken(stats.parts ?? {}),
+    ...faulty(stats.faults ?? {}),
+    ...slow(stats.budgets ?? {}, before?.budgets ?? stats.budgets ?? {}),
+  ];
   if (!found.length) return { tone: "ok", text: "All parts work", detail: upSince(stats) };
   const [worst, ...others] = found;
-  return { tone: worst.tone, text: worst.text, detail: [worst.detail, ...others.map((other) => `${other.text}.`)].join(" ") };
+  return {
+    tone: worst.tone,
+    text: worst.text,
+    detail: [worst.detail, ...others.map((other) => `${other.text}.`)].join(" "),
+  };
 }
 
 function broken(parts) {
@@ -22,17 +30,36 @@ function broken(parts) {
   const add = (tone, text, detail) => found.push({ tone, text, detail });
   const { redis = {}, upstream = {}, models = {}, embedder = {} } = parts;
   const away = (part) => part.state === "down" || part.state === "degraded";
-  if (away(upstream)) add("bad", `Ollama is away: ${upstream.reason || upstream.state}`, "What is stored is still answered; everything else fails.");
-  if (away(redis)) add("bad", `Redis is away: ${redis.reason || redis.state}`, "Asks go to Ollama, and nothing is kept, until it answers again.");
+  if (away(upstream))
+    add(
+      "bad",
+      `Ollama is away: ${upstream.reason || upstream.state}`,
+      "What is stored is still answered; everything else fails.",
+    );
+  if (away(redis))
+    add(
+      "bad",
+      `Redis is away: ${redis.reason || redis.state}`,
+      "Asks go to Ollama, and nothing is kept, until it answers again.",
+    );
   if (away(models) && !away(upstream)) add("warn", `Models are uncertain: ${models.reason || models.state}`, "");
-  if (away(embedder) && !away(redis)) add("warn", `Exact answers only: ${embedder.reason || embedder.state}`, "Questions in other words go to Ollama meanwhile.");
+  if (away(embedder) && !away(redis))
+    add(
+      "warn",
+      `Exact answers only: ${embedder.reason || embedder.state}`,
+      "Questions in other words go to Ollama meanwhile.",
+    );
   return found;
 }
 
 function faulty(faults) {
   const found = [];
-  for (const [kind, text] of [["internal", "mistake in cacheproxy itself"], ["check_mismatch", "entry under a key it does not answer"]]) {
-    if (faults[kind]) found.push({ tone: "warn", text: `${counted(faults[kind], text)} since the start`, detail: "See the log." });
+  for (const [kind, text] of [
+    ["internal", "mistake in cacheproxy itself"],
+    ["check_mismatch", "entry under a key it does not answer"],
+  ]) {
+    if (faults[kind])
+      found.push({ tone: "warn", text: `${counted(faults[kind], text)} since the start`, detail: "See the log." });
   }
   return found;
 }
@@ -43,7 +70,11 @@ function slow(budgets, before) {
     const asks = budget.asks - (before[step]?.asks ?? 0);
     const share = (budget.breaches - (before[step]?.breaches ?? 0)) / asks;
     if (asks >= POOR_ASKS_MIN && share > OVER_BUDGET_SHARE) {
-      found.push({ tone: "warn", text: `Step ${step} takes longer than its ${duration(budget.limit_s)} in ${percent(share)} of asks now`, detail: "" });
+      found.push({
+        tone: "warn",
+        text: `Step ${step} takes longer than its ${duration(budget.limit_s)} in ${percent(share)} of asks now`,
+        detail: "",
+      });
     }
   }
   return found;
@@ -60,26 +91,52 @@ export const span = (stats) => (stats.fleet ? ", 24 h" : " since the start");
 
 /** The tiles, in order: {key, label, value, note, tone}. `whatIf` is {at, change, rate} or null. */
 export function tiles(stats, whatIf) {
-  return [rateNow(stats), rateWeek(stats), saved(stats), semantic(stats), poorest(stats), wouldGive(whatIf), speed(stats), load(stats)];
+  return [
+    rateNow(stats),
+    rateWeek(stats),
+    saved(stats),
+    semantic(stats),
+    poorest(stats),
+    wouldGive(whatIf),
+    speed(stats),
+    load(stats),
+  ];
 }
 
 function rateNow(stats) {
   const hour = stats.fleet?.windows?.["1h"];
-  if (!hour) return { key: "rate-now", label: "Hit rate", value: percent(stats.hit_rate), note: "this proxy since its start" };
-  return { key: "rate-now", label: "Hit rate, last hour", value: percent(hour.hit_rate), note: hour.asks ? counted(hour.asks, "ask") : "no asks in this hour" };
+  if (!hour)
+    return { key: "rate-now", label: "Hit rate", value: percent(stats.hit_rate), note: "this proxy since its start" };
+  return {
+    key: "rate-now",
+    label: "Hit rate, last hour",
+    value: percent(hour.hit_rate),
+    note: hour.asks ? counted(hour.asks, "ask") : "no asks in this hour",
+  };
 }
 
 function rateWeek(stats) {
   const windows = stats.fleet?.windows;
-  if (!windows) return { key: "rate-week", label: "Hit rate, 7 days", value: percent(null), note: "needs the history in Redis" };
-  return { key: "rate-week", label: "Hit rate, 7 days", value: percent(windows["7d"].hit_rate), note: `24 h: ${percent(windows["24h"].hit_rate)}, 14 days: ${percent(windows["14d"].hit_rate)}` };
+  if (!windows)
+    return { key: "rate-week", label: "Hit rate, 7 days", value: percent(null), note: "needs the history in Redis" };
+  return {
+    key: "rate-week",
+    label: "Hit rate, 7 days",
+    value: percent(windows["7d"].hit_rate),
+    note: `24 h: ${percent(windows["24h"].hit_rate)}, 14 days: ${percent(windows["14d"].hit_rate)}`,
+  };
 }
 
 function saved(stats) {
   const week = stats.fleet?.windows?.["7d"];
   const seconds = week ? week.saved_seconds : stats.saved?.seconds;
   const tokens = week ? week.saved_tokens : stats.saved?.tokens;
-  return { key: "saved", label: week ? "GPU time saved, 7 days" : "GPU time saved", value: duration(seconds), note: `${counted(tokens, "token")} not generated again` };
+  return {
+    key: "saved",
+    label: week ? "GPU time saved, 7 days" : "GPU time saved",
+    value: duration(seconds),
+    note: `${counted(tokens, "token")} not generated again`,
+  };
 }
 
 function semantic(stats) {
@@ -112,21 +169,46 @@ export function modelRates(stats) {
       const outcomes = of.outcomes ?? {};
       const hits = ["exact", "semantic", "joined", "stale"].reduce((sum, outcome) => sum + (outcomes[outcome] ?? 0), 0);
       const poor = of.asks >= POOR_ASKS_MIN && of.hit_rate !== null && overall > 0 && of.hit_rate < overall / 2;
-      return { name, asks: of.asks, rate: of.hit_rate, semantic: hits ? (outcomes.semantic ?? 0) / hits : null, saved_s: of.saved_seconds ?? of.saved?.seconds ?? null, tokens: of.saved_tokens ?? of.saved?.tokens ?? null, poor };
+      return {
+        name,
+        asks: of.asks,
+        rate: of.hit_rate,
+        semantic: hits ? (outcomes.semantic ?? 0) / hits : null,
+        saved_s: of.saved_seconds ?? of.saved?.seconds ?? null,
+        tokens: of.saved_tokens ?? of.saved?.tokens ?? null,
+        poor,
+      };
     })
     .sort((one, other) => other.asks - one.asks);
 }
 
 function poorest(stats) {
   const model = poorestModel(stats);
-  if (!model) return { key: "poorest", label: `Poorest model${span(stats)}`, value: "–", note: `none has ${POOR_ASKS_MIN} asks yet` };
+  if (!model)
+    return {
+      key: "poorest",
+      label: `Poorest model${span(stats)}`,
+      value: "–",
+      note: `none has ${POOR_ASKS_MIN} asks yet`,
+    };
   const poor = modelRates(stats).find((one) => one.name === model.name).poor;
-  return { key: "poorest", label: `Poorest model${span(stats)}`, value: percent(model.rate), note: `${model.name}, ${counted(model.asks, "ask")}`, tone: poor ? "warn" : "" };
+  return {
+    key: "poorest",
+    label: `Poorest model${span(stats)}`,
+    value: percent(model.rate),
+    note: `${model.name}, ${counted(model.asks, "ask")}`,
+    tone: poor ? "warn" : "",
+  };
 }
 
 function wouldGive(whatIf) {
   if (!whatIf) return { key: "what-if", label: "Another threshold", value: "–", note: "no look-ups by meaning yet" };
-  return { key: "what-if", label: `Threshold ${threshold(whatIf.at)} would give`, value: percent(whatIf.rate), note: `estimate, ${points(whatIf.change)} on 24 h` };
+  return {
+    key: "what-if",
+    label: `Threshold ${threshold(whatIf.at)} would give`,
+    value: percent(whatIf.rate),
+    note: `estimate, ${points(whatIf.change)} on 24 h`,
+  };
 }
 
 function speed(stats) {
@@ -135,11 +217,21 @@ function speed(stats) {
     const tiers = Object.values(outcomes[outcome] ?? {});
     return tiers.length ? tiers.reduce((most, tier) => (tier.count > most.count ? tier : most)).p95_s : null;
   };
-  return { key: "speed", label: "95 % answered within", value: `${duration(p95("exact"))} / ${duration(p95("miss"))}`, note: p95("semantic") === null ? "exact / miss" : `exact / miss; semantic ${duration(p95("semantic"))}` };
+  return {
+    key: "speed",
+    label: "95 % answered within",
+    value: `${duration(p95("exact"))} / ${duration(p95("miss"))}`,
+    note: p95("semantic") === null ? "exact / miss" : `exact / miss; semantic ${duration(p95("semantic"))}`,
+  };
 }
 
 function load(stats) {
   const waiting = stats.gauges?.queue_length ?? 0;
   const running = stats.gauges?.upstream_in_flight ?? 0;
-  return { key: "load", label: "Asks, last minute", value: rate(stats.windows?.["1m"]?.asks_per_s), note: `${count(running)} at Ollama, ${count(waiting)} waiting` };
+  return {
+    key: "load",
+    label: "Asks, last minute",
+    value: rate(stats.windows?.["1m"]?.asks_per_s),
+    note: `${count(running)} at Ollama, ${count(waiting)} waiting`,
+  };
 }

@@ -44,7 +44,12 @@ export async function get(path, query = {}, signal = undefined) {
 /** POST or DELETE; the answer's object. */
 export async function send(method, path, body = undefined) {
   const sent = body === undefined ? {} : { body: JSON.stringify(body) };
-  const response = await fetch(path, { method, headers: headers({ "Content-Type": "application/json" }), cache: "no-store", ...sent });
+  const response = await fetch(path, {
+    method,
+    headers: headers({ "Content-Type": "application/json" }),
+    cache: "no-store",
+    ...sent,
+  });
   return (await checked(response)).json();
 }
 
@@ -55,7 +60,13 @@ export async function* events(signal) {
   signal.addEventListener("abort", stop);
   let watchdog = setTimeout(stop, SILENCE_MS);
   try {
-    const response = await checked(await fetch("events", { headers: headers({ Accept: "text/event-stream" }), cache: "no-store", signal: line.signal }));
+    const response = await checked(
+      await fetch("events", {
+        headers: headers({ Accept: "text/event-stream" }),
+        cache: "no-store",
+        signal: line.signal,
+      }),
+    );
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {

@@ -36,8 +36,14 @@ export function openAsks() {
 export async function refreshAsks() {
   try {
     const found = await get("asks", { limit: 50 });
-    found.asks.slice().sort((one, other) => one.at - other.at).forEach(happened);
-    say(find("ask-note"), found.left_out ? `${count(found.left_out)} asks were too many to be listed; they are counted.` : "");
+    found.asks
+      .slice()
+      .sort((one, other) => one.at - other.at)
+      .forEach(happened);
+    say(
+      find("ask-note"),
+      found.left_out ? `${count(found.left_out)} asks were too many to be listed; they are counted.` : "",
+    );
   } catch {
     say(find("ask-note"), "Earlier asks lie in Redis, which is away; new ones of this proxy show up here.");
   }
@@ -81,12 +87,15 @@ function empty() {
 
 function line(ask) {
   const detail = el("div", { class: "detail", hidden: true });
-  const head = el("button", { type: "button", class: "ask", "aria-expanded": "false" },
+  const head = el(
+    "button",
+    { type: "button", class: "ask", "aria-expanded": "false" },
     el("span", { class: "when number" }, clock(ask.at)),
     outcomeSign(ask.outcome),
     el("span", { class: "model" }, ask.model || "unknown model"),
     el("span", { class: "why quiet" }, ask.count > 1 ? `${count(ask.count)} × ` : "", why(ask)),
-    el("span", { class: "took number" }, duration(ask.seconds)));
+    el("span", { class: "took number" }, duration(ask.seconds)),
+  );
   head.addEventListener("click", () => {
     const open = head.getAttribute("aria-expanded") === "true";
     head.setAttribute("aria-expanded", String(!open));
@@ -114,16 +123,24 @@ function details(ask) {
     ["Asked", ask.asked],
     ["Answered with that of", ask.asked && ask.outcome === "semantic" ? ask.stored : ""],
     ["Nearest stored", ask.outcome === "semantic" ? "" : ask.stored],
-    ["Similarity", ask.similarity ? `${similarity(ask.similarity)}, needs ${threshold(ask.threshold)}${ask.verdict === "serve" ? "" : `: ${verdict(ask)}`}` : ""],
+    [
+      "Similarity",
+      ask.similarity
+        ? `${similarity(ask.similarity)}, needs ${threshold(ask.threshold)}${ask.verdict === "serve" ? "" : `: ${verdict(ask)}`}`
+        : "",
+    ],
     ["Way in", ask.dialect],
     ["Why around the cache", ask.reason],
     ["Found in", ask.tier === "none" ? "" : ask.tier],
     ["Answer", ask.entry],
   ].filter(([, value]) => value);
-  const steps = (ask.trail || "").split(" ").filter(Boolean).map((step) => {
-    const [name, ...result] = step.split(":");
-    return el("li", {}, el("span", { class: "quiet" }, name), result.length ? ` ${result.join(":")}` : "");
-  });
+  const steps = (ask.trail || "")
+    .split(" ")
+    .filter(Boolean)
+    .map((step) => {
+      const [name, ...result] = step.split(":");
+      return el("li", {}, el("span", { class: "quiet" }, name), result.length ? ` ${result.join(":")}` : "");
+    });
   return [
     steps.length ? el("ol", { class: "trail", "aria-label": "Steps" }, ...steps) : "",
     el("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
@@ -133,6 +150,20 @@ function details(ask) {
 
 function actions(ask) {
   if (!ask.entry || ask.outcome === "bypass") return [];
-  const wrong = ask.outcome === "semantic" ? el("button", { type: "button", on: { click: () => wrongHit(ask.entry, ask.asked) } }, "Wrong answer: take it back") : "";
-  return [el("p", { class: "actions" }, wrong, el("button", { type: "button", on: { click: () => forgetEntry(ask.entry) } }, "Forget this answer"))];
+  const wrong =
+    ask.outcome === "semantic"
+      ? el(
+          "button",
+          { type: "button", on: { click: () => wrongHit(ask.entry, ask.asked) } },
+          "Wrong answer: take it back",
+        )
+      : "";
+  return [
+    el(
+      "p",
+      { class: "actions" },
+      wrong,
+      el("button", { type: "button", on: { click: () => forgetEntry(ask.entry) } }, "Forget this answer"),
+    ),
+  ];
 }

@@ -65,7 +65,12 @@ export class Columns {
     // Each layer reaches down to the ground and hides what is above it, so the sums are drawn from the top down.
     const paths = uPlot.paths.bars({ size: [time ? 1 : 0.86, Infinity], align: 1, gap: 0 });
     const layers = [...this.layers].reverse().map((layer) => ({
-      label: layer.name, fill: () => colour(layer.colour), width: 0, stroke: () => colour(layer.colour), paths, points: { show: false },
+      label: layer.name,
+      fill: () => colour(layer.colour),
+      width: 0,
+      stroke: () => colour(layer.colour),
+      paths,
+      points: { show: false },
     }));
     return {
       width,
@@ -79,7 +84,14 @@ export class Columns {
         y: { range: (_, __, high) => [0, top ?? Math.max(high * 1.08, this.options.least ?? 1)] },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 64, ...(time ? { values: timeWords } : { values: (_, ticks) => ticks.map((tick) => tick.toFixed(2)), space: 44 }) },
+        {
+          ...axis,
+          grid: { show: false },
+          size: 26,
+          gap: 6,
+          space: 64,
+          ...(time ? { values: timeWords } : { values: (_, ticks) => ticks.map((tick) => tick.toFixed(2)), space: 44 }),
+        },
         { ...axis, size: 46, gap: 6, space: 38, values: (_, ticks) => ticks.map(written) },
       ],
       series: [{}, ...layers],

@@ -27,7 +27,10 @@ export function confirmed({ title, text, act }) {
 export function askToken(refused) {
   const dialog = find("token");
   const [form, input] = [dialog.querySelector("form"), dialog.querySelector("input")];
-  say(dialog.querySelector(".wrong"), refused ? "That token was refused. Look up admin.token in the configuration of this proxy." : "");
+  say(
+    dialog.querySelector(".wrong"),
+    refused ? "That token was refused. Look up admin.token in the configuration of this proxy." : "",
+  );
   return new Promise((done) => {
     dialog.oncancel = (event) => event.preventDefault(); // without a token there is nothing to see behind it
     form.onsubmit = (event) => {

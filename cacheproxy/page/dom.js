@@ -32,10 +32,14 @@ export function say(place, text) {
 
 /** A table row of cells; a cell is text, a node, or [text, class]. */
 export function row(...cells) {
-  return el("tr", {}, ...cells.map((cell, at) => {
-    const [content, kind] = Array.isArray(cell) ? cell : [cell, null];
-    return at === 0 ? el("th", { scope: "row", class: kind }, content) : el("td", { class: kind }, content);
-  }));
+  return el(
+    "tr",
+    {},
+    ...cells.map((cell, at) => {
+      const [content, kind] = Array.isArray(cell) ? cell : [cell, null];
+      return at === 0 ? el("th", { scope: "row", class: kind }, content) : el("td", { class: kind }, content);
+    }),
+  );
 }
 
 /** A table with a head; `columns` are texts or [text, class]. `name` is for those who hear the page. */

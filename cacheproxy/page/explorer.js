@@ -30,7 +30,13 @@ let onFound = () => {};
 /** Build the panel. `told(found)` gets each new answer for all models. */
 export function openExplorer(told) {
   onFound = told;
-  chart = new Columns(find("similarity-chart"), LAYERS, { height: 220, time: false, least: 4, written: (number) => (Number.isInteger(number) ? count(number) : ""), marks });
+  chart = new Columns(find("similarity-chart"), LAYERS, {
+    height: 220,
+    time: false,
+    least: 4,
+    written: (number) => (Number.isInteger(number) ? count(number) : ""),
+    marks,
+  });
   const slider = find("threshold-slider");
   slider.addEventListener("input", () => move(Number(slider.value)));
   find("threshold-back").addEventListener("click", () => move(null));
@@ -44,7 +50,10 @@ export function offerModels(names) {
   const choice = find("threshold-model");
   fill(choice, names, () => {
     const chosen = choice.value;
-    return [el("option", { value: "" }, "all models"), ...names.map((name) => el("option", { value: name, selected: name === chosen }, name))];
+    return [
+      el("option", { value: "" }, "all models"),
+      ...names.map((name) => el("option", { value: name, selected: name === chosen }, name)),
+    ];
   });
 }
 
@@ -76,22 +85,33 @@ const looked = () => at ?? found.threshold;
 
 function marks() {
   if (!found) return [];
-  const now = { x: found.threshold, text: `now ${threshold(found.threshold)}`, left: at !== null && at > found.threshold };
-  return at === null ? [now] : [now, { x: at, text: `what if ${threshold(at)}`, dashed: true, left: at < found.threshold }];
+  const now = {
+    x: found.threshold,
+    text: `now ${threshold(found.threshold)}`,
+    left: at !== null && at > found.threshold,
+  };
+  return at === null
+    ? [now]
+    : [now, { x: at, text: `what if ${threshold(at)}`, dashed: true, left: at < found.threshold }];
 }
 
 function show() {
   const body = find("threshold-body");
   const off = !found || found.mode === "off";
   body.hidden = off;
-  if (found?.mode === "off") say(find("threshold-note"), "Questions are not compared by meaning here: semantic.mode is \"off\" in config.toml.");
+  if (found?.mode === "off")
+    say(find("threshold-note"), 'Questions are not compared by meaning here: semantic.mode is "off" in config.toml.');
   if (off) return;
   const slider = find("threshold-slider");
   if (document.activeElement !== slider || at === null) slider.value = looked();
   slider.setAttribute("aria-valuetext", threshold(looked()));
   const rows = split(found, looked());
   const visible = rows.filter((row) => row.at >= SHOWN_FROM - 1e-9);
-  chart.set(visible.map((row) => row.at), LAYERS.map(({ name }) => visible.map((row) => row[name])), [SHOWN_FROM, 1 + found.bin]);
+  chart.set(
+    visible.map((row) => row.at),
+    LAYERS.map(({ name }) => visible.map((row) => row[name])),
+    [SHOWN_FROM, 1 + found.bin],
+  );
   chart.redraw();
   words(rows.length - visible.length ? rows.slice(0, rows.length - visible.length) : []);
 }
@@ -100,8 +120,20 @@ function words(unseen) {
   const then = estimate(found, looked());
   say(find("threshold-value"), threshold(looked()));
   say(find("threshold-rate"), percent(then.rate));
-  say(find("threshold-change"), at === null ? (found.mode === "shadow" ? "with serving on" : "as it is now") : `${points(then.change)}, estimate`);
-  say(find("threshold-pairs"), at === null ? "" : then.gained ? `${count(then.gained)} more would be served` : then.lost ? `${count(then.lost)} fewer would be served` : "nothing would change");
+  say(
+    find("threshold-change"),
+    at === null ? (found.mode === "shadow" ? "with serving on" : "as it is now") : `${points(then.change)}, estimate`,
+  );
+  say(
+    find("threshold-pairs"),
+    at === null
+      ? ""
+      : then.gained
+        ? `${count(then.gained)} more would be served`
+        : then.lost
+          ? `${count(then.lost)} fewer would be served`
+          : "nothing would change",
+  );
   say(find("threshold-hits"), `${count(then.hits)} of ${counted(found.asks, "ask")} that were looked up in 24 h`);
   const model = find("threshold-model").value;
   say(find("threshold-toml"), toml(looked(), model, threshold(looked())));
@@ -114,12 +146,17 @@ function words(unseen) {
 /** Whether a semantic hit can be trusted, as far as figures say it. */
 function trust(unseen) {
   const { served, guarded, below } = totals(found);
-  if (!(served + guarded + below)) return "No question had a neighbour yet: nothing was compared by meaning in the last 24 h.";
+  if (!(served + guarded + below))
+    return "No question had a neighbour yet: nothing was compared by meaning in the last 24 h.";
   const far = unseen.reduce((sum, row) => sum + row.served + row.guarded + row.below, 0);
   const serve = found.mode === "shadow" ? "would have been served (shadow mode serves none)" : "were served";
-  const parts = [`A near answer needs a similarity of ${threshold(found.threshold)} and no guard’s objection. ${count(served)} ${serve}`];
+  const parts = [
+    `A near answer needs a similarity of ${threshold(found.threshold)} and no guard’s objection. ${count(served)} ${serve}`,
+  ];
   parts.push(`guards refused ${count(guarded)} that were near enough`);
-  parts.push(`${count(below)} were not near enough${far ? `, ${count(far)} of them below ${threshold(SHOWN_FROM)} and not drawn` : ""}`);
+  parts.push(
+    `${count(below)} were not near enough${far ? `, ${count(far)} of them below ${threshold(SHOWN_FROM)} and not drawn` : ""}`,
+  );
   return `${parts.join(", ")}.`;
 }
 
@@ -165,9 +202,18 @@ async function pairs() {
   }
   if (around !== looked()) return undefined;
   const model = find("threshold-model").value;
-  const listed = once(told.pairs.filter((pair) => !model || pair.model === model)).slice(0, PAIRS).sort((one, other) => other.similarity - one.similarity);
+  const listed = once(told.pairs.filter((pair) => !model || pair.model === model))
+    .slice(0, PAIRS)
+    .sort((one, other) => other.similarity - one.similarity);
   fill(place, [told.prompts, listed, around], () => {
-    if (!told.prompts) return el("p", { class: "quiet" }, "The questions themselves are not shown and not kept: that needs ", el("code", {}, "[log] prompts = true"), " in config.toml, and holds from then on.");
+    if (!told.prompts)
+      return el(
+        "p",
+        { class: "quiet" },
+        "The questions themselves are not shown and not kept: that needs ",
+        el("code", {}, "[log] prompts = true"),
+        " in config.toml, and holds from then on.",
+      );
     if (!listed.length) return el("p", { class: "quiet" }, "No pair of questions near this line yet.");
     return el("ul", { class: "pairs" }, ...listed.map((pair) => pairRow(pair, around)));
   });
@@ -189,16 +235,37 @@ function once(told) {
 const VERDICTS = { serve: "served", below_threshold: "not near enough", feedback: "kept apart by feedback" };
 
 function pairRow(pair, around) {
-  const then = pair.verdict === "serve" ? pair.similarity >= around : pair.verdict === "below_threshold" && pair.similarity >= around;
+  const then =
+    pair.verdict === "serve"
+      ? pair.similarity >= around
+      : pair.verdict === "below_threshold" && pair.similarity >= around;
   const today = VERDICTS[pair.verdict] ?? pair.verdict.replace("guard:", "guard: ");
   const change = then === (pair.verdict === "serve") ? "" : then ? "would be served" : "would not be served";
-  const undo = pair.verdict === "serve" && pair.entry
-    ? el("button", { type: "button", class: "small", on: { click: () => wrongHit(pair.entry, pair.asked) } }, "Wrong answer")
-    : null;
-  return el("li", {},
+  const undo =
+    pair.verdict === "serve" && pair.entry
+      ? el(
+          "button",
+          { type: "button", class: "small", on: { click: () => wrongHit(pair.entry, pair.asked) } },
+          "Wrong answer",
+        )
+      : null;
+  return el(
+    "li",
+    {},
     el("span", { class: "number similar" }, similarity(pair.similarity)),
-    el("span", { class: "asked" }, pair.asked || "–", pair.times > 1 ? el("span", { class: "quiet" }, ` × ${count(pair.times)}`) : null),
+    el(
+      "span",
+      { class: "asked" },
+      pair.asked || "–",
+      pair.times > 1 ? el("span", { class: "quiet" }, ` × ${count(pair.times)}`) : null,
+    ),
     el("span", { class: "stored" }, pair.stored || "–"),
-    el("span", { class: "verdict" }, el("span", { class: pair.verdict === "serve" ? "outcome semantic" : "quiet" }, today), change ? el("strong", {}, change) : null),
-    undo ?? el("span", {}));
+    el(
+      "span",
+      { class: "verdict" },
+      el("span", { class: pair.verdict === "serve" ? "outcome semantic" : "quiet" }, today),
+      change ? el("strong", {}, change) : null,
+    ),
+    undo ?? el("span", {}),
+  );
 }

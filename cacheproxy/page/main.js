@@ -34,7 +34,8 @@ function remember() {
   const restarted = past.length > 0 && past[0].started !== stats.started;
   const now = performance.now();
   if (restarted) past = [];
-  if (!past.length || now - past.at(-1).seen > 60_000) past = [...past, { started: stats.started, budgets: stats.budgets, seen: now }].slice(-5);
+  if (!past.length || now - past.at(-1).seen > 60_000)
+    past = [...past, { started: stats.started, budgets: stats.budgets, seen: now }].slice(-5);
 }
 
 async function refresh() {
@@ -49,7 +50,10 @@ openExplorer((found) => {
 });
 openAsks();
 openForget(refresh);
-setInterval(() => document.visibilityState === "visible" && Promise.all([refreshExplorer(), refreshAsks()]), REFRESH_MS);
+setInterval(
+  () => document.visibilityState === "visible" && Promise.all([refreshExplorer(), refreshAsks()]),
+  REFRESH_MS,
+);
 
 follow({
   line: showLine,

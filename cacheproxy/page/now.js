@@ -27,7 +27,8 @@ export function showLine(word) {
 
 /** What would be given a little below the present threshold, from /similarity; null where nothing can be said. */
 export function whatIfBelow(found) {
-  if (!found || found.mode === "off" || !found.asks || !found.rows.some((row) => row.served + row.below + row.guarded)) return null;
+  if (!found || found.mode === "off" || !found.asks || !found.rows.some((row) => row.served + row.below + row.guarded))
+    return null;
   const at = Math.round(found.threshold * 100 - 2) / 100;
   return { at, ...estimate(found, at) };
 }
@@ -50,9 +51,20 @@ export function showNow(stats, found, before) {
 function part([name, { state, reason }]) {
   if (name === "redis" && state === "degraded") state = "down"; // the proxy goes on without it; Redis itself does not
   const tone = { ok: "ok", off: "off", degraded: "warn", down: "bad" }[state] ?? "warn";
-  return el("li", { class: `part ${tone}`, title: reason || null }, el("span", {}, PARTS[name] ?? name), el("span", { class: "quiet" }, STATES[state] ?? state));
+  return el(
+    "li",
+    { class: `part ${tone}`, title: reason || null },
+    el("span", {}, PARTS[name] ?? name),
+    el("span", { class: "quiet" }, STATES[state] ?? state),
+  );
 }
 
 function tile({ key, label, value, note, tone }) {
-  return el("div", { class: `tile ${tone ?? ""}`, "data-key": key }, el("dt", {}, label), el("dd", { class: "value" }, value), el("dd", { class: "quiet" }, note));
+  return el(
+    "div",
+    { class: `tile ${tone ?? ""}`, "data-key": key },
+    el("dt", {}, label),
+    el("dd", { class: "value" }, value),
+    el("dd", { class: "quiet" }, note),
+  );
 }

@@ -18,7 +18,7 @@ export async function follow(handlers) {
     const hidden = whenHidden();
     try {
       handlers.stats(await get("stats", {}, hidden));
-      await handlers.joined();
+      handlers.joined();
       failures = 0;
       await listen(handlers, hidden);
     } catch (error) {

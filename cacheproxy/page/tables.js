@@ -56,16 +56,38 @@ function models(stats) {
   const found = modelRates(stats).slice(0, MODELS_MAX);
   say(find("models-title"), `Models${spanOf(stats)}`);
   fill(find("model-table"), found, () => {
-    if (!found.length) return nothing("No model was asked yet. Point an app at the proxy’s port, and it shows up here.");
-    const columns = ["Model", ["Asks", NUMBER], ["Hit rate", NUMBER], ["", "meter-column"], ["Semantic share of hits", SPARE], ["Saved", NUMBER]];
-    return table("Models", columns, found.map((model) => row(
-      model.name,
-      [count(model.asks), NUMBER],
-      [el("span", { class: model.poor ? "poor" : "" }, percent(model.rate), model.poor ? el("small", {}, " poor") : ""), NUMBER],
-      [meter(model.rate, model.poor), "meter-column"],
-      [percent(model.semantic), SPARE],
-      [model.saved_s === null ? "–" : duration(model.saved_s), NUMBER],
-    )));
+    if (!found.length)
+      return nothing("No model was asked yet. Point an app at the proxy’s port, and it shows up here.");
+    const columns = [
+      "Model",
+      ["Asks", NUMBER],
+      ["Hit rate", NUMBER],
+      ["", "meter-column"],
+      ["Semantic share of hits", SPARE],
+      ["Saved", NUMBER],
+    ];
+    return table(
+      "Models",
+      columns,
+      found.map((model) =>
+        row(
+          model.name,
+          [count(model.asks), NUMBER],
+          [
+            el(
+              "span",
+              { class: model.poor ? "poor" : "" },
+              percent(model.rate),
+              model.poor ? el("small", {}, " poor") : "",
+            ),
+            NUMBER,
+          ],
+          [meter(model.rate, model.poor), "meter-column"],
+          [percent(model.semantic), SPARE],
+          [model.saved_s === null ? "–" : duration(model.saved_s), NUMBER],
+        ),
+      ),
+    );
   });
 }
 
@@ -84,16 +106,39 @@ function position(seconds) {
 }
 
 function speed(outcomes) {
-  const found = OUTCOMES.flatMap((outcome) => Object.entries(outcomes[outcome] ?? {}).map(([tier, times]) => ({ outcome, tier, ...times }))).filter((one) => one.count);
+  const found = OUTCOMES.flatMap((outcome) =>
+    Object.entries(outcomes[outcome] ?? {}).map(([tier, times]) => ({ outcome, tier, ...times })),
+  ).filter((one) => one.count);
   const key = found.map((one) => [one.outcome, one.tier, one.count, one.p50_s, one.p95_s, one.p99_s]);
   fill(find("speed-table"), key, () => {
     if (!found.length) return nothing("Nothing was answered yet.");
-    const columns = ["Answered", ["p50", NUMBER], ["p95", NUMBER], ["p99", NUMBER], ["", "span-column"], ["Asks", NUMBER]];
-    return table("Time to answer", columns, found.map((one) => row(
-      el("span", { class: "whole" }, outcomeSign(one.outcome), one.tier === "none" ? "" : el("span", { class: "quiet" }, `\u00a0· ${one.tier}`)),
-      [duration(one.p50_s), NUMBER], [duration(one.p95_s), NUMBER], [duration(one.p99_s), NUMBER],
-      [span(one), "span-column"], [count(one.count), NUMBER],
-    )));
+    const columns = [
+      "Answered",
+      ["p50", NUMBER],
+      ["p95", NUMBER],
+      ["p99", NUMBER],
+      ["", "span-column"],
+      ["Asks", NUMBER],
+    ];
+    return table(
+      "Time to answer",
+      columns,
+      found.map((one) =>
+        row(
+          el(
+            "span",
+            { class: "whole" },
+            outcomeSign(one.outcome),
+            one.tier === "none" ? "" : el("span", { class: "quiet" }, `\u00a0· ${one.tier}`),
+          ),
+          [duration(one.p50_s), NUMBER],
+          [duration(one.p95_s), NUMBER],
+          [duration(one.p99_s), NUMBER],
+          [span(one), "span-column"],
+          [count(one.count), NUMBER],
+        ),
+      ),
+    );
   });
 }
 
@@ -109,52 +154,116 @@ function span({ outcome, p50_s: p50, p95_s: p95, p99_s: p99 }) {
 
 function steps(times, budgets) {
   const found = Object.keys(STEPS).filter((step) => times[step] || budgets[step]?.asks);
-  fill(find("step-table"), found.map((step) => [step, times[step], budgets[step]]), () => {
-    if (!found.length) return nothing("No step was timed yet.");
-    const columns = ["Step", ["p50", NUMBER], ["p95", NUMBER], ["Budget", NUMBER], ["Over it", NUMBER]];
-    return table("Steps against their budgets", columns, found.map((step) => {
-      const [taken, budget] = [times[step] ?? {}, budgets[step]];
-      const over = budget?.asks ? budget.breaches / budget.asks : null;
-      return row(
-        el("span", { title: STEPS[step] }, STEPS[step]), [duration(taken.p50_s), NUMBER], [duration(taken.p95_s), NUMBER],
-        [budget ? duration(budget.limit_s) : "–", NUMBER],
-        [over === null ? "–" : el("span", { class: over > 0.05 ? "poor" : "" }, budget.breaches ? `${percent(over)}` : "never"), NUMBER],
+  fill(
+    find("step-table"),
+    found.map((step) => [step, times[step], budgets[step]]),
+    () => {
+      if (!found.length) return nothing("No step was timed yet.");
+      const columns = ["Step", ["p50", NUMBER], ["p95", NUMBER], ["Budget", NUMBER], ["Over it", NUMBER]];
+      return table(
+        "Steps against their budgets",
+        columns,
+        found.map((step) => {
+          const [taken, budget] = [times[step] ?? {}, budgets[step]];
+          const over = budget?.asks ? budget.breaches / budget.asks : null;
+          return row(
+            el("span", { title: STEPS[step] }, STEPS[step]),
+            [duration(taken.p50_s), NUMBER],
+            [duration(taken.p95_s), NUMBER],
+            [budget ? duration(budget.limit_s) : "–", NUMBER],
+            [
+              over === null
+                ? "–"
+                : el("span", { class: over > 0.05 ? "poor" : "" }, budget.breaches ? `${percent(over)}` : "never"),
+              NUMBER,
+            ],
+          );
+        }),
       );
-    }));
-  });
+    },
+  );
 }
 
-const sorted = (counts) => Object.entries(counts).filter(([, number]) => number > 0).sort((one, other) => other[1] - one[1]).slice(0, ROWS_MAX);
+const sorted = (counts) =>
+  Object.entries(counts)
+    .filter(([, number]) => number > 0)
+    .sort((one, other) => other[1] - one[1])
+    .slice(0, ROWS_MAX);
 
 function around(bypass, kept) {
   const [went, left] = [sorted(bypass), sorted(kept)];
   fill(find("bypass-table"), [went, left], () => [
-    went.length ? table("Asks around the cache", ["Around the cache because of", ["Asks", NUMBER]], went.map(([reason, number]) => row(reason, [count(number), NUMBER]))) : nothing("Every ask went through the cache."),
-    left.length ? table("Answers not kept", ["Answer not kept because of", ["Answers", NUMBER]], left.map(([reason, number]) => row(reason, [count(number), NUMBER]))) : "",
+    went.length
+      ? table(
+          "Asks around the cache",
+          ["Around the cache because of", ["Asks", NUMBER]],
+          went.map(([reason, number]) => row(reason, [count(number), NUMBER])),
+        )
+      : nothing("Every ask went through the cache."),
+    left.length
+      ? table(
+          "Answers not kept",
+          ["Answer not kept because of", ["Answers", NUMBER]],
+          left.map(([reason, number]) => row(reason, [count(number), NUMBER])),
+        )
+      : "",
   ]);
 }
 
 function faults(counts) {
   const found = sorted(counts);
-  fill(find("fault-table"), found, () => (found.length ? table("Faults", ["What went wrong and was survived", ["Times", NUMBER]], found.map(([kind, number]) => row(el("span", { title: kind }, FAULTS[kind] ?? kind), [count(number), NUMBER]))) : nothing("Nothing has gone wrong since the start.")));
+  fill(find("fault-table"), found, () =>
+    found.length
+      ? table(
+          "Faults",
+          ["What went wrong and was survived", ["Times", NUMBER]],
+          found.map(([kind, number]) =>
+            row(el("span", { title: kind }, FAULTS[kind] ?? kind), [count(number), NUMBER]),
+          ),
+        )
+      : nothing("Nothing has gone wrong since the start."),
+  );
 }
 
 function loaded(stats) {
   const found = stats.models_loaded ?? [];
   const gauges = stats.gauges ?? {};
-  const key = [found, stats.model_loading, gauges.upstream_in_flight, gauges.queue_length, gauges.asks_in_flight, stats.memory, stats.ollama_version, stats.kept];
+  const key = [
+    found,
+    stats.model_loading,
+    gauges.upstream_in_flight,
+    gauges.queue_length,
+    gauges.asks_in_flight,
+    stats.memory,
+    stats.ollama_version,
+    stats.kept,
+  ];
   fill(find("loaded-table"), key, () => [
     found.length
-      ? table("Models in memory", ["In Ollama’s memory", ["Size", NUMBER], ["On the GPU", NUMBER], ["Until", NUMBER]], found.map((model) => row(model.name, [bytes(model.size_bytes), NUMBER], [model.size_bytes ? percent(model.vram_bytes / model.size_bytes) : "–", NUMBER], [until(model.expires), NUMBER])))
+      ? table(
+          "Models in memory",
+          ["In Ollama’s memory", ["Size", NUMBER], ["On the GPU", NUMBER], ["Until", NUMBER]],
+          found.map((model) =>
+            row(
+              model.name,
+              [bytes(model.size_bytes), NUMBER],
+              [model.size_bytes ? percent(model.vram_bytes / model.size_bytes) : "–", NUMBER],
+              [until(model.expires), NUMBER],
+            ),
+          ),
+        )
       : nothing("Ollama has no model in memory."),
     stats.model_loading ? el("p", { class: "quiet" }, `Loading ${stats.model_loading}.`) : "",
-    el("dl", { class: "facts" },
+    el(
+      "dl",
+      { class: "facts" },
       ...fact("Asks being answered", count(gauges.asks_in_flight)),
       ...fact("At Ollama", count(gauges.upstream_in_flight)),
       ...fact("Waiting for a place", count(gauges.queue_length)),
       ...fact("Kept in this process", `${count(stats.memory?.entries)}, ${bytes(stats.memory?.bytes)}`),
       ...fact("Written to Redis", `${count(stats.kept?.entries)}, ${bytes(stats.kept?.bytes)}`),
-      ...fact("Ollama", stats.ollama_version || "unknown")),
+      ...fact("Ollama", stats.ollama_version || "unknown"),
+    ),
   ]);
 }
 

@@ -24,13 +24,22 @@ let charts = null;
 export function openTraffic() {
   const layers = (names) => names.map((name) => ({ name, colour: name }));
   charts = {
-    hits: new Columns(find("hit-chart"), layers(HITS), { top: 1, written: (share) => `${Math.round(share * 100)} %`, hovered: (at) => legend("hit", at) }),
-    asks: new Columns(find("ask-chart"), layers(OUTCOMES), { least: 0.2, written: (number) => (number >= 1 || number === 0 ? String(Math.round(number * 10) / 10) : number.toFixed(2)), hovered: (at) => legend("ask", at) }),
+    hits: new Columns(find("hit-chart"), layers(HITS), {
+      top: 1,
+      written: (share) => `${Math.round(share * 100)} %`,
+      hovered: (at) => legend("hit", at),
+    }),
+    asks: new Columns(find("ask-chart"), layers(OUTCOMES), {
+      least: 0.2,
+      written: (number) => (number >= 1 || number === 0 ? String(Math.round(number * 10) / 10) : number.toFixed(2)),
+      hovered: (at) => legend("ask", at),
+    }),
   };
   for (const button of find("ranges").querySelectorAll("button")) {
     button.addEventListener("click", () => {
       range = button.dataset.range;
-      for (const other of find("ranges").querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
+      for (const other of find("ranges").querySelectorAll("button"))
+        other.setAttribute("aria-pressed", String(other === button));
       refreshTraffic();
     });
   }
@@ -49,7 +58,12 @@ export async function refreshTraffic() {
     say(find("traffic-note"), "");
   } catch {
     series = null;
-    say(find("traffic-note"), range === "10m" ? "The minutes before this page was opened need the history in Redis, which is away." : "This needs the history in Redis, which is away.");
+    say(
+      find("traffic-note"),
+      range === "10m"
+        ? "The minutes before this page was opened need the history in Redis, which is away."
+        : "This needs the history in Redis, which is away.",
+    );
   }
   draw();
 }
@@ -78,7 +92,10 @@ export function seen(number) {
 
 /** What is drawn: {rows: [{t, outcome: n…}], step_s, from, to}. Pure. */
 export function drawn(found, live, { now, alone }) {
-  if (!live) return found ? { rows: found.rows, step_s: found.step_s, from: found.from, to: found.to } : { rows: [], step_s: 60, from: now - 600, to: now };
+  if (!live)
+    return found
+      ? { rows: found.rows, step_s: found.step_s, from: found.from, to: found.to }
+      : { rows: [], step_s: 60, from: now - 600, to: now };
   const to = Math.floor(now / BIN_S) * BIN_S; // the bin that still fills up would look like a fall
   const from = to - 600;
   if (!alone && found) return { rows: found.rows, step_s: found.step_s, from: found.from, to: found.to };
@@ -102,15 +119,22 @@ let shown = { rows: [], rolled: [], step_s: 60 };
 function draw() {
   const now = bins.length ? bins.at(-1).t : Date.now() / 1000;
   const { rows, step_s: step, from, to } = drawn(series, range === "10m" ? bins : null, { now, alone: proxies <= 1 });
-  const rolled = step === BIN_S ? rows.map((_, at) => summed(rows.slice(Math.max(0, at - ROLL_BINS + 1), at + 1))) : rows;
+  const rolled =
+    step === BIN_S ? rows.map((_, at) => summed(rows.slice(Math.max(0, at - ROLL_BINS + 1), at + 1))) : rows;
   shown = { rows, rolled, step_s: step };
   const times = rows.map((one) => one.t);
-  const shares = HITS.map((outcome) => rolled.map((one) => {
-    const looked = HITS.reduce((sum, name) => sum + (one[name] ?? 0), one.miss ?? 0);
-    return looked ? (one[outcome] ?? 0) / looked : null;
-  }));
+  const shares = HITS.map((outcome) =>
+    rolled.map((one) => {
+      const looked = HITS.reduce((sum, name) => sum + (one[name] ?? 0), one.miss ?? 0);
+      return looked ? (one[outcome] ?? 0) / looked : null;
+    }),
+  );
   charts.hits.set(times, shares, [from, to]);
-  charts.asks.set(times, OUTCOMES.map((outcome) => rows.map((one) => (one[outcome] ?? 0) / step)), [from, to]);
+  charts.asks.set(
+    times,
+    OUTCOMES.map((outcome) => rows.map((one) => (one[outcome] ?? 0) / step)),
+    [from, to],
+  );
   const all = summed(rows);
   const asks = OUTCOMES.reduce((sum, outcome) => sum + all[outcome], 0);
   find("hit-empty").hidden = find("ask-empty").hidden = asks > 0;
@@ -133,14 +157,25 @@ function legend(which, at) {
   const all = summed(rows);
   const of = one ?? all;
   const length = one ? step : step * rows.length;
-  const names = (which === "hit" ? HITS : OUTCOMES).filter((name) => all[name] || name === "exact" || name === "semantic");
+  const names = (which === "hit" ? HITS : OUTCOMES).filter(
+    (name) => all[name] || name === "exact" || name === "semantic",
+  );
   const looked = HITS.reduce((sum, name) => sum + (of[name] ?? 0), of.miss ?? 0);
-  const texts = names.map((name) => (which === "hit" ? percent(looked ? (of[name] ?? 0) / looked : null) : rate(length ? (of[name] ?? 0) / length : null)));
+  const texts = names.map((name) =>
+    which === "hit"
+      ? percent(looked ? (of[name] ?? 0) / looked : null)
+      : rate(length ? (of[name] ?? 0) / length : null),
+  );
   const when = one ? clock(rows[at].t, { seconds: step < 60 }) : "whole time";
-  const total = which === "hit" ? percent(hitRate(of)) : rate(length ? OUTCOMES.reduce((sum, name) => sum + (of[name] ?? 0), 0) / length : null);
+  const total =
+    which === "hit"
+      ? percent(hitRate(of))
+      : rate(length ? OUTCOMES.reduce((sum, name) => sum + (of[name] ?? 0), 0) / length : null);
   fill(find(`${which}-legend`), [when, total, texts], () => [
     el("span", { class: "quiet when" }, when),
     el("strong", {}, total),
-    ...names.map((name, index) => el("span", { class: "key" }, el("span", { class: `outcome ${name}` }, name), " ", texts[index])),
+    ...names.map((name, index) =>
+      el("span", { class: "key" }, el("span", { class: `outcome ${name}` }, name), " ", texts[index]),
+    ),
   ]);
 }

@@ -15,14 +15,22 @@ export async function wrongHit(entry, asked) {
   });
   if (!meant) return false;
   return done(async () => {
-    const { deleted, kept_apart: apart } = await send("POST", "feedback", { entry, good: false, ...(asked ? { question: asked } : {}) });
+    const { deleted, kept_apart: apart } = await send("POST", "feedback", {
+      entry,
+      good: false,
+      ...(asked ? { question: asked } : {}),
+    });
     return `${counted(deleted ?? 0, "answer")} taken back, ${counted(apart ?? 0, "pair")} kept apart.`;
   });
 }
 
 /** Forget one entry; the next such ask goes to Ollama. */
 export async function forgetEntry(entry) {
-  const meant = await confirmed({ title: "Forget this answer?", text: "The next ask like it goes to Ollama.", act: "Forget it" });
+  const meant = await confirmed({
+    title: "Forget this answer?",
+    text: "The next ask like it goes to Ollama.",
+    act: "Forget it",
+  });
   return meant && done(() => purge({ id: entry }));
 }
 
@@ -31,11 +39,19 @@ export function openForget(changed) {
   find("forget-model").addEventListener("click", async () => {
     const model = find("forget-choice").value;
     if (!model) return;
-    const meant = await confirmed({ title: `Forget all answers of ${model}?`, text: "They cannot be brought back; each question goes to Ollama once more.", act: "Forget them" });
+    const meant = await confirmed({
+      title: `Forget all answers of ${model}?`,
+      text: "They cannot be brought back; each question goes to Ollama once more.",
+      act: "Forget them",
+    });
     if (meant && (await done(() => purge({ model })))) changed();
   });
   find("forget-all").addEventListener("click", async () => {
-    const meant = await confirmed({ title: "Forget every answer?", text: "The whole cache is emptied, for all proxies of this Redis. It cannot be brought back. Pairs that were reported wrong stay apart.", act: "Forget everything" });
+    const meant = await confirmed({
+      title: "Forget every answer?",
+      text: "The whole cache is emptied, for all proxies of this Redis. It cannot be brought back. Pairs that were reported wrong stay apart.",
+      act: "Forget everything",
+    });
     if (meant && (await done(() => purge({ all: "true" })))) changed();
   });
 }
@@ -60,7 +76,10 @@ async function done(act) {
     note(await act());
     return true;
   } catch (error) {
-    note(error.status === 404 ? "Nothing is known of that answer any more." : `That did not work: ${error.message}`, "bad");
+    note(
+      error.status === 404 ? "Nothing is known of that answer any more." : `That did not work: ${error.message}`,
+      "bad",
+    );
     return false;
   }
 }

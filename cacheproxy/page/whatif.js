@@ -32,7 +32,8 @@ export function estimate(found, at) {
   const sum = (name) => rows.reduce((total, row) => total + row[name], 0);
   const [gained, lost] = [sum("gained"), sum("lost")];
   // In shadow mode nothing is served, so the hits do not hold those that would have been.
-  const base = found.mode === "shadow" ? found.hits + found.rows.reduce((total, row) => total + row.served, 0) : found.hits;
+  const base =
+    found.mode === "shadow" ? found.hits + found.rows.reduce((total, row) => total + row.served, 0) : found.hits;
   const hits = base + gained - lost;
   const ratio = (number) => (found.asks ? number / found.asks : null);
   return { hits, rate: ratio(hits), change: found.asks ? (hits - base) / found.asks : null, gained, lost };
@@ -46,5 +47,7 @@ export function totals(found) {
 
 /** The lines for config.toml. */
 export function toml(at, model, written) {
-  return model ? `[models."${model.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"]\nthreshold = ${written}` : `[semantic]\nthreshold = ${written}`;
+  return model
+    ? `[models."${model.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"]\nthreshold = ${written}`
+    : `[semantic]\nthreshold = ${written}`;
 }

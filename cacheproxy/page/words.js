@@ -49,19 +49,31 @@ export function duration(seconds) {
 /** Bytes as "8.4 MB". */
 export function bytes(number) {
   if (!known(number)) return DASH;
-  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+  for (const [unit, size] of [
+    ["GB", 1e9],
+    ["MB", 1e6],
+    ["kB", 1e3],
+  ]) {
     if (number >= size) return `${significant(number / size)}\u00a0${unit}`;
   }
   return `${grouped.format(number)}\u00a0B`;
 }
 
 /** Asks a second, with as many digits as tell something. */
-export const rate = (number) => (known(number) ? `${number >= 10 ? number.toFixed(0) : number >= 1 || number === 0 ? number.toFixed(1) : number.toFixed(2)}\u00a0/\u00a0s` : DASH);
+export const rate = (number) =>
+  known(number)
+    ? `${number >= 10 ? number.toFixed(0) : number >= 1 || number === 0 ? number.toFixed(1) : number.toFixed(2)}\u00a0/\u00a0s`
+    : DASH;
 
 export const similarity = (number) => (known(number) ? number.toFixed(3) : DASH);
 
 /** A threshold as one writes it in config.toml. */
-export const threshold = (number) => (known(number) ? String(Math.round(number * 1000) / 1000).padEnd(4, "0").replace(/^([01])0+$/, "$1.00") : DASH);
+export const threshold = (number) =>
+  known(number)
+    ? String(Math.round(number * 1000) / 1000)
+        .padEnd(4, "0")
+        .replace(/^([01])0+$/, "$1.00")
+    : DASH;
 
 const pad = (number) => String(number).padStart(2, "0");
 
@@ -70,7 +82,9 @@ export function clock(at, { seconds = true } = {}) {
   if (!known(at)) return DASH;
   const when = new Date(at * 1000);
   const time = `${pad(when.getHours())}:${pad(when.getMinutes())}${seconds ? `:${pad(when.getSeconds())}` : ""}`;
-  return when.toDateString() === new Date().toDateString() ? time : `${when.getFullYear()}-${pad(when.getMonth() + 1)}-${pad(when.getDate())} ${time}`;
+  return when.toDateString() === new Date().toDateString()
+    ? time
+    : `${when.getFullYear()}-${pad(when.getMonth() + 1)}-${pad(when.getDate())} ${time}`;
 }
 
 /** Hits / (hits + misses) of counts by outcome; null while there is neither. */
