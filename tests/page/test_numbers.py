@@ -41,6 +41,8 @@ async def test_the_numbers_on_the_page_are_those_of_stats(busy: House, browser: 
             assert str(model["asks"]) in line
             assert percent(model["hit_rate"]).split()[0] in line
         assert await screen.text("#bypass-table tbody tr") == "no-store 1"
+        assert stats["budgets"]["exact"]["limit_s"] == 0.005
+        assert " 5.0 ms " in await screen.text('#step-table tr:has-text("by key")')
 
 
 async def test_the_poor_model_is_named(busy: House, browser: Browser) -> None:
