@@ -1,6 +1,6 @@
 // What the figures say, in words: the line at the top and the tiles. Pure functions of what /stats tells.
 
-import { count, counted, duration, percent, points, rate, threshold } from "./words.js";
+import { count, counted, duration, percent, points, rate, STEPS, threshold } from "./words.js";
 
 const POOR_ASKS_MIN = 20; // with fewer asks a rate says nothing about a model
 const OVER_BUDGET_SHARE = 0.05;
@@ -70,14 +70,10 @@ function slow(budgets, before) {
     const asks = budget.asks - (before[step]?.asks ?? 0);
     const share = (budget.breaches - (before[step]?.breaches ?? 0)) / asks;
     if (asks >= POOR_ASKS_MIN && share > OVER_BUDGET_SHARE) {
-      found.push({
-        tone: "warn",
-        text: `Step ${step} takes longer than its ${duration(budget.limit_s)} in ${percent(share)} of asks now`,
-        detail: "",
-      });
+      found.push(`Over ${duration(budget.limit_s)} in ${percent(share)} of asks: ${STEPS[step] ?? step}.`);
     }
   }
-  return found;
+  return found.length ? [{ tone: "warn", text: "All parts work, some slowly", detail: found.join(" ") }] : [];
 }
 
 function upSince(stats) {

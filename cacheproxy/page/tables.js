@@ -2,25 +2,12 @@
 
 import { modelRates, span as spanOf } from "./answers.js";
 import { el, fill, find, outcomeSign, row, say, table } from "./dom.js";
-import { bytes, clock, count, duration, OUTCOMES, percent } from "./words.js";
+import { bytes, clock, count, duration, OUTCOMES, percent, STEPS } from "./words.js";
 
 const NUMBER = "number";
 const SPARE = "number spare"; // left out on phones
 const MODELS_MAX = 20;
 const ROWS_MAX = 12;
-
-const STEPS = {
-  parse: "read the request",
-  memory: "look in this process",
-  exact: "look in Redis by key",
-  embed: "question to vector",
-  semantic: "look in Redis by meaning",
-  queue: "wait for a place at Ollama",
-  upstream_first_byte: "Ollama’s first byte",
-  upstream_total: "Ollama’s whole answer",
-  reply: "send the reply",
-  store: "write to Redis",
-};
 
 const FAULTS = {
   redis_unavailable: "no answer from Redis in time",

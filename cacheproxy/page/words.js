@@ -3,6 +3,20 @@
 
 export const OUTCOMES = ["exact", "semantic", "joined", "stale", "miss", "bypass"];
 export const HITS = ["exact", "semantic", "joined", "stale"];
+/** What each step of an ask does; the names are those of /stats. */
+export const STEPS = {
+  parse: "read the request",
+  memory: "look in this process",
+  exact: "look in Redis by key",
+  embed: "question to vector",
+  semantic: "look in Redis by meaning",
+  queue: "wait for a place at Ollama",
+  upstream_first_byte: "Ollama’s first byte",
+  upstream_total: "Ollama’s whole answer",
+  reply: "send the reply",
+  store: "write to Redis",
+};
+
 export const DASH = "–";
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
