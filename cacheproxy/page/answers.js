@@ -21,7 +21,7 @@ export function condition(stats, before) {
   return {
     tone: worst.tone,
     text: worst.text,
-    detail: [worst.detail, ...others.map((other) => `${other.text}.`)].join(" "),
+    detail: [worst.detail, ...others.map((other) => `${other.brief ?? other.text}.`)].join(" "),
   };
 }
 
@@ -30,37 +30,27 @@ function broken(parts) {
   const add = (tone, text, detail) => found.push({ tone, text, detail });
   const { redis = {}, upstream = {}, models = {}, embedder = {} } = parts;
   const away = (part) => part.state === "down" || part.state === "degraded";
-  if (away(upstream))
-    add(
-      "bad",
-      `Ollama is away: ${upstream.reason || upstream.state}`,
-      "What is stored is still answered; everything else fails.",
-    );
-  if (away(redis))
-    add(
-      "bad",
-      `Redis is away: ${redis.reason || redis.state}`,
-      "Asks go to Ollama, and nothing is kept, until it answers again.",
-    );
+  if (away(upstream)) {
+    const means = "What is stored is still answered; everything else fails.";
+    add("bad", `Ollama is away: ${upstream.reason || upstream.state}`, means);
+  }
+  if (away(redis)) {
+    const means = "Asks go to Ollama, and nothing is kept, until it answers again.";
+    add("bad", `Redis is away: ${redis.reason || redis.state}`, means);
+  }
   if (away(models) && !away(upstream)) add("warn", `Models are uncertain: ${models.reason || models.state}`, "");
-  if (away(embedder) && !away(redis))
-    add(
-      "warn",
-      `Exact answers only: ${embedder.reason || embedder.state}`,
-      "Questions in other words go to Ollama meanwhile.",
-    );
+  if (away(embedder) && !away(redis)) {
+    const means = "Questions in other words go to Ollama meanwhile.";
+    add("warn", `Exact answers only: ${embedder.reason || embedder.state}`, means);
+  }
   return found;
 }
 
-function faulty(faults) {
+function faulty({ internal, check_mismatch: mismatched }) {
   const found = [];
-  for (const [kind, text] of [
-    ["internal", "mistake in cacheproxy itself"],
-    ["check_mismatch", "entry under a key it does not answer"],
-  ]) {
-    if (faults[kind])
-      found.push({ tone: "warn", text: `${counted(faults[kind], text)} since the start`, detail: "See the log." });
-  }
+  const add = (text) => found.push({ tone: "warn", text: `${text} since the start`, detail: "See the log." });
+  if (internal) add(`${counted(internal, "mistake")} of cacheproxy’s own`);
+  if (mismatched) add(`${counted(mismatched, "answer")} lay under the key of another ask`);
   return found;
 }
 
@@ -73,7 +63,8 @@ function slow(budgets, before) {
       found.push(`Over ${duration(budget.limit_s)} in ${percent(share)} of asks: ${STEPS[step] ?? step}.`);
     }
   }
-  return found.length ? [{ tone: "warn", text: "All parts work, some slowly", detail: found.join(" ") }] : [];
+  if (!found.length) return [];
+  return [{ tone: "warn", text: "All parts work, some slowly", brief: "Some steps are slow", detail: found.join(" ") }];
 }
 
 function upSince(stats) {
