@@ -17,7 +17,7 @@ from cacheproxy.edge.admin import Handler, Page, answer
 from cacheproxy.errors import CacheError
 from cacheproxy.metrics import OTHER
 from cacheproxy.store.account import HOURS_MAX, Account, step_for
-from cacheproxy.store.ledger import ASKS_MAX, PAIRS_MAX
+from cacheproxy.store.batch import ASKS_MAX, PAIRS_MAX
 
 HOURS_MIN = 0.1
 NAME_MAX = 1024

@@ -18,9 +18,9 @@ from cacheproxy.clock import Clock
 from cacheproxy.metrics import OTHER
 from cacheproxy.model import Outcome
 from cacheproxy.store import columns, recent
+from cacheproxy.store.batch import LIFETIME_S, SPANS_S, Keys
 from cacheproxy.store.columns import SAVED_MS, SAVED_TOKENS, Read, Sums
 from cacheproxy.store.connection import Connection
-from cacheproxy.store.ledger import LIFETIME_S, SPANS_S, Keys
 
 HOURS_MAX = LIFETIME_S // 3600
 ROWS_MAX = 2100
@@ -40,7 +40,7 @@ SETTLED_AFTER_S = 120.0
 SETTLED_FOR_S, OPEN_FOR_S = 600.0, 0.5
 """How long a remembered row is believed, of the past and of the present."""
 REMEMBERED_MAX = 3000
-"""Rows remembered: about 10 MB of busy ones."""
+"""Rows remembered: 18 MiB if each had 25 fields, which is a busy minute of a few models."""
 SUMMED_MAX = 16
 """Sums of settled rows remembered: of the four windows, and of what pages ask for."""
 

@@ -14,7 +14,8 @@ from cacheproxy.errors import StoreUnavailableError
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Outcome
 from cacheproxy.store import ledger as module
-from cacheproxy.store.ledger import LIFETIME_S, MODELS_MAX, PARTITIONS_MAX, WRITER_S, Keys
+from cacheproxy.store.batch import LIFETIME_S, WRITER_S, Keys
+from cacheproxy.store.ledger import MODELS_MAX, PARTITIONS_MAX
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
 from tests.fakes.redis_server import free_port, running_redis
