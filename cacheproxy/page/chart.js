@@ -7,7 +7,7 @@ const plain = (number) => String(number);
 /**
  * A chart in `place`. `layers`: [{name, colour}] from the bottom up. `options`: `height`, `time` (x is Unix seconds),
  * `top` (fixed upper end), `written` (number to text on the y axis), `hovered(index or null)`, `marks()` giving
- * [{x, text, dashed}] for lines across, `ranged` [from, to] of x.
+ * [{x, text, dashed, left (of the line), row (of the text, from the top)}] for lines across, `ranged` [from, to] of x.
  */
 export class Columns {
   constructor(place, layers, options) {
@@ -121,7 +121,7 @@ function timeWords(plot, ticks) {
   });
 }
 
-function line(plot, { x, text, dashed, left }) {
+function line(plot, { x, text, dashed, left, row = 0 }) {
   const { ctx, bbox } = plot;
   const at = Math.round(plot.valToPos(x, "x", true)) + 0.5;
   const ratio = devicePixelRatio || 1;
@@ -140,6 +140,6 @@ function line(plot, { x, text, dashed, left }) {
   const fits = left ? at - gap - width > bbox.left : at + gap + width > bbox.left + bbox.width;
   ctx.textBaseline = "top";
   ctx.textAlign = "left";
-  ctx.fillText(text, fits ? at - gap - width : at + gap, bbox.top + 2 * ratio);
+  ctx.fillText(text, fits ? at - gap - width : at + gap, bbox.top + (2 + 14 * row) * ratio);
   ctx.restore();
 }

@@ -92,7 +92,7 @@ function marks() {
   };
   return at === null
     ? [now]
-    : [now, { x: at, text: `what if ${threshold(at)}`, dashed: true, left: at < found.threshold }];
+    : [now, { x: at, text: `what if ${threshold(at)}`, dashed: true, row: 1, left: at < found.threshold }];
 }
 
 function show() {
@@ -257,7 +257,7 @@ function pairRow(pair, around) {
       "span",
       { class: "asked" },
       pair.asked || "–",
-      pair.times > 1 ? el("span", { class: "quiet" }, ` × ${count(pair.times)}`) : null,
+      pair.times > 1 ? el("span", { class: "quiet" }, `\u00a0×\u00a0${count(pair.times)}`) : null,
     ),
     el("span", { class: "stored" }, pair.stored || "–"),
     el(
