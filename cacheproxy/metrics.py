@@ -39,7 +39,7 @@ HITS = (Outcome.EXACT, Outcome.SEMANTIC, Outcome.JOINED, Outcome.STALE)
 TIERS = ("memory", "redis", "none")
 SIMILARITY_BOUNDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, *(at / 100 for at in range(80, 101)))
 AGE_BOUNDS_S = (1, 10, 60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 259_200, 604_800, 1_209_600, 2_592_000)
-WRONG, SEMANTIC = "wrong", "semantic"
+WRONG, BY_MEANING = "wrong", "by_meaning"
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 WINDOWS_S = {"1m": 60, "5m": 300, "15m": 900}
 
@@ -187,8 +187,8 @@ FAMILIES = (
         "wrong_hit_ratio",
         "gauge",
         (),
-        "Estimate from below: semantic hits that were reported as wrong by `/feedback`, in proportion to the semantic "
-        "hits of the last day, of this process. Absent without a semantic hit.",
+        "Estimate from below: answers reported as wrong by `/feedback`, in proportion to those given by meaning "
+        "(semantic hits, and asks that joined one in other words) in the last day by this process. Absent without any.",
         "Worry above 0.01. 0 says only that nobody reported one; where nobody gives feedback it says nothing.",
     ),
     Family(
@@ -204,6 +204,13 @@ FAMILIES = (
         ("verdict",),
         "Asks without an exact answer that had a neighbour, by what was decided on it: `serve` or why not.",
         "Worry when one guard takes most of what would be served; look at its pairs in shadow mode.",
+    ),
+    Family(
+        "near_joined_total",
+        "counter",
+        (),
+        "Asks that got the answer to a question in other words while it was being given (`semantic.join`).",
+        "Worry when bad feedback comes with it: raise the threshold, or switch joining off.",
     ),
     Family(
         "feedback_total",
@@ -263,6 +270,13 @@ FAMILIES = (
         (),
         "Misses for a model that was not among the last ones in use, so that Ollama had to load it.",
         "Worry when it rises with every few misses: models push each other out; see `upstream.models_at_once`.",
+    ),
+    Family(
+        "embeds_merged_total",
+        "counter",
+        (),
+        "Asks for vectors that went to Ollama in one call with others (`batching.merge_embeds`).",
+        "Worry never; when it stands still, nobody had to wait.",
     ),
     Family(
         "context_trimmed_total",
@@ -528,7 +542,9 @@ class Metrics:
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
         self._counts["budget_breaches_total"].update({(step,): 0 for step in budgets.limits_s})
         for name in (
+            "near_joined_total",
             "model_changes_total",
+            "embeds_merged_total",
             "kept_total",
             "kept_bytes_total",
             "saved_seconds_total",
@@ -575,8 +591,8 @@ class Metrics:
             ages.record(max(0.0, decision.age_s), count)
         if decision.neighbour is not None:
             self._similarities[Group.of(decision.neighbour)].record(decision.neighbour.similarity, count)
-        if decision.outcome is Outcome.SEMANTIC:
-            self._lately.add(SEMANTIC, count)
+        if decision.by_meaning:
+            self._lately.add(BY_MEANING, count)
 
     def step(self, step: str, seconds: float) -> None:
         """Count the time one step of an ask took. Raises KeyError for a step that is not in `STEPS`."""
@@ -593,6 +609,10 @@ class Metrics:
     def model_changed(self) -> None:
         """Count one miss that made Ollama load a model."""
         self._add("model_changes_total", ())
+
+    def embed_merged(self) -> None:
+        """Count one ask for vectors that was part of a call for several; `decided` counts it too."""
+        self._add("embeds_merged_total", ())
 
     def kept(self, size_bytes: int) -> None:
         """Count one entry written."""
@@ -625,6 +645,10 @@ class Metrics:
     def verdict(self, verdict: str) -> None:
         """Count what was decided on the nearest entry: `serve`, or the reason why not (a closed list of rules/)."""
         self._add("near_total", (verdict,))
+
+    def near_joined(self) -> None:
+        """Count one ask that joined one in other words; `decided` counts it too."""
+        self._add("near_joined_total", ())
 
     def feedback(self, *, good: bool) -> None:
         """Count what somebody said of a hit."""
@@ -666,12 +690,12 @@ class Metrics:
         return found
 
     def wrong_hit_ratio(self) -> float | None:
-        """Of the last day's semantic hits, the share that was reported as wrong, at most 1; None without a hit.
+        """Of the last day's answers given by meaning, the share reported as wrong, at most 1; None without any.
 
         A report may come later than its hit, and at another proxy than the one that served it.
         """
-        semantic = self._lately.sum(SEMANTIC)
-        return min(1.0, self._lately.sum(WRONG) / semantic) if semantic else None
+        answered = self._lately.sum(BY_MEANING)
+        return min(1.0, self._lately.sum(WRONG) / answered) if answered else None
 
     def text(self) -> tuple[bytes, str]:
         """The Prometheus exposition and its content type."""
@@ -691,11 +715,13 @@ class Metrics:
             "tiers": self._by_label("asks_total", 3),
             "bypass": self._by_label("bypass_total", 0),
             "near": self._by_label("near_total", 0),
+            "near_joined": self._counts["near_joined_total"][()],
             "feedback": self._by_label("feedback_total", 0),
             "wrong_hit_ratio": self.wrong_hit_ratio(),
             "budgets": self._budgets_kept(),
             "faults": self._by_label("faults_total", 0),
             "model_changes": self._counts["model_changes_total"][()],
+            "embeds_merged": self._counts["embeds_merged_total"][()],
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
             "not_kept": self._by_label("not_kept_total", 0),
             "saved": {

@@ -111,6 +111,7 @@ class Account:
         now = self._clock.now()
         first = int((now - hours * 3600) // span_s) * span_s
         starts = range(first, int(now // span_s) * span_s + span_s, span_s)
+        near = await self._rows("near", span_s, starts)
         asks = columns.totals(_of(await self._by_model(span_s, starts), model))
         outcomes = asks["outcomes"]
         looked_up = asks["asks"] - outcomes["bypass"]
@@ -120,8 +121,8 @@ class Account:
             "to": starts.stop,
             "asks": looked_up,
             "hits": looked_up - outcomes["miss"],
-            "semantic": outcomes["semantic"],
-            "rows": columns.histogram(await self._rows("near", span_s, starts), model),
+            "semantic": columns.answered(near, model),
+            "rows": columns.histogram(near, model),
         }
 
     async def recent(self, limit: int) -> tuple[int, list[dict[str, Any]]]:

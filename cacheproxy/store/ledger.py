@@ -83,7 +83,7 @@ class Ledger:
         self._writer = secrets.token_hex(8)
         self._numbers = 0
         self._cells: dict[tuple[int, Outcome, str, str, str], list[int]] = {}
-        self._near: dict[tuple[int, Group, int, str], int] = {}
+        self._near: dict[tuple[int, str, int, str], int] = {}
         self._asks: list[tuple[Decision, int]] = []
         self._left_out = 0
         self._pairs: list[tuple[Decision, Neighbour]] = []
@@ -124,6 +124,9 @@ class Ledger:
     def _compared(self, minute: int, decision: Decision, neighbour: Neighbour, count: int) -> None:
         key = (minute, Group.of(neighbour), columns.bin_of(neighbour.similarity), decision.model)
         self._near[key] = self._near.get(key, 0) + count
+        if decision.by_meaning:
+            answered = (minute, columns.ANSWERED, 0, decision.model)
+            self._near[answered] = self._near.get(answered, 0) + count
         if len(self._pairs) < PAIRS_A_SECOND:
             self._pairs.append((decision, neighbour))
 
