@@ -12,7 +12,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
     --no-emit-trusted-host --upgrade-package torch==2.13.0
 
-.PHONY: help run test demo check lint lock clean
+.PHONY: help run test demo bench check lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ test: $(VENV)/.test  ## run all checks and tests
 
 check: $(VENV)/.run  ## tell what is configured, reachable and missing
 	@$(BIN)/cacheproxy check $(ARGS)
+
+bench: $(VENV)/.test  ## measure hits, misses and starts beside nginx, Varnish and LiteLLM (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.test  ## the static checks alone
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

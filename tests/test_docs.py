@@ -21,7 +21,9 @@ from cacheproxy.rules import controls
 from tests.fakes.house import House
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "docker" / "README.md"])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(ROOT / name / "README.md" for name in ("benchmarks", "docker"))]
+)
 HEADERS_PAGE = ROOT / "docs" / "reference" / "headers.md"
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
