@@ -20,6 +20,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, check_exposure
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.condition import Condition, Part, Readiness
+from cacheproxy.edge.dashboard import Dashboard
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.entries import Entries, Selection
 from cacheproxy.edge.history import History
@@ -277,6 +278,7 @@ class App:
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
     def _build_admin(self) -> None:
+        config, metrics, dashboard = self.config, self.metrics, Dashboard()
         config, metrics = self.config, self.metrics
         self.live = Live(self.stats, self._clock)
         self.decisions.listeners.append(self.live.decided)
@@ -286,9 +288,14 @@ class App:
             **self.live.pages(),
             **Opinions(self.take_feedback).pages(),
             **Entries(self.purge).pages(),
+            **dashboard.pages(),
         }
         self.admin = admin = Admin(
-            config.admin.token, listen=config.admin.listen, pages=pages, allowed_hosts=config.admin.hosts
+            config.admin.token,
+            listen=config.admin.listen,
+            pages=pages,
+            front=dashboard.front,
+            allowed_hosts=config.admin.hosts,
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
         metrics.watch_labelled("loaded_bytes", lambda: self._loaded_bytes("size_bytes"))

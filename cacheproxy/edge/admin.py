@@ -60,17 +60,26 @@ class Admin:
     """Handler of the operator's port; `app` mounts `handle` on a server of its own.
 
     `token`: empty for none. `listen`: what the port is bound to, as in the config; its host is a `Host` that is let in.
-    `pages`: by path; `/` is the list of them where none is given.
+    `pages`: by path, besides `/`, which is the list of them. `front`: answers those callers of `/` who would rather
+    see HTML than that list. It needs no token, so it must tell nothing.
     `allowed_hosts`: further names a caller may use for it (a service name in a container network).
     """
 
     def __init__(
-        self, token: str, *, listen: str, pages: Mapping[str, Page], allowed_hosts: Iterable[str] = ()
+        self,
+        token: str,
+        *,
+        listen: str,
+        pages: Mapping[str, Page],
+        front: Handler | None = None,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         self._token = token.encode("utf-8", "surrogateescape")
         self._listen_host = split_listen(listen)[0].lower()
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
-        self.pages: Mapping[str, Page] = {"/": Page("this list", {"GET": self.index}), **pages}
+        self._front = front
+        use = "this list; the dashboard for browsers" if front else "this list"
+        self.pages: Mapping[str, Page] = {"/": Page(use, {"GET": self.index}, open=True), **pages}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Refusals come in the order: foreign page, unknown path, no token, wrong method."""
@@ -80,17 +89,21 @@ class Admin:
         if page is None:
             return answer({"error": f"no such path here; there are: {', '.join(self.pages)}"}, 404)
         if not page.open and not self._authorized(request):
-            remedy = f"send the value of admin.token as 'Authorization: Bearer …' or as '{TOKEN_HEADER}: …'"
-            return answer({"error": f"this needs the admin token; {remedy}"}, 401, {"WWW-Authenticate": "Bearer"})
+            return _wants_token()
         handler = page.handler(request.method)
         if handler is None:
             allow = ", ".join(page.methods)
             return answer({"error": f"{request.path} takes {allow}"}, 405, {"Allow": allow})
         return await handler(request)
 
-    async def index(self, _: web.BaseRequest) -> web.StreamResponse:
-        """Every path with its methods and what it is for."""
-        return answer({path: f"{', '.join(page.methods)}: {page.use}" for path, page in self.pages.items()})
+    async def index(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Every path with its methods and what it is for; what `front` has for browsers."""
+        if self._front and wants_html(request):
+            return await self._front(request)
+        if not self._authorized(request):
+            return _wants_token()
+        listed = {path: f"{', '.join(page.methods)}: {page.use}" for path, page in self.pages.items()}
+        return answer(listed, headers={"Vary": "Accept"})
 
     def _page(self, path: str) -> Page | None:
         """The page of this very path, else the one for all paths below its first part."""
@@ -149,6 +162,11 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
     return UnnamedWhole(text=text, status=status, content_type="application/json", headers=sent)
 
 
+def _wants_token() -> web.StreamResponse:
+    remedy = f"send the value of admin.token as 'Authorization: Bearer …' or as '{TOKEN_HEADER}: …'"
+    return answer({"error": f"this needs the admin token; {remedy}"}, 401, {"WWW-Authenticate": "Bearer"})
+
+
 def check_exposure(listen: str, token: str) -> None:
     """Raise ConfigError where `[admin]` would let the network in without a token, or the token cannot be sent."""
     host, _ = split_listen(listen)
@@ -159,6 +177,12 @@ def check_exposure(listen: str, token: str) -> None:
         )
     if token != token.strip() or not token.isprintable():
         raise ConfigError("admin.token: has blanks around it or control characters, which no HTTP header can carry")
+
+
+def wants_html(request: web.BaseRequest) -> bool:
+    """True for a browser that opens an address; scripts, `curl` and `fetch` name no HTML in `Accept`."""
+    ranges = ",".join(request.headers.getall("Accept", [])).split(",")
+    return any(given.partition(";")[0].strip().lower() == "text/html" for given in ranges)
 
 
 def is_loopback(host: str) -> bool:

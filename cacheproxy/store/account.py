@@ -55,6 +55,7 @@ class Account:
         self.prompts = prompts
         self._summed: OrderedDict[tuple[int, int, int], tuple[float, dict[str, Sums]]] = OrderedDict()
         self._remembered: OrderedDict[str, tuple[float, Read]] = OrderedDict()
+        """Rows by key, each with the monotonic second until which it is believed."""
 
     def forget(self) -> None:
         """Believe nothing that was read before: another Redis answers, or an emptied one."""
@@ -178,16 +179,18 @@ class Account:
         now_s, now = self._clock.monotonic(), self._clock.now()
         keys = [self._keys.row(table, span_s, start) for start in starts]
         found: dict[str, Read] = {}
-        for key, start in zip(keys, starts, strict=True):
-            believed_s = SETTLED_FOR_S if start + span_s + SETTLED_AFTER_S < now else OPEN_FOR_S
-            read_s, row = self._remembered.get(key, (float("-inf"), {}))
-            if now_s - read_s < believed_s:
+        for key in keys:
+            until_s, row = self._remembered.get(key, (float("-inf"), {}))
+            if now_s < until_s:
                 found[key] = row
+        # How the row was when it was read counts, not how it is by now: read while open, it lacks what came after.
+        settled = {key: start + span_s + SETTLED_AFTER_S < now for key, start in zip(keys, starts, strict=True)}
         missing = [key for key in keys if key not in found]
         for at in range(0, len(missing), READ_TOGETHER):
             some = missing[at : at + READ_TOGETHER]
             found.update(zip(some, await self._read(some), strict=True))
-            self._remember(some, found, now_s)
+            for key in some:
+                self._remember(key, found[key], now_s + (SETTLED_FOR_S if settled[key] else OPEN_FOR_S))
         return [found[key] for key in keys]
 
     async def _read(self, keys: Sequence[str]) -> list[Read]:
@@ -199,10 +202,9 @@ class Account:
 
         return [columns.read(row) for row in await self._connection.run(read, timeout_s=READ_TIMEOUT_S)]
 
-    def _remember(self, keys: Sequence[str], found: dict[str, Read], now_s: float) -> None:
-        for key in keys:
-            self._remembered[key] = (now_s, found[key])
-            self._remembered.move_to_end(key)
+    def _remember(self, key: str, row: Read, until_s: float) -> None:
+        self._remembered[key] = (until_s, row)
+        self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)
 

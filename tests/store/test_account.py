@@ -191,3 +191,18 @@ async def test_counting_an_ask_costs_microseconds(clean_redis):
         each_s = (time.perf_counter() - began) / 20_000
 
         assert each_s < 50e-6
+
+
+async def test_a_row_read_while_it_was_open_is_read_again_once_it_is_settled(clean_redis):
+    """Nobody looks between: what was asked in the rest of that minute is not missing from it ten minutes later."""
+    async with books(clean_redis) as one:
+        one.told(Outcome.MISS)
+        await one.ledger.flush()
+        assert sum(row["miss"] for row in (await one.account.series(1, 60, None))["rows"]) == 1
+        one.told(Outcome.MISS, count=5)
+        await one.ledger.flush()
+        one.clock.advance(300)
+
+        assert sum(row["miss"] for row in (await one.account.series(1, 60, None))["rows"]) == 6
+        fleet = await one.account.fleet()
+        assert {window["asks"] for window in fleet["windows"].values()} == {6}
