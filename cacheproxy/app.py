@@ -16,9 +16,12 @@ from typing import Any
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
-from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
+from cacheproxy.edge.admin import Admin, check_exposure
 from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.embed import Embed
+from cacheproxy.edge.entries import Entries, Selection
+from cacheproxy.edge.opinions import Opinion, Opinions
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import InTurn, Passthrough
 from cacheproxy.edge.routes import Routes
@@ -227,15 +230,13 @@ class App:
 
     def _build_admin(self) -> None:
         config, metrics = self.config, self.metrics
-        admin = Admin(
-            config.admin.token,
-            listen=config.admin.listen,
-            readiness=self.readiness,
-            stats=self.stats,
-            exposition=metrics.text,
-            purge=self.purge,
-            feedback=self.take_feedback,
-            allowed_hosts=config.admin.hosts,
+        pages = {
+            **Condition(self.readiness, self.stats, metrics.text).pages(),
+            **Opinions(self.take_feedback).pages(),
+            **Entries(self.purge).pages(),
+        }
+        self.admin = admin = Admin(
+            config.admin.token, listen=config.admin.listen, pages=pages, allowed_hosts=config.admin.hosts
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
         metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
