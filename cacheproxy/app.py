@@ -20,7 +20,8 @@ from cacheproxy.edge.admin import Admin, check_exposure
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.embed import Embed
-from cacheproxy.edge.entries import Entries, Selection
+from cacheproxy.edge.entries import Entries, Query, Selection
+from cacheproxy.edge.explain import Explaining
 from cacheproxy.edge.opinions import Opinion, Opinions
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import InTurn, Passthrough
@@ -29,6 +30,7 @@ from cacheproxy.edge.server import Server
 from cacheproxy.errors import ConfigError
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
+from cacheproxy.flow.explain import Explain
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
 from cacheproxy.flow.near import Near
@@ -46,6 +48,7 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.store.shelf import Listing, Shelf, Wanted
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.loaded import Loaded
@@ -101,6 +104,7 @@ class App:
         self.connection.on_change.append(self.memory.clear)
         prefix = config.redis.prefix
         self.exact = Exact(self.connection, prefix)
+        self.shelf = Shelf(self.connection, prefix)
         self._notes = Notes(self.connection, prefix)
         self._served = Served(self.connection, prefix)
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
@@ -200,6 +204,15 @@ class App:
             feedback=self.feedback,
             secret=lambda: self.connection.secret,
         )
+        self._explain = Explain(
+            serve=cached.serve,
+            shelf=self.shelf,
+            models=self.models,
+            config=config,
+            templates=cached.templates,
+            fit=cached.fit,
+            secret=lambda: self.connection.secret,
+        )
         embed = Embed(
             embeddings=self.embeddings,
             models=self.models,
@@ -233,7 +246,8 @@ class App:
         pages = {
             **Condition(self.readiness, self.stats, metrics.text).pages(),
             **Opinions(self.take_feedback).pages(),
-            **Entries(self.purge).pages(),
+            **Entries(self.purge, self.list_entries, self.shelf.find, self._model_name, config.log.prompts).pages(),
+            **Explaining(self._explain.explain, config.log.prompts).pages(),
         }
         self.admin = admin = Admin(
             config.admin.token, listen=config.admin.listen, pages=pages, allowed_hosts=config.admin.hosts
@@ -381,6 +395,17 @@ class App:
             return await self.exact.purge(doomed)
         finally:
             self.memory.clear()
+
+    async def list_entries(self, query: Query) -> Listing | None:
+        """The newest entries; None for a model nobody has installed. Raises CacheError."""
+        identity = self.models.known(query.model) if query.model else None
+        if query.model and identity is None:
+            return None
+        return await self.shelf.newest(query.limit, Wanted(identity.digest if identity else "", query.question))
+
+    def _model_name(self, digest: str) -> str:
+        """The name of the installed model with a digest; empty if there is none."""
+        return next((one.short for one in self.models.identities if one.digest == digest), "")
 
     async def take_feedback(self, opinion: Opinion) -> dict[str, Any] | None:
         """Act on what somebody said of a hit; None if nothing is known of it. Raises CacheError."""

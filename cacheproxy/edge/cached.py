@@ -176,11 +176,16 @@ class Cached:
         return fetch
 
     def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
-        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
+        """`fit`, and what the caller chose itself is remembered for the asks that follow."""
+        if dialect.NAME in tuning.DIALECTS and not identity.remote:
+            self.loaded.note(identity.digest, ask)
+        return self.fit(ask, identity, body, dialect)
+
+    def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
+        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
         if dialect.NAME not in tuning.DIALECTS or identity.remote:
             return ask
         fill = tuning.fill_for(self.config, identity.short)
-        self.loaded.note(identity.digest, ask)
         found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)
         keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())

@@ -79,7 +79,7 @@ class Near:
             self.metrics.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("near", "away")
             return Nearness(near, embedded)
-        return self._judge(near, embedded, [match for match in matches if self._suits(match, plan)], trail)
+        return self._judge(near, embedded, [match for match in matches if self.suits(match, plan)], trail)
 
     async def _embed(self, question: str, trail: Trail) -> Embedded:
         """The question's vector, or none: the embedder is not ready, or does not read the question to its end."""
@@ -95,7 +95,7 @@ class Near:
             trail.note("near", "too-long")
         return embedded
 
-    def _suits(self, match: Match, plan: Plan) -> bool:
+    def suits(self, match: Match, plan: Plan) -> bool:
         """Whether a neighbour is as young as the caller wants it, and tells all a reply needs."""
         young = plan.max_age_s is None or self.clock.now() - match.entry.made <= plan.max_age_s
         return young and not match.entry.answer.missing & plan.needs
@@ -105,7 +105,7 @@ class Near:
         if not matches:
             trail.note("near", "none")
             return Nearness(near, embedded)
-        judged = [(match, self._accept(near, match)) for match in matches]
+        judged = [(match, self.weigh(near, match)) for match in matches]
         match, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
         trail.note("near", f"{match.similarity:.3f}")
         trail.neighbour = self._neighbour(near, match, verdict)
@@ -118,7 +118,8 @@ class Near:
         word = verdict.reason or "serve"
         return Neighbour(match.entry.id, match.similarity, near.threshold, word, asked=asked, stored=stored)
 
-    def _accept(self, near: NearPlan, match: Match) -> Verdict:
+    def weigh(self, near: NearPlan, match: Match) -> Verdict:
+        """The verdict on one match; a guard that raises is counted and serves nothing."""
         if self.apart.is_apart(near.question, match.entry.question, near.scope):
             return Verdict(serve=False, reason="feedback")
         try:

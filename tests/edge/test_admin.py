@@ -64,7 +64,11 @@ class Port:
         return answer
 
 
-PATHS = ["/", "/healthz", "/readyz", "/stats", "/metrics", "/entries", "/below/"]
+PATHS = ["/", "/healthz", "/readyz", "/stats", "/metrics", "/entries", "/entries/", "/below/"]
+
+
+async def nothing(_):
+    """No entry."""
 
 
 async def below(request):
@@ -81,7 +85,11 @@ async def running(token="", listen="127.0.0.1:11436", **options):
         stats=lambda: {"asks": 7, "odd": "caf\udce9"},
         exposition=lambda: (b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"),
     )
-    pages = {**condition.pages(), **Entries(parts.purge).pages(), "/below/": Page("below", {"GET": below})}
+    pages = {
+        **condition.pages(),
+        **Entries(parts.purge, nothing, nothing, str, prompts=False).pages(),
+        "/below/": Page("below", {"GET": below}),
+    }
     admin = Admin(token, listen=listen, pages=pages, **options)
     runner = web.ServerRunner(web.Server(admin.handle))
     await runner.setup()
@@ -188,9 +196,9 @@ async def test_another_path_is_404_with_the_list(port, path):
     [
         ("POST", "/stats", "GET, HEAD"),
         ("DELETE", "/metrics", "GET, HEAD"),
-        ("GET", "/entries", "DELETE"),
-        ("POST", "/entries?all=true", "DELETE"),
-        ("OPTIONS", "/entries", "DELETE"),
+        ("PUT", "/entries", "GET, HEAD, DELETE"),
+        ("POST", "/entries?all=true", "GET, HEAD, DELETE"),
+        ("OPTIONS", "/entries", "GET, HEAD, DELETE"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_one(port, method, path, allow):
