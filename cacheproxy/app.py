@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cacheproxy.budgets import Budgets, Watch
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
@@ -22,12 +23,14 @@ from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.entries import Entries, Query, Selection
 from cacheproxy.edge.explain import Explaining
+from cacheproxy.edge.history import History
+from cacheproxy.edge.live import Live
 from cacheproxy.edge.opinions import Opinion, Opinions
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import InTurn, Passthrough
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
-from cacheproxy.errors import ConfigError
+from cacheproxy.errors import CacheError, ConfigError
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.explain import Explain
@@ -39,16 +42,19 @@ from cacheproxy.flow.shadow import Compare
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.rules.question import templates_of
+from cacheproxy.store.account import Account
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.exact import Doomed, Exact
+from cacheproxy.store.ledger import Ledger
 from cacheproxy.store.memory import Memory
 from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.store.shelf import Listing, Shelf, Wanted
+from cacheproxy.traces import Traces
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.loaded import Loaded
@@ -95,7 +101,10 @@ class App:
 
     def _build_store(self) -> None:
         config = self.config
-        self.metrics = Metrics(self._clock)
+        budgets = Budgets.of(config.budgets.model_dump())
+        self.metrics = Metrics(self._clock, budgets)
+        self.budgets = Watch(budgets)
+        self.metrics.on_breach.append(self.budgets.note)
         self.decisions = Decisions()
         self.decisions.listeners.append(self.metrics.decided)
         self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
@@ -108,6 +117,13 @@ class App:
         self._notes = Notes(self.connection, prefix)
         self._served = Served(self.connection, prefix)
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
+        self.ledger = Ledger(self.connection, prefix, self._clock, self.metrics)
+        self.decisions.listeners.append(self.ledger.decided)
+        self.traces = Traces(config.tracing, self.metrics) if config.tracing.endpoint else None
+        if self.traces is not None:
+            self.decisions.listeners.append(self.traces.decided)
+        self.account = Account(self.connection, prefix, self._clock, prompts=config.log.prompts)
+        self.connection.on_change.append(self.account.forget)
         self.apart = Apart(self.connection, prefix, self._clock)
         self.semantic = Semantic(self.connection, prefix, self._clock, self.metrics, timeout_s=config.redis.timeout)
 
@@ -243,8 +259,12 @@ class App:
 
     def _build_admin(self) -> None:
         config, metrics = self.config, self.metrics
+        self.live = Live(self.stats, self._clock)
+        self.decisions.listeners.append(self.live.decided)
         pages = {
             **Condition(self.readiness, self.stats, metrics.text).pages(),
+            **History(self.account, config).pages(),
+            **self.live.pages(),
             **Opinions(self.take_feedback).pages(),
             **Entries(self.purge, self.list_entries, self.shelf.find, self._model_name, config.log.prompts).pages(),
             **Explaining(self._explain.explain, config.log.prompts).pages(),
@@ -253,12 +273,14 @@ class App:
             config.admin.token, listen=config.admin.listen, pages=pages, allowed_hosts=config.admin.hosts
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
-        metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
+        metrics.watch_labelled("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
+        metrics.watch_labelled("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
         metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
         metrics.watch("queue_length", lambda: float(self.batcher.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
+        metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
+        metrics.watch_labelled("dependency_up", self._dependencies)
         metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
 
     def _gate(self, path: str, body: bytes) -> InTurn | None:
@@ -292,6 +314,10 @@ class App:
             if self.embedded is not None:
                 await self.embedded.open()
             await self.connection.open()
+            await self.ledger.open()
+            await self.budgets.open()
+            if self.traces is not None:
+                await self.traces.open()
             await self.client.open()
             await self.models.open()
             await self.loaded.open()
@@ -312,6 +338,7 @@ class App:
         self._accepting = False
         await self.preload.close()
         await self._proxy.drain(self.config.server.drain_timeout)
+        await self.live.close()
         await self._admin.close()
         await self.flights.close()
         await self.embeddings.close()
@@ -322,6 +349,10 @@ class App:
         await self.models.close()
         await self.batcher.close()
         await self.client.close()
+        await self.ledger.close()
+        await self.budgets.close()
+        if self.traces is not None:
+            await self.traces.close()
         await self.connection.close()
         if self.embedded is not None:
             await self.embedded.close()
@@ -349,6 +380,12 @@ class App:
             accepting=self._accepting,
         )
 
+    def _dependencies(self) -> dict[str, float]:
+        """Which parts work as they should, as the metrics have it."""
+        found = self.readiness()
+        parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
+        return {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
+
     def _models_part(self, known: bool) -> Part:
         if self.models.reachable:
             return Part("ok")
@@ -364,8 +401,9 @@ class App:
         state = self.semantic.state
         return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
+        fleet, fleet_reason = await self._fleet()
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
@@ -374,7 +412,16 @@ class App:
             "ollama_version": self.models.server_version,
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
+            "fleet": fleet,
+            "fleet_reason": fleet_reason,
         }
+
+    async def _fleet(self) -> tuple[dict[str, Any] | None, str]:
+        """All proxies together, or why nothing is known of them."""
+        try:
+            return await self.account.fleet(), ""
+        except CacheError as error:
+            return None, str(error)
 
     async def purge(self, selection: Selection) -> int:
         """Delete entries from Redis and forget them here. Raises CacheError."""

@@ -275,6 +275,8 @@ class Decision:
     """Why it went around the cache (one word of a closed list); empty unless the outcome is a bypass."""
     entry: str = ""
     """Id of the entry that answered."""
+    age_s: float | None = None
+    """Of that entry, when it answered; None where none did."""
     neighbour: Neighbour | None = None
     """None where nothing was compared by meaning, or nothing was near."""
     saved_s: float = 0.0

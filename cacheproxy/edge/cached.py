@@ -226,9 +226,11 @@ class Cached:
         with call.trail.timed("reply"):
             if isinstance(found, Hit):
                 tally.tier, tally.entry = found.tier, found.entry.id
+                now = self.clock.now()
+                tally.age_s = now - found.entry.made
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
-                return await reply.send_hit(caller, found, self.clock.now())
+                return await reply.send_hit(caller, found, now)
             return await self._relay(caller, found, call)
 
     async def _relay(self, caller: reply.Caller, found: Relay, call: Call) -> web.StreamResponse:

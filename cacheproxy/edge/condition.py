@@ -5,7 +5,7 @@ Refuses to find anything out itself: it words what the callables it is given tel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -60,7 +60,7 @@ class Condition:
     """`/healthz`, `/readyz`, `/stats` and `/metrics`, each from the callable of its kind."""
 
     readiness: Callable[[], Readiness]
-    stats: Callable[[], dict[str, Any]]
+    stats: Callable[[], Awaitable[dict[str, Any]]]
     exposition: Callable[[], tuple[bytes, str]]
     """What Prometheus reads, and its content type."""
 
@@ -87,7 +87,7 @@ class Condition:
         return answer(body, 200 if found.ready else 503)
 
     async def _stats(self, _: web.BaseRequest) -> web.StreamResponse:
-        return answer(self.stats())
+        return answer(await self.stats())
 
     async def _metrics(self, _: web.BaseRequest) -> web.StreamResponse:
         body, content_type = self.exposition()

@@ -71,6 +71,11 @@ async def nothing(_):
     """No entry."""
 
 
+async def stats():
+    """What is counted."""
+    return {"asks": 7, "odd": "caf\udce9"}
+
+
 async def below(request):
     """Says which path it was asked for."""
     return answer({"path": request.path})
@@ -82,7 +87,7 @@ async def running(token="", listen="127.0.0.1:11436", **options):
     parts = Parts()
     condition = Condition(
         readiness=lambda: parts.readiness,
-        stats=lambda: {"asks": 7, "odd": "caf\udce9"},
+        stats=stats,
         exposition=lambda: (b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"),
     )
     pages = {
