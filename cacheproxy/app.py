@@ -435,6 +435,8 @@ class App:
                 doomed = Doomed(entry_id=selection.value)
             case "partition":
                 doomed = Doomed(partition=selection.value)
+            case "older":
+                doomed = Doomed(made_before=self._clock.now() - int(selection.value))
             case "all":
                 doomed = Doomed()
         self.memory.clear()

@@ -23,15 +23,19 @@ ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 """What a reply carries in `X-Cache-Entry`."""
 SELECTOR_MAX = 1024
 """Longest selector value, characters. Ollama's longest name is a host of 350 and three parts of 80; the rest is hex."""
+_FORMS = {"id": ENTRY_ID, "older": re.compile(r"[0-9]{1,10}")}
 LIMIT, LIMIT_MAX = 50, 500
 """Entries in a list where nothing else is asked for, and at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which entries to take out: those of a model, one by id, those of a partition, or all (`value` is empty then)."""
+    """Which entries to take out: those of a model, one by id, those of a partition, older ones, or all.
 
-    by: Literal["model", "id", "partition", "all"]
+    `value` is the name, the id, the partition, the age in seconds, or empty.
+    """
+
+    by: Literal["model", "id", "partition", "older", "all"]
     value: str = ""
 
 
@@ -62,7 +66,7 @@ class Entries:
         """By path."""
         use = (
             "the newest entries: ?limit=50, ?model=NAME, ?question=TEXT; "
-            "DELETE takes entries out: ?model=NAME, ?id=ID, ?partition=HEX or ?all=true"
+            "DELETE takes entries out: ?model=NAME, ?id=ID, ?partition=HEX, ?older=SECONDS or ?all=true"
         )
         return {
             "/entries": Page(use, {"GET": self._list, "DELETE": self._delete}),
@@ -136,16 +140,16 @@ class Entries:
 
 def select(query: list[tuple[str, str]]) -> Selection | str:
     """The one selector of a `DELETE /entries`, or what is wrong with the query."""
-    need = "give exactly one of ?model=NAME, ?id=ID, ?partition=HEX, ?all=true"
+    need = "give exactly one of ?model=NAME, ?id=ID, ?partition=HEX, ?older=SECONDS, ?all=true"
     if len(query) != 1:
         return f"{need}; got {len(query)} of them"
     ((name, value),) = query
     match name:
         case "all":
             return Selection("all") if value == "true" else f"{need}; 'all' must be 'true'"
-        case "id" if not ENTRY_ID.fullmatch(value):
-            return f"{need}; 'id' is the X-Cache-Entry of a reply"
-        case "model" | "id" | "partition":
+        case "id" | "older" if not _FORMS[name].fullmatch(value):
+            return f"{need}; 'id' is the X-Cache-Entry of a reply, 'older' an age in whole seconds"
+        case "model" | "id" | "partition" | "older":
             if not 0 < len(value) <= SELECTOR_MAX or not value.isprintable():
                 return f"{need}; '{name}' must be 1 to {SELECTOR_MAX} printable characters"
             return Selection(name, value)

@@ -230,6 +230,7 @@ async def test_head_is_get_without_the_body(port, path):
         ("model=llama3.2:latest", Selection("model", "llama3.2:latest")),
         ("id=" + "0a" * 16, Selection("id", "0a" * 16)),
         ("partition=ffee", Selection("partition", "ffee")),
+        ("older=3600", Selection("older", "3600")),
         ("all=true", Selection("all")),
     ],
 )
@@ -242,14 +243,14 @@ async def test_delete_takes_one_selector_and_says_how_many_went(port, query, sel
 @pytest.mark.parametrize(
     "query",
     ["", "model=", "all=false", "all=", "all", "model=a&id=b", "all=true&all=true", "model=a&all=true", "modle=a",
-     "model=%00", "id=" + "a" * 1025, "id=*", "id=" + "?" * 32, "id=" + "A" * 32],
+     "model=%00", "id=" + "a" * 1025, "id=*", "id=" + "?" * 32, "id=" + "A" * 32, "older=1h", "older=-1"],
 )  # fmt: skip
 async def test_delete_without_exactly_one_selector_deletes_nothing(port, query):
     """An empty shell variable or a slip of the pen is told what to write, and no entry goes."""
     status, _, body = await port.ask("DELETE", f"/entries?{query}")
 
     assert status == 400
-    assert "exactly one of ?model=NAME, ?id=ID, ?partition=HEX, ?all=true" in body["error"]
+    assert "exactly one of ?model=NAME, ?id=ID, ?partition=HEX, ?older=SECONDS, ?all=true" in body["error"]
     assert port.parts.purged == []
 
 
