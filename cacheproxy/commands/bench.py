@@ -220,9 +220,11 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     told_lines = columns([["TIME", "ASKS", "P50", "P95", "P99", "LONGEST"], *rows])
     told_lines.append("")
     words: Mapping[str, Callable[[float], str]] = {
-        "direct/exact": lambda ratio: f"an exact hit is {ratio:,.0f} times as fast as one token of Ollama's",
-        "direct/semantic": lambda ratio: f"a semantic hit is {ratio:,.0f} times as fast as one token of Ollama's",
-        "miss/direct": lambda ratio: f"a miss takes {ratio:.3f} of what asking Ollama directly takes",
+        "direct/exact": lambda ratio: f"asking Ollama for one token takes {ratio:,.1f} times as long as an exact hit",
+        "direct/semantic": lambda ratio: (
+            f"asking Ollama for one token takes {ratio:,.1f} times as long as a semantic hit"
+        ),
+        "miss/direct": lambda ratio: f"a miss of one token takes {ratio:,.2f} times as long as asking Ollama directly",
     }
     told_lines += [words[name](ratio) for name, ratio in report["ratios_of_medians"].items()]
     if report["miss_overhead_s"] is not None:

@@ -193,6 +193,7 @@ def write_times_png(path: Path, times: Mapping[str, Sequence[float]], *, title: 
     axes.set_yticks(range(1, len(kinds) + 1), [f"{kind} ({len(times[kind])})" for kind in kinds])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("ms; box: quartiles, line: shortest to 99 %")
     axes.grid(axis="x", alpha=0.3)
     _save(figure, path)

@@ -71,7 +71,8 @@ def line(told: Mapping[str, Any]) -> str:
         told.get("dialect", ""),
     ]
     if told.get("entry"):
-        parts.append(f"entry {told['entry'][:12]}")
+        answered = told["outcome"] in ("exact", "semantic", "stale")
+        parts.append(f"{'entry' if answered else 'near'} {told['entry'][:12]}")
     if why := told.get("reason") or _verdict(told):
         parts.append(why)
     if told.get("count", 1) > 1:
