@@ -39,6 +39,7 @@ from cacheproxy.flow.keep import Keeper
 from cacheproxy.flow.near import Near
 from cacheproxy.flow.serve import Serve
 from cacheproxy.flow.shadow import Compare
+from cacheproxy.flow.together import Batches
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.rules.question import templates_of
@@ -57,6 +58,7 @@ from cacheproxy.store.shelf import Listing, Shelf, Wanted
 from cacheproxy.traces import Traces
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.crowding import Crowding
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group, Limits
@@ -178,6 +180,9 @@ class App:
             wait_idle=self._wait_idle,
         )
         self.loaded.on_read.append(self.preload.loaded_read)
+        if not self.config.tuning.predict:  # that unloads models itself
+            crowding = Crowding(settings.models_at_once, self._clock)
+            self.loaded.on_read.append(lambda: crowding.read(self.loaded.models))
 
     def _build_flow(self) -> Serve:
         config, metrics, clock = self.config, self.metrics, self._clock
@@ -194,10 +199,13 @@ class App:
             clock,
             guards,
             serves=not shadowing,
+            joins=config.semantic.join and not shadowing,
             prompts=config.log.prompts,
         )
         self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
-        self.embeddings = Embeddings(self.memory, self.exact, self.models, config.cache, metrics, clock)
+        self.embeddings = Embeddings(
+            self.memory, self.exact, self.models, config.cache, metrics, clock, Batches(config.batching.max_size)
+        )
         return Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
 
     def _build_proxy(self) -> None:

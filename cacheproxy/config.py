@@ -278,6 +278,7 @@ class Semantic(_Section):
     mode: Literal["serve", "shadow", "off"] = "serve"
     threshold: Similarity = 0.92
     max_temperature: float = Field(1.0, ge=0)
+    join: bool = False
     guards: Annotated[tuple[str, ...], _one_of(GUARD_NAMES)] = GUARD_NAMES
     templates: Annotated[tuple[str, ...], _one_of(LIBRARY_NAMES)] = LIBRARY_NAMES
     prompts: dict[str, Prompt] = {}
@@ -302,6 +303,7 @@ class Batching(_Section):
     window: Duration = 0.05
     max_size: int = Field(8, ge=1, le=1024)
     turn: Duration = 30.0
+    merge_embeds: bool = False
 
 
 class Tuning(_Section):

@@ -206,6 +206,13 @@ FAMILIES = (
         "Worry when one guard takes most of what would be served; look at its pairs in shadow mode.",
     ),
     Family(
+        "near_joined_total",
+        "counter",
+        (),
+        "Asks that got the answer to a question in other words while it was being given (`semantic.join`).",
+        "Worry when bad feedback comes with it: raise the threshold, or switch joining off.",
+    ),
+    Family(
         "feedback_total",
         "counter",
         ("verdict",),
@@ -263,6 +270,13 @@ FAMILIES = (
         (),
         "Misses for a model that was not among the last ones in use, so that Ollama had to load it.",
         "Worry when it rises with every few misses: models push each other out; see `upstream.models_at_once`.",
+    ),
+    Family(
+        "embeds_merged_total",
+        "counter",
+        (),
+        "Asks for vectors that went to Ollama in one call with others (`batching.merge_embeds`).",
+        "Worry never; when it stands still, nobody had to wait.",
     ),
     Family(
         "context_trimmed_total",
@@ -528,7 +542,9 @@ class Metrics:
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
         self._counts["budget_breaches_total"].update({(step,): 0 for step in budgets.limits_s})
         for name in (
+            "near_joined_total",
             "model_changes_total",
+            "embeds_merged_total",
             "kept_total",
             "kept_bytes_total",
             "saved_seconds_total",
@@ -594,6 +610,10 @@ class Metrics:
         """Count one miss that made Ollama load a model."""
         self._add("model_changes_total", ())
 
+    def embed_merged(self) -> None:
+        """Count one ask for vectors that was part of a call for several; `decided` counts it too."""
+        self._add("embeds_merged_total", ())
+
     def kept(self, size_bytes: int) -> None:
         """Count one entry written."""
         self._add("kept_total", ())
@@ -625,6 +645,10 @@ class Metrics:
     def verdict(self, verdict: str) -> None:
         """Count what was decided on the nearest entry: `serve`, or the reason why not (a closed list of rules/)."""
         self._add("near_total", (verdict,))
+
+    def near_joined(self) -> None:
+        """Count one ask that joined one in other words; `decided` counts it too."""
+        self._add("near_joined_total", ())
 
     def feedback(self, *, good: bool) -> None:
         """Count what somebody said of a hit."""
@@ -691,11 +715,13 @@ class Metrics:
             "tiers": self._by_label("asks_total", 3),
             "bypass": self._by_label("bypass_total", 0),
             "near": self._by_label("near_total", 0),
+            "near_joined": self._counts["near_joined_total"][()],
             "feedback": self._by_label("feedback_total", 0),
             "wrong_hit_ratio": self.wrong_hit_ratio(),
             "budgets": self._budgets_kept(),
             "faults": self._by_label("faults_total", 0),
             "model_changes": self._counts["model_changes_total"][()],
+            "embeds_merged": self._counts["embeds_merged_total"][()],
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
             "not_kept": self._by_label("not_kept_total", 0),
             "saved": {

@@ -131,6 +131,11 @@ class Answer:
     """What the reply it was taken from did not tell: empty here means unknown, not absent."""
 
 
+def entry_id(key: str) -> str:
+    """The public name of the entry under a key: the key's hash."""
+    return key.split(":answer:", 1)[-1].split(":", 1)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An answer with what the cache knows of it.
@@ -162,7 +167,7 @@ class Entry:
     @property
     def id(self) -> str:
         """The public name of the entry: the hash part of its key, as `X-Cache-Entry` shows it and purge takes it."""
-        return self.key.split(":answer:", 1)[-1].split(":", 1)[0]
+        return entry_id(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +198,11 @@ class Plan:
     only_if_cached: bool = False
     stale_if_error_s: float = 0.0
     """An expired entry may serve for this long when Ollama cannot."""
+
+    @property
+    def entry_id(self) -> str:
+        """The public name of the entry that its answer will be."""
+        return entry_id(self.key)
 
     @property
     def cacheable(self) -> bool:
@@ -234,7 +244,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """The stored question that the near tier weighed for one ask, and what was decided on it."""
+    """The question, stored or in flight, that the near tier weighed for one ask, and what was decided on it."""
 
     entry: str
     """Id of its entry."""

@@ -114,10 +114,14 @@ def _neighbour(one: Mapping[str, Any], threshold: float, title: str) -> Iterator
 
 def _verdict(told: Mapping[str, Any]) -> str:
     outcome = told["outcome"]
+    if told["why"] == "in-flight-near":
+        return "JOINED, an ask that means the same is being answered right now"
     if outcome in _ENDS:
         return _ENDS[outcome]
     if outcome == "bypass":
         return f"BYPASS, goes around the cache: {_why(told['why'])}"
+    if told["why"] == "only-if-cached":
+        return "MISS, answered with 504: nothing that is stored may answer it, and the caller wants nothing else"
     kept = f"and stored for {duration(told['ttl_s'])}" if told["ttl_s"] else "and not stored"
     return f"MISS, would be forwarded {kept}: {_why(told['why'])}"
 

@@ -24,6 +24,7 @@ from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
+from cacheproxy.flow.near import Kin
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
 from cacheproxy.metrics import Fault, Metrics
@@ -231,12 +232,16 @@ class Cached:
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
                 return await reply.send_hit(caller, found, now)
+            if found.kin is not None:
+                tally.entry = found.kin.answered.entry_id
             return await self._relay(caller, found, call)
 
     async def _relay(self, caller: reply.Caller, found: Relay, call: Call) -> web.StreamResponse:
         if found.follower.flight.head.status >= 500:
             self.metrics.fault(Fault.UPSTREAM_ERROR)
         try:
+            if found.kin is not None:
+                self._after_near_join(call, found.kin)
             return await reply.send_relay(caller, found, call.plan, self.clock)
         except UpstreamBrokenError:
             refusal = error_reply(caller.request.path, 502, "the answer of Ollama's that this ask had joined broke off")
@@ -252,6 +257,14 @@ class Cached:
         self.unload_behind(call.ask)
         if found.outcome is Outcome.SEMANTIC:
             self._run(self.feedback.remember(found.entry, found.question))
+
+    def _after_near_join(self, call: Call, kin: Kin) -> None:
+        """Count it, and note who got whose answer, so that it can be taken back."""
+        self.metrics.near_joined()
+        answered = kin.answered
+        self._run(
+            self.feedback.note(answered.entry_id, answered.scope, answered.text, kin.asked, ttl_s=call.plan.ttl_s)
+        )
 
     def unload_behind(self, ask: Ask) -> None:
         """Unload the model behind the reply of a hit, if the ask says `keep_alive: 0`."""

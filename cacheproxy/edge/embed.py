@@ -18,7 +18,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.cached import InFlight, joined
 from cacheproxy.edge.passthrough import Gate, Passthrough, break_off
-from cacheproxy.edge.server import Body, PlainStream, error_reply, header_pairs, read_body
+from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Reply
@@ -34,6 +34,13 @@ from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import EmbedDialect
+
+SAYS_NOTHING_OF_WHO = frozenset({
+    "accept", "accept-encoding", "cache-control", "connection", "content-length", "content-type", "host",
+    "idempotency-key", "pragma", "traceparent", "tracestate", "user-agent", "x-cache-mode", "x-cache-threshold",
+    "x-cache-ttl", "x-request-id",
+})  # fmt: skip
+"""Headers in which the asks of one call may differ: all others might tell somebody before Ollama who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +119,17 @@ class Embed:
 
         group = Group(identity.digest, runner.options(ask.body))
 
-        async def fetch(wanted: bytes) -> Reply:
-            asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted)
-
+        async def fetch(wanted: Callable[[], bytes]) -> Reply:
             def send() -> Awaitable[UpstreamReply]:
+                asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted())
                 return self.client.send(asked, safe_to_repeat=False)
 
             return await (send() if identity.remote else self.batcher.send(group, send, trail))
 
         plans = admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=self.secret())
-        return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail)
+        merges = dialect.MERGES and config.batching.merge_embeds and not identity.remote
+        company = (group, plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, _who(pairs))
+        return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail, company if merges else None)
 
     async def _serve(self, request: web.BaseRequest, call: EmbedCall, tally: Tally) -> web.StreamResponse:
         try:
@@ -149,7 +157,7 @@ class Embed:
     ) -> web.StreamResponse:
         """A reply that was put together."""
         if found.outcome is Outcome.MISS:
-            head = headers.in_part(len(found.entries), len(call.plans))
+            head = headers.in_part(len(found.entries), len(call.plans), found.asks)
         else:
             head = headers.stored(found.entries, found.outcome, self.clock.now())
             self.after_hit(call.embed.ask)
@@ -176,3 +184,9 @@ class Embed:
             if found.rest is not None:
                 await found.rest.reply.close()
         return response
+
+
+def _who(pairs: Headers) -> Headers:
+    """What of a request's headers may tell who asks; asks that differ in it go to Ollama apart."""
+    lowered = ((name.lower(), value) for name, value in pairs)
+    return tuple(sorted(pair for pair in lowered if pair[0] not in SAYS_NOTHING_OF_WHO))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cacheproxy.flow.near import Kin
 from cacheproxy.flow.serve import Hit
 from cacheproxy.model import Ask, Entry, Outcome, Plan
 from cacheproxy.trail import Trail
@@ -50,22 +51,30 @@ def stored(entries: Sequence[Entry], outcome: Outcome, now: float) -> Headers:
     )
 
 
-def in_part(stored_count: int, count: int) -> Headers:
-    """For a list of vectors of which so many were stored; Ollama gave the rest."""
+def in_part(stored_count: int, count: int, asks: int) -> Headers:
+    """For a list of vectors of which so many were stored; Ollama gave the rest, in one call for so many asks."""
+    stored_part = [f"partial={stored_count}/{count}"] if stored_count else []
+    detail = "; ".join([*stored_part, *([f"merged={asks}"] if asks > 1 else [])])
+    status = f"fwd={'partial' if stored_count else 'miss'}; fwd-status=200{'; collapsed' if asks > 1 else ''}"
     return (
         ("X-Cache", Outcome.MISS.upper()),
-        ("Cache-Status", f'cacheproxy; fwd=partial; fwd-status=200; detail="partial={stored_count}/{count}"'),
+        ("Cache-Status", f'cacheproxy; {status}; detail="{detail}"'),
         ("Via", VIA),
     )
 
 
-def relayed(outcome: Outcome, plan: Plan, status: int) -> Headers:
-    """For a reply of Ollama's to a cacheable ask."""
+def relayed(outcome: Outcome, plan: Plan, status: int, kin: Kin | None = None) -> Headers:
+    """For a reply of Ollama's to a cacheable ask, or to the one in other words that it joined (`kin`)."""
     why = "request; detail=no-cache" if not plan.read else "miss"
     collapsed = "; collapsed" if outcome is Outcome.JOINED else ""
+    near: Headers = ()
+    if kin is not None:
+        collapsed += f'; detail="near; sim={kin.similarity:.3f}; th={kin.threshold:.3f}"'
+        near = (("X-Cache-Similarity", f"{kin.similarity:.4f}"), ("X-Cache-Entry", kin.answered.entry_id))
     return (
         ("X-Cache", outcome.upper()),
         ("Cache-Status", f"cacheproxy; fwd={why}; fwd-status={status}{collapsed}"),
+        *near,
         ("Via", VIA),
     )
 

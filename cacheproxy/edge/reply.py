@@ -1,8 +1,8 @@
 """From what was found to bytes on the caller's connection, with back-pressure.
 
 A hit is rendered in the caller's own form; a relay passes Ollama's bytes as they come, or, to a caller who joined an
-equal ask of another form, the same answer in the caller's form. The status is decided before the first byte.
-Refuses to know how an answer was found.
+ask of another form or in other words, the same answer in the caller's form. The status is decided before the first
+byte. Refuses to know how an answer was found.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cacheproxy.edge.passthrough import break_off
 from cacheproxy.edge.server import Plain, PlainStream, error_reply
 from cacheproxy.errors import UpstreamBrokenError
 from cacheproxy.flow.coalesce import Follower
+from cacheproxy.flow.near import chunk_without_askers_own, without_askers_own
 from cacheproxy.flow.serve import Hit, Relay
 from cacheproxy.model import Answer, Ask, Plan
 from cacheproxy.wire.dialects import Dialect
@@ -51,16 +52,18 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
     """Pass on a flight; one that broke off breaks off here too. Whoever called leaves the follower afterwards."""
     ask, follower = caller.ask, relay.follower
     flight = follower.flight
-    head = headers.relayed(relay.outcome, plan, flight.head.status) + caller.extra
-    if _form(flight.ask) == _form(ask):
+    head = headers.relayed(relay.outcome, plan, flight.head.status, relay.kin) + caller.extra
+    if relay.kin is None and _form(flight.ask) == _form(ask):
         return await _pass_on(caller.request, follower, head)
     if flight.head.status != 200:
         return await _refused(caller, follower, head)
     if ask.stream and flight.ask.stream:
-        return await _convert_live(caller, follower, head, clock.now())
+        return await _convert_live(caller, relay, head, clock.now())
     answer = await follower.wait_end()
     if answer is None or answer.missing & plan.needs:
         return _failed(caller.request, follower, head)
+    if relay.kin is not None:
+        answer = without_askers_own(answer)
     return await _send_answer(caller, answer, head, clock.now())
 
 
@@ -144,15 +147,15 @@ async def _refused(caller: Caller, follower: Follower, head: headers.Headers) ->
     return reply
 
 
-async def _convert_live(caller: Caller, follower: Follower, head: headers.Headers, now: float) -> web.StreamResponse:
-    """The chunks of an equal ask of another form, or one that spelt the model otherwise."""
+async def _convert_live(caller: Caller, relay: Relay, head: headers.Headers, now: float) -> web.StreamResponse:
+    """The chunks of an equal ask of another form or spelling, or of one in other words."""
     reply = PlainStream(status=200, headers=_stream_head(caller.dialect))
     reply.add_headers(head)
     frames = caller.dialect.relay(caller.ask, now)
 
     async def lines() -> AsyncIterator[bytes]:
-        async for chunk in follower.chunks():
-            if frame := frames(chunk):
+        async for chunk in relay.follower.chunks():
+            if frame := frames(chunk if relay.kin is None else chunk_without_askers_own(chunk)):
                 yield frame
 
     return await _write_all(caller.request, reply, lines())

@@ -8,6 +8,8 @@ kept, so an equal ask finds either the flight or the entry:
     2. ask B misses, finds F, follows           5. F's answer is kept
     3. F delivers to A and B                    6. F is forgotten; ask C hits the entry
 
+A flight may also be found by its question's meaning; whether it may then be joined is for others to say.
+
 Replies up to the recorder's limit are held whole, so a slow follower slows nobody. A larger one is no longer joined
 nor held: the fetch then waits for its slowest follower, at most `LAG_BYTES_MAX` behind.
 Refuses to retry and to decide what is kept.
@@ -17,11 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cacheproxy.errors import UpstreamBrokenError, UpstreamError
+from cacheproxy.flow.nearby import Nearby, Question
 from cacheproxy.flow.record import Recorder
 from cacheproxy.model import ALL_THERE, Answer, Ask, Parts
 
@@ -153,10 +156,12 @@ class Flight:
     async def _deliver(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        chunks = self._recorder.feed(piece)
-        if self.head.status == 200:
-            self._chunks.extend(chunks)
         self._wake()
+        await asyncio.sleep(0)  # followers pass it on before it is read: a piece of many lines takes milliseconds
+        chunks = self._recorder.feed(piece)
+        if chunks and self.head.status == 200:
+            self._chunks.extend(chunks)
+            self._wake()
         while self._recorder.too_large and self._lag_bytes() > LAG_BYTES_MAX:
             await self._wait_moved()
 
@@ -251,6 +256,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._flying: dict[str, list[Flight]] = {}
+        self._nearby: Nearby[Flight] = Nearby()
 
     def __len__(self) -> int:
         return sum(map(len, self._flying.values()))
@@ -261,18 +267,28 @@ class Flights:
         return sum(len(flight._followers) for flights in self._flying.values() for flight in flights)
 
     def follow(
-        self, key: str, ask: Ask, recorder: Recorder, fetch: Fetch, landed: Landed, *, needs: Parts = ALL_THERE
+        self,
+        key: str,
+        ask: Ask,
+        recorder: Recorder,
+        fetch: Fetch,
+        landed: Landed,
+        *,
+        needs: Parts = ALL_THERE,
+        question: Question | None = None,
     ) -> tuple[Follower, bool]:
-        """Join a flight of `key` that tells what the ask `needs`, or start one.
+        """Join a flight of `key` that tells what the ask `needs`, or start one, which `near` finds by its `question`.
 
-        The second value is True for the follower that started it. `recorder` and `fetch` are used only then. The
-        caller must `leave(follower)`.
+        The second value is True for the follower that started it. `recorder`, `fetch` and `question` are used only
+        then. The caller must `leave(follower)`.
         """
         flight = self._joinable(key, needs)
         if flight is not None:
             return Follower(flight), False
         flight = Flight(ask, recorder)
         self._flying.setdefault(key, []).append(flight)
+        if question is not None:
+            self._nearby.add(flight, question)
         follower = Follower(flight)
         flight._task = asyncio.create_task(self._fly(key, flight, fetch, landed))
         return follower, True
@@ -284,6 +300,20 @@ class Flights:
     def _joinable(self, key: str, needs: Parts) -> Flight | None:
         flights = self._flying.get(key, ())
         return next((flight for flight in flights if flight.joinable and flight.tells(needs)), None)
+
+    def near(self, question: Question, needs: Parts = ALL_THERE) -> Iterator[tuple[Flight, Question, float]]:
+        """The flights of questions near this one that tell what is needed, nearest first, each with its similarity.
+
+        Those that are known to have failed are left out. Nothing may be awaited between this and `join`.
+        """
+        for flight, answered, similarity in self._nearby.nearest(question):
+            failed = flight._head is not None and flight._head.status != 200
+            if flight.joinable and flight.tells(needs) and not failed:
+                yield flight, answered, similarity
+
+    def join(self, flight: Flight) -> Follower:
+        """Follow a flight that `near` has just found. The caller must `leave(follower)`."""
+        return Follower(flight)
 
     async def wait_landed(self, key: str, needs: Parts = ALL_THERE) -> None:
         """If the answer for `key` is complete and just being kept, wait for that, at most `LANDING_S_MAX`."""
@@ -309,6 +339,7 @@ class Flights:
             self._forget(flight, key)
 
     def _forget(self, flight: Flight, key: str | None = None) -> None:
+        self._nearby.discard(flight)
         keys = [key] if key is not None else [key for key, flying in self._flying.items() if flight in flying]
         for each in keys:
             others = [other for other in self._flying.get(each, ()) if other is not flight]

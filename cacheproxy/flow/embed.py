@@ -5,7 +5,8 @@
 
 A reply in which no text was known is Ollama's own, byte for byte; one in which some were is put together in the order
 of the texts. Whatever is not a plain good reply (an error, another number of vectors) is passed on and not kept.
-Equal asks in flight are not joined. Refuses to know HTTP heads beyond a status, and what vectors look like.
+Equal asks in flight are not joined; on request those that wait share one call (`flow/together.py`). Refuses to know
+HTTP heads beyond a status, and what vectors look like.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Cache
-from cacheproxy.errors import CacheError, UpstreamUnreachableError
+from cacheproxy.errors import CacheError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import LANDING_S_MAX, Head, Reply
+from cacheproxy.flow.together import Batch, Batches, Member
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Entry, Identity, Outcome, Plan
 from cacheproxy.rules import keep
@@ -49,9 +51,14 @@ class EmbedCall:
     identity: Identity
     body: bytes
     """The request as it goes to Ollama when no text is known."""
-    fetch: Callable[[bytes], Awaitable[Reply]]
-    """Sends a body to Ollama; returns when the reply's head has come. Raises UpstreamError."""
+    fetch: Callable[[Callable[[], bytes]], Awaitable[Reply]]
+    """Sends a body to Ollama, made when its turn has come; returns when the reply's head has come.
+
+    Raises UpstreamError.
+    """
     trail: Trail
+    company: Hashable = None
+    """Texts of asks for which this is equal may go to Ollama in one call; None: this one goes by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Assembled:
     tier: str
     saved_s: float = 0.0
     """What Ollama once took for the vectors, where all of them are stored and their durations known."""
+    asks: int = 1
+    """How many asks the call to Ollama was made for, if one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class NotStored:
 
 
 EmbedServed: TypeAlias = Assembled | Passed | NotStored
+Brought: TypeAlias = Passed | dict[str, Vector] | None
+"""What one call brought: the reply to a single ask, or the vectors of several asks' texts; None if those failed."""
 
 
 @dataclass(slots=True)
@@ -116,6 +127,7 @@ class Embeddings:
     settings: Cache
     metrics: Metrics
     clock: Clock
+    batches: Batches[Brought]
     spread: Callable[[], float] = random.random
     _keeping: set[asyncio.Task[None]] = field(default_factory=set)
     _landing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -209,7 +221,14 @@ class Embeddings:
         return call.dialect.usable(list(zip(call.embed.inputs, vectors, strict=True)))
 
     def _assembled(
-        self, call: EmbedCall, vectors: Sequence[Vector | None], shelf: _Shelf, outcome: Outcome, fresh: Cost | None
+        self,
+        call: EmbedCall,
+        vectors: Sequence[Vector | None],
+        shelf: _Shelf,
+        outcome: Outcome,
+        fresh: Cost | None,
+        *,
+        asks: int = 1,
     ) -> Assembled:
         """The reply to an ask each of whose vectors is there; `fresh` is the call made for it, if one was."""
         there = [vector for vector in vectors if vector is not None]
@@ -226,6 +245,7 @@ class Embeddings:
             entries=used,
             tier="none" if fresh else shelf.tier,
             saved_s=0.0 if fresh else seconds(made.stored),
+            asks=asks,
         )
 
     async def _ask_ollama(self, call: EmbedCall, vectors: Sequence[Vector | None], shelf: _Shelf) -> EmbedServed:
@@ -234,24 +254,67 @@ class Embeddings:
         in_part = len(places) < len(vectors)
         texts = [call.embed.inputs[place] for place in places]
         epoch = self.exact.epoch
-        reply = await self._fetch(call, call.dialect.ask_for(call.body, texts) if in_part else call.body)
-        if not in_part:
-            self._keep_behind(call, places, lambda: self._read(call, reply, texts), epoch)
-            return reply
-        made = self._read(call, reply, texts)
-        if not made:
-            if reply.head.status != 200:
+        body = call.dialect.ask_for(call.body, texts) if in_part else call.body
+        reply, asks = await self._ask_together(call, texts, body)
+        if isinstance(reply, Passed):
+            if not in_part:
+                self._keep_behind(call, places, lambda: self._read(call, reply, texts), epoch)
                 return reply
-            if reply.rest is not None:
-                await reply.rest.reply.close()
-            return await self._fetch(call, call.body)  # what came cannot be part of a reply, so none is
+            made = self._read(call, reply, texts)
+            if not made:
+                if reply.head.status != 200:
+                    return reply
+                await _drop(reply)
+                return await self._fetch(call, lambda: call.body)  # what came cannot be part of a reply, so none is
+        else:
+            made = [reply[text] for text in texts]
         self._keep_behind(call, places, lambda: made, epoch)
         filled = list(vectors)
         for place, vector in zip(places, made, strict=True):
             filled[place] = vector
-        return self._assembled(call, filled, shelf, Outcome.MISS, made[0].cost)
+        return self._assembled(call, filled, shelf, Outcome.MISS, made[0].cost, asks=asks)
 
-    async def _fetch(self, call: EmbedCall, body: bytes) -> Passed:
+    async def _ask_together(
+        self, call: EmbedCall, texts: Sequence[str], body: bytes
+    ) -> tuple[Passed | dict[str, Vector], int]:
+        """Send what is missing, in one call with others' that wait for the same place; and for how many asks it was.
+
+        If that call fails, each of its asks is sent by itself: one's bad text must not fail another, and everybody gets
+        the error that is his own.
+        """
+        if call.company is None:
+            return await self._fetch(call, lambda: body), 1
+        member = Member(texts, body)
+        batch, brought = await self.batches.send(call.company, member, lambda batch: self._send(call, batch), _abandon)
+        if batch.asks > 1:
+            call.trail.note("merged", str(batch.asks) if brought is not None else "failed")
+        if brought is None:
+            return await self._fetch(call, lambda: body), 1
+        if batch.asks > 1:
+            self.metrics.embed_merged()
+        return brought, batch.asks
+
+    async def _send(self, call: EmbedCall, batch: Batch[Brought]) -> Brought:
+        """Make the call of a batch; `call` is its first ask."""
+
+        def body() -> bytes:
+            batch.close()
+            return batch.bodies[0] if batch.asks == 1 else call.dialect.ask_for(call.body, batch.texts)
+
+        try:
+            reply = await self._fetch(call, body)
+        except UpstreamError:
+            batch.close()
+            if batch.asks == 1:
+                raise
+            return None
+        if batch.asks == 1:
+            return reply
+        made = self._read(call, reply, batch.texts)
+        await _drop(reply)
+        return dict(zip(batch.texts, made, strict=True)) if made else None
+
+    async def _fetch(self, call: EmbedCall, body: Callable[[], bytes]) -> Passed:
         """Send a body and read the reply, up to `cache.answer_max` bytes."""
         began_s = self.clock.monotonic()
         with call.trail.timed("upstream_first_byte"):
@@ -363,6 +426,17 @@ class Embeddings:
         self.memory.put(entry, size_bytes)
         self.metrics.kept(size_bytes)
         return True
+
+
+async def _abandon(brought: Brought) -> None:
+    if isinstance(brought, Passed):
+        await _drop(brought)
+
+
+async def _drop(reply: Passed) -> None:
+    """Be done with a reply of which nothing more is wanted."""
+    if reply.rest is not None:
+        await reply.rest.reply.close()
 
 
 def _vector(entry: Entry | None) -> Vector | None:

@@ -13,13 +13,16 @@ from typing import TypeAlias
 
 from cacheproxy.config import Config
 from cacheproxy.errors import CacheError, EmbedderError, EntryCorruptError, UnkeyableError
+from cacheproxy.flow.near import NO_VECTOR, Nearness
 from cacheproxy.flow.serve import HIT, Serve, standing
+from cacheproxy.flow.vectors import Embedded
 from cacheproxy.model import Ask, Identity, Match, NearPlan, Outcome, Plan
 from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import Controls, read_controls
 from cacheproxy.rules.guards import object_to
 from cacheproxy.rules.question import Template
 from cacheproxy.store.shelf import Shelf
+from cacheproxy.trail import Trail
 from cacheproxy.upstream.models import Models
 from cacheproxy.wire.dialects import Dialect
 
@@ -128,10 +131,12 @@ class Explain:
             templates=self.templates,
             secret=self.secret(),
         )
-        told = await self._near(told, near, plan)
+        told, embedded = await self._near(told, near, plan)
         serving = any(one.verdict == "serve" for one in told.neighbours)
         if serving and self.serve.near.serves:
             return replace(told, outcome=Outcome.SEMANTIC, why="serve")
+        if not plan.only_if_cached and self.serve.kin(plan, Nearness(near, embedded), Trail(self.serve.clock)):
+            return replace(told, outcome=Outcome.JOINED, why="in-flight-near")
         return replace(told, why=_why_miss(told, plan, serving=serving))
 
     async def _exact(self, told: Explanation, plan: Plan) -> Explanation:
@@ -147,25 +152,26 @@ class Explain:
         word = standing(entry, plan, self.serve.clock.now())
         return replace(told, exact=word, made=entry.made, expires=entry.expires)
 
-    async def _near(self, told: Explanation, near: NearPlan, plan: Plan) -> Explanation:
-        tier = self.serve.near
+    async def _near(self, told: Explanation, near: NearPlan, plan: Plan) -> tuple[Explanation, Embedded]:
+        """The neighbours, each weighed, and the question's vector, if it could be had."""
+        tier, embedded = self.serve.near, NO_VECTOR
         if near.off or tier.semantic.state == "down":
-            return replace(told, near_off=near.off or "down")
+            return replace(told, near_off=near.off or "down"), embedded
         told = replace(told, threshold=near.threshold, scope=near.scope, question=near.question if tier.prompts else "")
         try:
             embedded = await tier.vectors.embed(near.question)
             if not embedded.fits:
-                return replace(told, near_off="too-long")
+                return replace(told, near_off="too-long"), embedded
             matches = await tier.semantic.nearest(near.scope, plan.partition, embedded.vector, space=embedded.space)
         except EmbedderError:
-            return replace(told, near_off="no-vector")
+            return replace(told, near_off="no-vector"), embedded
         except CacheError:
-            return replace(told, near_off=AWAY)
-        return replace(told, neighbours=tuple(self._weigh(near, match, plan) for match in matches))
+            return replace(told, near_off=AWAY), embedded
+        return replace(told, neighbours=tuple(self._weigh(near, match, plan) for match in matches)), embedded
 
     def _weigh(self, near: NearPlan, match: Match, plan: Plan) -> Weighed:
         tier, entry = self.serve.near, match.entry
-        verdict = tier.weigh(near, match)
+        verdict = tier.weigh(near, entry.question, match.similarity)
         word = verdict.reason or "serve"
         if not plan.read or not tier.suits(match, plan):
             word = "unsuited"
@@ -187,6 +193,8 @@ def _why_miss(told: Explanation, plan: Plan, *, serving: bool) -> str:
     """The one word for a miss: what came nearest to preventing it."""
     if not plan.read:
         return "no-cache"
+    if plan.only_if_cached:
+        return "only-if-cached"
     if serving:
         return "shadow"
     if told.near_off:

@@ -30,9 +30,13 @@ class Feedback:
 
     async def remember(self, entry: Entry, asked: str) -> None:
         """Note that `entry` answered the question `asked`. Never raises; a failure is counted."""
-        pairing = Pairing(entry.scope, self.apart.digest(entry.question), self.apart.digest(asked))
+        await self.note(entry.id, entry.scope, entry.question, asked, ttl_s=entry.expires - self.clock.now())
+
+    async def note(self, entry_id: str, scope: str, answered: str, asked: str, *, ttl_s: float) -> None:
+        """The same of an entry that may yet be to come: its answer to the question `answered` went to `asked` too."""
+        pairing = Pairing(scope, self.apart.digest(answered), self.apart.digest(asked))
         try:
-            await self.served.put(entry.id, pairing, ttl_s=max(1.0, entry.expires - self.clock.now()))
+            await self.served.put(entry_id, pairing, ttl_s=max(1.0, ttl_s))
         except CacheError:
             self.metrics.fault(Fault.STORE_FAILED)
 

@@ -49,6 +49,10 @@ class Keeper:
     clock: Clock
     spread: Callable[[], float] = random.random
 
+    def refuses(self, answer: Answer) -> bool:
+        """Whether an answer is of a kind that is never kept."""
+        return bool(keep.refuse(answer, self.settings))
+
     async def keep(self, flight: Flight, plan: Plan, near: Nearness, identity: Identity, asked: Asked) -> None:
         """Store the flight's answer if it may be. Never raises."""
         self.metrics.step("upstream_total", flight.seconds)

@@ -1,4 +1,6 @@
-"""The near tier of one ask: its question as a vector, the entries near it in its scope, and the verdict on each.
+"""The near tier of one ask: its question as a vector, what is near it in its scope, and the verdict on each.
+
+Near it are entries, and on request (`semantic.join`) questions that are being answered right now.
 
 Whatever fails on the way (no embedder, no index, a deadline) is noted and counted, and the ask goes on without a near
 answer: a failing guard or embedder means a miss, never a hit. Refuses to decide what may be compared (rules/admit.py)
@@ -8,14 +10,18 @@ and what may be served (rules/accept.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EmbedderError
+from cacheproxy.flow.coalesce import Flight, Flights
+from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.vectors import Embedded, Vectors
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Match, NearPlan, Neighbour, Plan, Verdict
+from cacheproxy.model import Answer, Match, NearPlan, Neighbour, Plan, Verdict
 from cacheproxy.rules.accept import accept
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.semantic import Semantic
@@ -24,6 +30,10 @@ from cacheproxy.trail import Trail
 _log = logging.getLogger("cacheproxy.flow")
 
 NO_VECTOR = Embedded()
+FLIGHTS_MAX = 5
+"""Flights judged for one ask, the nearest ones: as many as a look-up brings entries."""
+_ASKERS_OWN = ("context", "logprobs")
+"""Members of an answer that hold the tokens of the question it was given to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,24 @@ class Nearness:
         """True when `match` may answer the ask."""
         return self.verdict is not None and self.verdict.serve
 
+    def in_flight(self, entry_id: str, epoch: int) -> Question | None:
+        """The ask's question as one that is being answered; None where it must not be found by meaning."""
+        if not self.embedded.fits:
+            return None
+        vector, space = self.embedded.vector, self.embedded.space
+        return Question(self.plan.question, self.plan.scope, vector, space, epoch, entry_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """A question in flight whose answer an ask in other words may have."""
+
+    flight: Flight
+    answered: Question
+    asked: str
+    similarity: float
+    threshold: float
+
 
 @dataclass(frozen=True, slots=True)
 class Near:
@@ -56,6 +84,8 @@ class Near:
     guards: Collection[str]
     serves: bool
     """False in shadow mode: everything is found out and judged, and Ollama answers."""
+    joins: bool
+    """Whether an ask may have the answer of one in flight (`semantic.join`); never in shadow mode."""
     prompts: bool = False
     """Whether the two questions may be shown to operators (`log.prompts`)."""
 
@@ -81,6 +111,25 @@ class Near:
             return Nearness(near, embedded)
         return self._judge(near, embedded, [match for match in matches if self.suits(match, plan)], trail)
 
+    def kin(self, near: Nearness, asked: Question | None, plan: Plan, flights: Flights, trail: Trail) -> Kin | None:
+        """The nearest flight whose answer may serve an ask that no entry serves. Waits for nothing.
+
+        An ask that wants a fresh answer (`plan.read` is false) wants it to its own words.
+        """
+        if asked is None or not (self.joins and plan.read):
+            return None
+        found = islice(flights.near(asked, plan.needs), FLIGHTS_MAX)
+        kins = [
+            Kin(flight, answered, asked.text, similarity, near.plan.threshold) for flight, answered, similarity in found
+        ]
+        if not kins:
+            return None
+        judged = [(kin, self.weigh(near.plan, kin.answered.text, kin.similarity)) for kin in kins]
+        kin, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
+        trail.note("in-flight", f"{kin.similarity:.3f}")
+        trail.note("verdict", verdict.reason or "serve")
+        return kin if verdict.serve else None
+
     async def _embed(self, question: str, trail: Trail) -> Embedded:
         """The question's vector, or none: the embedder is not ready, or does not read the question to its end."""
         try:
@@ -105,26 +154,42 @@ class Near:
         if not matches:
             trail.note("near", "none")
             return Nearness(near, embedded)
-        judged = [(match, self.weigh(near, match)) for match in matches]
+        judged = [(match, self.weigh(near, match.entry.question, match.similarity)) for match in matches]
         match, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
         trail.note("near", f"{match.similarity:.3f}")
-        trail.neighbour = self._neighbour(near, match, verdict)
-        trail.note("verdict", trail.neighbour.verdict)
-        self.metrics.verdict(trail.neighbour.verdict)
+        word, entry = verdict.reason or "serve", match.entry
+        asked, stored = self._shown(near.question, entry.question)
+        trail.neighbour = Neighbour(entry.id, match.similarity, near.threshold, word, asked=asked, stored=stored)
+        trail.note("verdict", word)
+        self.metrics.verdict(word)
         return Nearness(near, embedded, match, verdict)
 
-    def _neighbour(self, near: NearPlan, match: Match, verdict: Verdict) -> Neighbour:
-        asked, stored = (near.question, match.entry.question) if self.prompts else ("", "")
-        word = verdict.reason or "serve"
-        return Neighbour(match.entry.id, match.similarity, near.threshold, word, asked=asked, stored=stored)
+    def joined(self, kin: Kin) -> Neighbour:
+        """The question that an ask has joined, as the neighbour that was weighed for it."""
+        asked, answered = self._shown(kin.asked, kin.answered.text)
+        entry_id = kin.answered.entry_id
+        return Neighbour(entry_id, kin.similarity, kin.threshold, "serve", asked=asked, stored=answered)
 
-    def weigh(self, near: NearPlan, match: Match) -> Verdict:
-        """The verdict on one match; a guard that raises is counted and serves nothing."""
-        if self.apart.is_apart(near.question, match.entry.question, near.scope):
+    def _shown(self, asked: str, answered: str) -> tuple[str, str]:
+        return (asked, answered) if self.prompts else ("", "")
+
+    def weigh(self, near: NearPlan, answered: str, similarity: float) -> Verdict:
+        """The verdict on one answered question; a guard that raises is counted and serves nothing."""
+        if self.apart.is_apart(near.question, answered, near.scope):
             return Verdict(serve=False, reason="feedback")
         try:
-            return accept(near.question, match, threshold=near.threshold, guards=self.guards)
+            return accept(near.question, answered, similarity, threshold=near.threshold, guards=self.guards)
         except Exception:  # noqa: BLE001 - a defect in a guard must cost a hit, not the ask
             _log.exception("a guard raised")
             self.metrics.fault(Fault.GUARD)
             return Verdict(serve=False, reason="guard:raised")
+
+
+def without_askers_own(answer: Answer) -> Answer:
+    """An answer as another question may have it: what belongs to the one it was given to is cut."""
+    return replace(answer, context=None, logprobs=())
+
+
+def chunk_without_askers_own(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same for one chunk of an answer under way."""
+    return {name: value for name, value in chunk.items() if name not in _ASKERS_OWN}

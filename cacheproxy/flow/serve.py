@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cacheproxy.clock import Clock
-from cacheproxy.errors import CacheError, EntryCorruptError, UpstreamUnreachableError
+from cacheproxy.errors import CacheError, EntryCorruptError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
 from cacheproxy.flow.keep import Asked, Keeper
-from cacheproxy.flow.near import Near, Nearness
+from cacheproxy.flow.near import Kin, Near, Nearness, without_askers_own
+from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.record import Recorder
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Entry, Identity, NearPlan, Outcome, Plan
@@ -58,9 +59,8 @@ class Hit:
         """A semantic hit. What belongs to the other question alone (its tokens as context) is cut."""
         assert nearness.match is not None  # noqa: S101 - it is served
         entry = nearness.match.entry
-        answer = replace(entry.answer, context=None, logprobs=())
         return cls(
-            replace(entry, answer=answer),
+            replace(entry, answer=without_askers_own(entry.answer)),
             Outcome.SEMANTIC,
             "redis",
             similarity=nearness.match.similarity,
@@ -71,10 +71,13 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A flight to follow; its head has come. `started`: this ask is the one that asked Ollama."""
+    """A flight to follow; its head has come."""
 
     follower: Follower
     outcome: Outcome
+    kin: Kin | None = None
+    """The question it answers, where that is another than the one asked. Its answer is then complete, or a stream that
+    the caller takes as one; what belongs to the other question alone must be cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class Serve:
             return Absent()
 
         try:
-            return await self._ask_ollama(call, near)
+            return await self._join_near(call, near) or await self._ask_ollama(call, near)
         except UpstreamUnreachableError:
             if found is None:
                 raise
@@ -138,6 +141,51 @@ class Serve:
             return Nearness(NearPlan(off="in-flight"))
         return await self.near.look(await call.plan_near(), call.plan, call.trail)
 
+    async def _join_near(self, call: Call, near: Nearness) -> Relay | None:
+        """Follow a flight of a question that means the same, if there is one and it begins well.
+
+        If it fails before anything of it has been passed on, the ask goes to Ollama as if there had been none: what
+        went wrong may lie with the other question, and this one's caller must get its own error.
+        """
+        plan, trail = call.plan, call.trail
+        if self.is_under_way(plan):
+            return None
+        kin = self.kin(plan, near, trail)
+        if kin is None:
+            return None
+        follower = self.flights.join(kin.flight)
+        try:
+            with trail.timed("upstream_first_byte"):
+                good = await self._begins_well(follower, call)
+        except UpstreamError:
+            good = False
+        except BaseException:
+            self.flights.leave(follower)
+            raise
+        trail.note("joined", str(kin.flight.head.status) if good else "failed")
+        if good:
+            trail.neighbour = self.near.joined(kin)
+            return Relay(follower, Outcome.JOINED, kin)
+        self.flights.leave(follower)
+        return None
+
+    def kin(self, plan: Plan, near: Nearness, trail: Trail) -> Kin | None:
+        """The question that is being answered right now and means the same, if there is one."""
+        return self.near.kin(near, self._in_flight(plan, near), plan, self.flights, trail)
+
+    async def _begins_well(self, follower: Follower, call: Call) -> bool:
+        """Whether the flight of another question can answer the ask; for what is no stream, once all of it is there."""
+        flight = follower.flight
+        if (await follower.wait_head()).status != 200:
+            return False
+        if call.ask.stream and flight.ask.stream and flight.answer is None:
+            return True
+        answer = await follower.wait_end()
+        return answer is not None and not answer.missing & call.plan.needs and not self.keeper.refuses(answer)
+
+    def _in_flight(self, plan: Plan, near: Nearness) -> Question | None:
+        return near.in_flight(plan.entry_id, self.exact.epoch)
+
     async def _ask_ollama(self, call: Call, near: Nearness) -> Relay:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
         asked = Asked(self.exact.epoch, self.clock.now())
@@ -148,6 +196,7 @@ class Serve:
             call.fetch,
             lambda flight: self.keeper.keep(flight, call.plan, near, call.identity, asked),
             needs=call.plan.needs,
+            question=self._in_flight(call.plan, near) if self.near.joins else None,
         )
         began_s = self.clock.monotonic()
         try:

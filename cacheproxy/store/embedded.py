@@ -236,8 +236,16 @@ class Embedded:
             await _end(self._child)
             self._child = None
         if self._lock is not None:
+            self._remove_socket()
             os.close(self._lock)
             self._lock = None
+
+    def _remove_socket(self) -> None:
+        """Leave nothing outside the data directory; whoever runs the next server makes it again."""
+        self._socket.unlink(missing_ok=True)
+        if self._socket.parent != self._folder:
+            with contextlib.suppress(OSError):
+                self._socket.parent.rmdir()
 
     async def _keep_running(self) -> None:
         """Start the server again whenever it ends; take over when the proxy that ran it is gone."""
@@ -287,6 +295,7 @@ class Embedded:
     async def _spawn(self, *, loading_counts: bool = True) -> int | None:
         """0 when the server runs and answers; else its exit code, or None when it had to be ended."""
         assert self._binaries is not None  # noqa: S101 - set by open(), before anything that gets here
+        _private_folder(self._socket.parent)
         self._socket.unlink(missing_ok=True)
         _shorten(self._folder / "redis.log")
         command = server_arguments(self._binaries, self._folder, self._socket, self._memory_bytes)

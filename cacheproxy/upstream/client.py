@@ -9,7 +9,8 @@ Three rules keep one caller's bytes from another:
 
 1. A connection that receives anything while nobody awaits a reply on it is aborted (`_Wire.data_received`).
 2. A pooled connection with anything readable on its socket, data or FIN, is not used again (`_readable`).
-3. A request that must not run twice never meets a pooled connection, so it can never meet a dying one.
+3. A request that must not run twice never meets a connection that carried another. It gets one made for it: now, or,
+   so that a miss does not wait for it, a moment ahead (the *spare*: one, silent, at most `SPARE_S` old).
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ _READ_BYTES = 64 * 1024
 _BODY_SLICE_BYTES = 64 * 1024
 _IDLE_MAX = 64
 _IDLE_S = 30.0
+SPARE_S = 2.0
+"""How long a connection made ahead waits for its request: until the next miss of a proxy that is at work, and less than
+what stands before an Ollama allows a new connection to be silent (HAProxy's `timeout http-request`: some seconds).
+"""
 _JSON_BYTES_MAX = 16 * 1024**2
 _JSON_HEADERS = (("Content-Type", "application/json"),)
 
@@ -235,6 +240,9 @@ class UpstreamClient:
         self._tls: ssl.SSLContext | None = None
         self._idle: deque[_Wire] = deque()
         self._busy: set[_Wire] = set()
+        self._spare: _Wire | None = None
+        self._spare_ends: asyncio.TimerHandle | None = None
+        self._sparing: asyncio.Task[None] | None = None
         self._closed = False
 
     async def open(self) -> None:
@@ -245,6 +253,9 @@ class UpstreamClient:
     async def close(self) -> None:
         """Abort every connection; replies still being read end with UpstreamBrokenError."""
         self._closed = True
+        if self._sparing is not None:
+            self._sparing.cancel()
+        self._drop_spare()
         for wire in self._busy:
             wire.fail(ConnectionResetError("the client was closed"))
         while self._idle:
@@ -259,14 +270,14 @@ class UpstreamClient:
         body's iterator raises.
         """
         head = self._head(request)
-        repeatable = safe_to_repeat and (request.body is None or isinstance(request.body, bytes))
-        wire = self._take_idle() if repeatable else None
+        if not safe_to_repeat or not (request.body is None or isinstance(request.body, bytes)):
+            wire = self._take_spare()
+            return await self._exchange(await self._connect() if wire is None else wire, head, request, spare=True)
+        wire = self._take_idle()
         try:
             return await self._exchange(await self._connect() if wire is None else wire, head, request)
         except _DroppedError:
-            if not repeatable:
-                raise
-        return await self._exchange(await self._connect(), head, request)
+            return await self._exchange(await self._connect(), head, request)
 
     async def get_json(self, target: str, *, timeout_s: float, body: Any = None) -> Any:
         """The JSON under `target` (`/api/tags`), or what a POST of `body` gives.
@@ -303,6 +314,34 @@ class UpstreamClient:
             wire.abort()
         return None
 
+    def _take_spare(self) -> _Wire | None:
+        """The connection made ahead, if there is one and it is still silent and open."""
+        wire, self._spare = self._spare, None
+        if self._spare_ends is not None:
+            self._spare_ends.cancel()
+        if wire is None or (wire.is_connected() and not _readable(wire.transport)):
+            return wire
+        wire.abort()
+        return None
+
+    def _spare_nowait(self) -> None:
+        """Begin to make a spare, unless there is one or one is being made."""
+        if not self._closed and self._spare is None and self._sparing is None:
+            self._sparing = asyncio.get_running_loop().create_task(self._make_spare())
+
+    async def _make_spare(self) -> None:
+        try:
+            self._spare = await self._connect()
+            self._spare_ends = asyncio.get_running_loop().call_later(SPARE_S, self._drop_spare)
+        except UpstreamUnreachableError:
+            pass  # the next request will say so
+        finally:
+            self._sparing = None
+
+    def _drop_spare(self) -> None:
+        if (wire := self._take_spare()) is not None:
+            wire.abort()
+
     async def _connect(self) -> _Wire:
         loop = asyncio.get_running_loop()
         timeout_s = self._settings.connect_timeout
@@ -317,7 +356,10 @@ class UpstreamClient:
             raise UpstreamUnreachableError(_unreachable(_told(error))) from error
         return wire
 
-    async def _exchange(self, wire: _Wire, head: bytes, request: UpstreamRequest) -> UpstreamReply:
+    async def _exchange(
+        self, wire: _Wire, head: bytes, request: UpstreamRequest, *, spare: bool = False
+    ) -> UpstreamReply:
+        """Send over `wire` and await the head. `spare`: once the reply is over, make a connection for the next one."""
         go = asyncio.Event() if request.expect_continue else None
         self._busy.add(wire)
         upload: asyncio.Task[None] | None = None
@@ -337,6 +379,8 @@ class UpstreamClient:
             if not finished:
                 finished = True
                 self._release(wire, upload, reusable=clean)
+                if spare and clean:
+                    self._spare_nowait()
 
         return UpstreamReply(message, payload, finish)
 

@@ -77,6 +77,8 @@ class EmbedDialect(Protocol):
     NAME: str
     PATH: str
     CONTENT_TYPE: str
+    MERGES: bool
+    """Whether texts of several asks may go to Ollama in one call."""
 
     def parse(self, body: bytes) -> EmbedAsk:
         """The ask in a body. Raises UnkeyableError."""

@@ -18,6 +18,8 @@ NAME = "embed"
 PATH = "/api/embed"
 FAMILY = "embed"
 CONTENT_TYPE = "application/json; charset=utf-8"
+MERGES = True
+"""Whether texts of several asks may go to Ollama in one call: a reply need not state what that does not tell."""
 
 _MEMBERS = frozenset({"model", "input", "truncate", "dimensions", "options", "keep_alive"})
 

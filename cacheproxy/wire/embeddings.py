@@ -18,6 +18,8 @@ NAME = "embeddings"
 PATH = "/api/embeddings"
 FAMILY = "embeddings"
 CONTENT_TYPE = "application/json; charset=utf-8"
+MERGES = False
+"""A call has one text."""
 
 _MEMBERS = frozenset({"model", "prompt", "options", "keep_alive"})
 

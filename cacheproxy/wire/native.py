@@ -128,6 +128,8 @@ def _parts(members: Mapping[str, Any], text_member: str) -> tuple[str, str, Sequ
 
 
 def _objects(value: object) -> Sequence[JSONObject]:
+    if value == []:  # in all but a few chunks
+        return ()
     if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in value):
         raise ValueError("not a list of objects")
     return value

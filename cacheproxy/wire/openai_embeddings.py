@@ -20,6 +20,8 @@ NAME = "openai-embeddings"
 PATH = "/v1/embeddings"
 FAMILY = "embed"
 CONTENT_TYPE = "application/json"
+MERGES = False
+"""The reply must state the tokens of its own texts, which a call for several asks does not tell."""
 
 _MEMBERS = frozenset({"model", "input", "dimensions", "encoding_format"})
 

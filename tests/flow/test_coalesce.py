@@ -5,12 +5,14 @@ import contextlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.errors import UpstreamBrokenError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import LAG_BYTES_MAX, Flights
+from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.record import Recorder
 from cacheproxy.model import Answer, Part
 from cacheproxy.wire import chat
@@ -27,6 +29,7 @@ def chunk(text):
 
 LAST = b'{"model":"m","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","eval_count":2}\n'
 REPLY = [chunk("x"), chunk("y"), LAST]
+QUESTION = Question("hi", "scope", np.array([1.0], dtype="<f4").tobytes(), "space", 1)
 
 
 async def let_all_run():
@@ -127,6 +130,35 @@ async def flights():
     await let_all_run()
     assert len(flights) == 0
     await flights.close()
+
+
+async def test_bytes_are_passed_on_before_they_are_read(flights):
+    """Reading a piece of many lines takes milliseconds, which no caller waits for."""
+    upstream, order = FakeUpstream(), []
+
+    class Slow(Recorder):
+        def feed(self, piece):
+            order.append("read")
+            return super().feed(piece)
+
+    follower, _ = flights.follow("key", ASK, Slow(chat.fold(), bytes_max=BYTES_MAX), upstream.fetch, upstream.land)
+
+    async def follow():
+        async for piece in follower.pieces():
+            assert piece
+            order.append("passed on")
+
+    following = asyncio.create_task(follow())
+    upstream.answers()
+    await follower.wait_head()
+    for piece in REPLY:
+        upstream.sends(piece)
+        await let_all_run()
+    upstream.sends(None)
+    await following
+    flights.leave(follower)
+
+    assert order == ["passed on", "read"] * len(REPLY)
 
 
 @pytest.mark.case(105)
@@ -576,6 +608,7 @@ async def test_a_reply_too_large_to_hold_is_not_converted(flights):
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("join"), st.sampled_from([taken, converted, ended])),
+        st.tuples(st.just("join near"), st.sampled_from([converted, ended])),
         st.tuples(st.sampled_from(["leave"]), st.integers(0, 9)),
         st.tuples(st.sampled_from(["head", "piece", "end", "break", "refuse", "run"]), st.none()),
     ),
@@ -587,7 +620,7 @@ STEPS = st.lists(
 @given(steps=STEPS)
 @settings(deadline=None, max_examples=200)
 def test_no_schedule_of_events_leaves_a_flight_or_mixes_a_reply(steps):
-    """Every follower gets a whole reply of one fetch, an error, or left by itself; and at idle the map is empty."""
+    """Every follower gets a whole reply of one fetch, an error, or left by itself; and at idle the maps are empty."""
     asyncio.run(asyncio.wait_for(play(steps), 10))
 
 
@@ -610,14 +643,20 @@ class Stage:
         """Landing takes a moment."""
         await asyncio.sleep(0)
 
+    def follow(self, key):
+        """One more follower of a key."""
+        recorder = Recorder(chat.fold(), bytes_max=BYTES_MAX)
+        follower, _ = self.flights.follow(key, ASK, recorder, self.fetch, self.land, question=QUESTION)
+        return follower
+
     async def act(self, action, value):
         """One event of a schedule."""
         live = self.upstreams[-1] if self.upstreams else FakeUpstream()
         if action == "run":
             await let_all_run()
-        elif action == "join":
-            recorder = Recorder(chat.fold(), bytes_max=BYTES_MAX)
-            follower, _ = self.flights.follow("key", ASK, recorder, self.fetch, self.land)
+        elif action in ("join", "join near"):
+            near = next(self.flights.near(QUESTION), None) if action == "join near" else None
+            follower = self.follow(action) if near is None else self.flights.join(near[0])
             self.followers.append((value, asyncio.create_task(value(self.flights, follower))))
         elif action == "leave":
             for _, task in self.followers[value : value + 1]:
@@ -648,7 +687,7 @@ async def play(steps):
         await stage.act(action, value)
     results = await stage.end()
 
-    assert len(stage.flights) == 0
+    assert (len(stage.flights), len(stage.flights._nearby)) == (0, 0)
     for upstream in stage.upstreams:
         assert upstream.closed == (upstream.began and 1)
     for (take, _), found in zip(stage.followers, results, strict=True):
@@ -664,6 +703,38 @@ def text_of(take, found):
         return found.text if found is not None else ""
     chunks = found if take is converted else [json.loads(line) for line in found.splitlines()]
     return "".join(chunk["message"]["content"] for chunk in chunks)
+
+
+@pytest.mark.parametrize("state", ["refused", "error in place of the head", "too large", "left", "landed"])
+async def test_a_flight_that_has_nothing_to_share_is_not_found_by_meaning(flights, state):
+    """Its answer is no answer, or is not held; and what is over is found in the store, if anywhere."""
+    upstream = FakeUpstream(status=500 if state == "refused" else 200)
+    recorder = Recorder(chat.fold(), bytes_max=10)
+    follower, _ = flights.follow("key", ASK, recorder, upstream.fetch, upstream.land, question=QUESTION)
+    assert [flight for flight, _, _ in flights.near(QUESTION)] == [follower.flight]
+    await let_all_run()
+    upstream.answers(UpstreamUnreachableError("away") if state.startswith("error") else None)
+    if state == "too large":
+        upstream.sends(REPLY[0])
+    elif state == "landed":
+        upstream.sends(None)
+    elif state == "left":
+        flights.leave(follower)
+    await let_all_run()
+
+    assert list(flights.near(QUESTION)) == []
+    flights.leave(follower)
+
+
+async def test_a_flight_is_not_found_by_meaning_for_what_it_will_not_tell(flights):
+    """As with equal asks."""
+    upstream = FakeUpstream()
+    lacking = replace(ASK, lacks=frozenset({Part.COUNTS}))
+    recorder = Recorder(chat.fold(), bytes_max=BYTES_MAX)
+    follower, _ = flights.follow("key", lacking, recorder, upstream.fetch, upstream.land, question=QUESTION)
+
+    assert list(flights.near(QUESTION, frozenset({Part.COUNTS}))) == []
+    flights.leave(follower)
 
 
 async def test_a_flight_tells_its_state():

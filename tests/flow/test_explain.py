@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from cacheproxy.edge.explain import read_request
-from tests.fakes.house import MODEL, House, near_ready, open_house
-from tests.fakes.ollama import FakeOllama
+from tests.fakes.house import MODEL, House, near_ready, open_house, until
+from tests.fakes.ollama import FakeOllama, Fault
 from tests.fakes.redis_server import RedisServer
 
 SERVE = {"mode": "serve"}
@@ -91,6 +92,7 @@ async def test_explaining_changes_nothing(near: House) -> None:
     [
         ({"cache-control": "no-store"}, {}, "bypass", "no-store"),
         ({"Cache-Control": "no-cache"}, {}, "miss", "no-cache"),
+        ({"Cache-Control": "only-if-cached", "X-Cache-Mode": "exact"}, {"think": True}, "miss", "only-if-cached"),
         ({"X-Cache-Mode": "exact"}, {"options": {"temperature": 0.1}}, "miss", "mode-exact"),
         ({"Authorization": "Bearer somebody"}, {}, "miss", "none"),
         ({}, {"options": {"seed": 1}}, "miss", "seed"),
@@ -104,6 +106,26 @@ async def test_what_a_caller_says_shapes_the_story(
     told = await explained(near, STORED, headers, **members)
 
     assert (told["outcome"], told["why"]) == (outcome, why)
+
+
+async def test_what_is_being_answered_right_now_would_be_joined(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """In the same words always, in other words where `semantic.join` allows it; joining takes no place at Ollama."""
+    async with open_house(fake_ollama, clean_redis, semantic=SERVE | {"join": True}) as house:
+        await near_ready(house)
+        fake_ollama.next(Fault(stall_after_tokens=1))
+        asking = asyncio.create_task(house.chat(STORED))
+        await until(lambda: fake_ollama.stalled == 1)
+        same, reworded = await explained(house, STORED), await explained(house, REWORDED)
+        other = await explained(house, OPPOSITE)
+        fake_ollama.release()
+        await asking
+
+    assert (same["outcome"], same["why"]) == ("joined", "in-flight")
+    assert (reworded["outcome"], reworded["why"]) == ("joined", "in-flight-near")
+    assert other["outcome"] == "miss"
+    assert fake_ollama.calls["/api/chat"] == 1
 
 
 async def test_in_shadow_mode_ollama_would_answer(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:

@@ -4,18 +4,9 @@ import math
 
 import pytest
 
-from cacheproxy.model import Answer, Entry, Match, Verdict
+from cacheproxy.model import Verdict
 from cacheproxy.rules.accept import accept
 from cacheproxy.rules.guards import GUARDS
-
-
-def near(question, similarity):
-    """A stored question as the semantic tier finds it."""
-    entry = Entry(
-        key="p:answer:0:m:-", check=b"", partition="", scope="s", digest="d", answer=Answer("x"), made=0.0, expires=1.0,
-        question=question,
-    )  # fmt: skip
-    return Match(entry, similarity)
 
 
 @pytest.mark.parametrize(
@@ -33,4 +24,4 @@ def near(question, similarity):
 )
 def test_a_match_is_judged_by_similarity_first_and_then_by_the_enabled_guards(stored, similarity, guards, verdict):
     """The threshold itself serves; what is no number never does; a guard that is off says nothing."""
-    assert accept("How do I reset my password?", near(stored, similarity), threshold=0.92, guards=guards) == verdict
+    assert accept("How do I reset my password?", stored, similarity, threshold=0.92, guards=guards) == verdict

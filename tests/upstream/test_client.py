@@ -11,6 +11,7 @@ import pytest
 
 from cacheproxy import config
 from cacheproxy.errors import CallerError, ConfigError, UpstreamBrokenError, UpstreamUnreachableError
+from cacheproxy.upstream import client as module
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, end_to_end, loops
 from tests.fakes.scripted import Peer, ScriptedServer
 
@@ -310,6 +311,85 @@ async def test_request_that_must_not_run_twice_takes_a_fresh_connection() -> Non
         await ask(client)
         await ask(client, "/api/pull", "POST", b"{}", safe_to_repeat=False)
         assert server.connections == 2
+
+
+async def chat(client: UpstreamClient) -> bytes:
+    """One request that must not run twice."""
+    return await ask(client, "/api/chat", "POST", b"{}", safe_to_repeat=False)
+
+
+async def test_request_that_must_not_run_twice_finds_a_connection_made_ahead() -> None:
+    """Each still has one to itself: a connection carries one of them at most."""
+    requests: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        requests.append(peer.number)
+        await peer.send(OK)
+        await peer.gone()
+
+    async with ScriptedServer(script) as server, client_of(server.url) as client:
+        for count in range(1, 4):
+            assert await chat(client) == b"ok"
+            await until(lambda count=count: server.connections == count + 1)
+
+    assert requests == [1, 2, 3]
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize("trouble", [EVIL, b""], ids=["unasked bytes", "closed"])
+async def test_a_connection_made_ahead_that_is_not_silent_is_not_used(trouble: bytes) -> None:
+    """What came on it before it was asked anything answers nobody, and its end costs no request."""
+    troubled = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 2:
+            if trouble:
+                await peer.send(trouble)
+            else:
+                peer.writer.close()
+            troubled.set()
+            return
+        await peer.request()
+        await peer.send(OK)
+        await peer.gone()
+
+    async with ScriptedServer(script) as server, client_of(server.url) as client:
+        assert await chat(client) == b"ok"
+        await troubled.wait()
+        assert await chat(client) == b"ok"
+
+
+async def test_a_connection_made_ahead_does_not_outlive_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy at rest holds none; it would die of old age somewhere on the way, unseen."""
+    monkeypatch.setattr(module, "SPARE_S", 0.01)
+    gone = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 2:
+            await peer.gone()
+            gone.set()
+            return
+        await peer.request()
+        await peer.send(OK)
+        await peer.gone()
+
+    async with ScriptedServer(script) as server, client_of(server.url) as client:
+        assert await chat(client) == b"ok"
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_an_upstream_that_is_gone_is_told_as_such_though_a_connection_was_made_ahead() -> None:
+    """The dead one is not used, and a new one cannot be had."""
+    async with ScriptedServer(always_ok) as server:
+        client = UpstreamClient(config.Upstream(url=server.url))
+        await client.open()
+        assert await chat(client) == b"ok"
+        await until(lambda: server.connections == 2)
+
+    with pytest.raises(UpstreamUnreachableError):
+        await chat(client)
+    await client.close()
 
 
 @pytest.mark.fault(50)
