@@ -85,7 +85,6 @@ calls = st.one_of(
 )
 
 
-@settings(deadline=None)  # what is measured is not time, and machines are busy
 @given(st.lists(calls, max_size=60))
 @settings(deadline=None)
 def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
