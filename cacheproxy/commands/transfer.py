@@ -12,8 +12,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ from cacheproxy.model import Entry
 from cacheproxy.store import parcel
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.entry import space_of
-from cacheproxy.store.shelf import Shelf
+from cacheproxy.store.shelf import BATCH, Shelf
 from embeddings.errors import EmbeddingsError
 
 KEY_CHARS_MIN = 8
@@ -144,8 +145,9 @@ async def _import(settings: Config, file: BinaryIO, key: bytes, space: str) -> I
         )
         file.seek(0)
         file.readline(parcel.LINE_BYTES_MAX)
-        for entry in parcel.read(file, count, settings.redis.prefix):
-            await _take(entry, shelf, space, found)
+        entries = parcel.read(file, count, settings.redis.prefix)
+        while batch := list(islice(entries, BATCH)):
+            await _take(batch, shelf, space, found)
         return found
 
 
@@ -162,19 +164,19 @@ async def _share(connection: Connection, shelf: Shelf, secret: bytes) -> bool:
     return True
 
 
-async def _take(entry: Entry | None, shelf: Shelf, space: str, found: Imported) -> None:
-    if entry is None:
-        found.unreadable += 1
-        return
-    if entry.expires <= time.time():
-        found.expired += 1
-        return
-    foreign = bool(entry.vector) and entry.space != space
-    if await shelf.put_new(replace(entry, vector=b"", space="") if foreign else entry):
-        found.kept += 1
-        found.vectors_dropped += foreign
-    else:
-        found.there += 1
+async def _take(entries: Sequence[Entry | None], shelf: Shelf, space: str, found: Imported) -> None:
+    """Keep some of the file's entries, and count what became of each."""
+    now = time.time()
+    alive = [entry for entry in entries if entry is not None and entry.expires > now]
+    foreign = {entry.key for entry in alive if entry.vector and entry.space != space}
+    put = await shelf.put_new(
+        [replace(entry, vector=b"", space="") if entry.key in foreign else entry for entry in alive]
+    )
+    found.unreadable += sum(entry is None for entry in entries)
+    found.expired += sum(entry is not None and entry.expires <= now for entry in entries)
+    found.kept += len(put)
+    found.there += len(alive) - len(put)
+    found.vectors_dropped += len(put & foreign)
 
 
 def _check_key(key: str) -> None:

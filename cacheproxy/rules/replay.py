@@ -9,8 +9,9 @@ them; else it is a miss, and its question is stored. Refuses to know vectors and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from cacheproxy.rules.tuning import wilson
@@ -68,6 +69,19 @@ class Result:
         return wilson(self.wrong, self.judged)
 
 
+def first_served(ranked: Iterable[tuple[int, float]], threshold: float, objects: Callable[[int], bool]) -> int | None:
+    """The one of the stored questions that would be served; None: none would.
+
+    `ranked`: each with its similarity, nearest first. `objects`: whether a guard keeps it apart from the one asked.
+    """
+    for other, similarity in islice(ranked, NEIGHBOURS):
+        if similarity < threshold:
+            return None
+        if not objects(other):
+            return other
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Stored:
     label: str
@@ -89,17 +103,9 @@ class _Cache:
 
     def near(self, question: int, now: float) -> _Stored | None:
         """The stored question that would be served; None: none would."""
-        weighed = 0
-        for other, similarity in self.neighbours.get(question, ()):
-            if similarity < self.threshold or weighed == NEIGHBOURS:
-                return None
-            found = self.alive(other, now)
-            if found is None:
-                continue
-            if not self.objects(question, other):
-                return found
-            weighed += 1
-        return None
+        ranked = (one for one in self.neighbours.get(question, ()) if self.alive(one[0], now))
+        served = first_served(ranked, self.threshold, lambda other: self.objects(question, other))
+        return None if served is None else self.stored[served]
 
 
 def play(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -58,15 +58,16 @@ class Listing:
 
 
 class Shelf:
-    """All entries under `prefix`, which is `redis.prefix`, over one connection."""
+    """All entries under `prefix`, which is `redis.prefix`, over one connection. A list sees at most `keys_max`."""
 
-    def __init__(self, connection: Connection, prefix: str) -> None:
+    def __init__(self, connection: Connection, prefix: str, *, keys_max: int = KEYS_MAX) -> None:
         self._connection = connection
         self._prefix = prefix
+        self._keys_max = keys_max
 
     async def newest(self, limit: int, wanted: Wanted = Wanted()) -> Listing:
         """At most `limit` entries, in several round trips; no unreadable ones. Raises StoreUnavailableError."""
-        names, complete = await self._names(wanted.digest)
+        names, complete = await self._names(wanted.digest, keys_max=self._keys_max)
         found: list[tuple[float, bytes]] = []
         for start in range(0, len(names), SCAN_COUNT):
             ages = await self._ages(names[start : start + SCAN_COUNT], wanted.question.casefold())
@@ -93,7 +94,7 @@ class Shelf:
 
     async def every(self) -> AsyncIterator[list[Kept]]:
         """All entries, a batch at a time, in no order; unreadable ones left out. Raises StoreUnavailableError."""
-        names, _ = await self._names(keys_max=None)
+        names, _ = await self._names()
         async for batch in self._read(names):
             yield batch
 
@@ -108,28 +109,35 @@ class Shelf:
         name = f"{self._prefix}:secret"
         await self._connection.run(lambda redis: _awaitable(redis.set(name, secret)), timeout_s=TIMEOUT_S)
 
-    async def put_new(self, entry: Entry) -> bool:
-        """Keep an entry until it expires, unless one of its key is there already. Raises StoreUnavailableError."""
-        if await self._connection.run(lambda redis: _awaitable(redis.exists(entry.key)), timeout_s=TIMEOUT_S):
-            return False
-        fields = cast("dict[Any, Any]", entry_codec.encode(entry))
+    async def put_new(self, entries: Sequence[Entry]) -> set[str]:
+        """Keep each until it expires, unless an entry of its key is there already; the keys that were put.
+
+        Two round trips, so at most some dozens at once. Raises StoreUnavailableError.
+        """
+
+        async def look(redis: Redis) -> list[int]:
+            async with redis.pipeline(transaction=False) as pipe:
+                for entry in entries:
+                    pipe.exists(entry.key)
+                return await pipe.execute()
+
+        there = await self._connection.run(look, timeout_s=TIMEOUT_S)
+        new = {entry.key: entry for entry, count in zip(entries, there, strict=True) if not count}
 
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=True) as pipe:
-                pipe.delete(entry.key)
-                pipe.hset(entry.key, mapping=fields)
-                pipe.pexpireat(entry.key, round(entry.expires * 1000))
+                for entry in new.values():
+                    pipe.delete(entry.key)
+                    pipe.hset(entry.key, mapping=cast("dict[Any, Any]", entry_codec.encode(entry)))
+                    pipe.pexpireat(entry.key, round(entry.expires * 1000))
                 await pipe.execute()
 
-        await self._connection.run(write, timeout_s=TIMEOUT_S)
-        return True
-
-    def rekeyed(self, entry: Entry, prefix: str) -> Entry:
-        """An entry of another store, whose `redis.prefix` was `prefix`, under the name it has in this one."""
-        return replace(entry, key=f"{self._prefix}:answer:{entry.key.removeprefix(f'{prefix}:answer:')}")
+        if new:
+            await self._connection.run(write, timeout_s=TIMEOUT_S)
+        return set(new)
 
     async def _names(
-        self, digest: str = "", *, pattern: str = "", keys_max: int | None = KEYS_MAX
+        self, digest: str = "", *, pattern: str = "", keys_max: int | None = None
     ) -> tuple[list[bytes], bool]:
         """Keys of entries, and whether these are all."""
         pattern = pattern or f"{self._prefix}:answer:*:{digest[:12] or '*'}:*"
