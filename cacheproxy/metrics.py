@@ -39,7 +39,7 @@ HITS = (Outcome.EXACT, Outcome.SEMANTIC, Outcome.JOINED, Outcome.STALE)
 TIERS = ("memory", "redis", "none")
 SIMILARITY_BOUNDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, *(at / 100 for at in range(80, 101)))
 AGE_BOUNDS_S = (1, 10, 60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 259_200, 604_800, 1_209_600, 2_592_000)
-WRONG, SEMANTIC = "wrong", "semantic"
+WRONG, BY_MEANING = "wrong", "by_meaning"
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 WINDOWS_S = {"1m": 60, "5m": 300, "15m": 900}
 
@@ -187,8 +187,8 @@ FAMILIES = (
         "wrong_hit_ratio",
         "gauge",
         (),
-        "Estimate from below: semantic hits that were reported as wrong by `/feedback`, in proportion to the semantic "
-        "hits of the last day, of this process. Absent without a semantic hit.",
+        "Estimate from below: answers reported as wrong by `/feedback`, in proportion to those given by meaning "
+        "(semantic hits, and asks that joined one in other words) in the last day by this process. Absent without any.",
         "Worry above 0.01. 0 says only that nobody reported one; where nobody gives feedback it says nothing.",
     ),
     Family(
@@ -591,8 +591,8 @@ class Metrics:
             ages.record(max(0.0, decision.age_s), count)
         if decision.neighbour is not None:
             self._similarities[Group.of(decision.neighbour)].record(decision.neighbour.similarity, count)
-        if decision.outcome is Outcome.SEMANTIC:
-            self._lately.add(SEMANTIC, count)
+        if decision.by_meaning:
+            self._lately.add(BY_MEANING, count)
 
     def step(self, step: str, seconds: float) -> None:
         """Count the time one step of an ask took. Raises KeyError for a step that is not in `STEPS`."""
@@ -690,12 +690,12 @@ class Metrics:
         return found
 
     def wrong_hit_ratio(self) -> float | None:
-        """Of the last day's semantic hits, the share that was reported as wrong, at most 1; None without a hit.
+        """Of the last day's answers given by meaning, the share reported as wrong, at most 1; None without any.
 
         A report may come later than its hit, and at another proxy than the one that served it.
         """
-        semantic = self._lately.sum(SEMANTIC)
-        return min(1.0, self._lately.sum(WRONG) / semantic) if semantic else None
+        answered = self._lately.sum(BY_MEANING)
+        return min(1.0, self._lately.sum(WRONG) / answered) if answered else None
 
     def text(self) -> tuple[bytes, str]:
         """The Prometheus exposition and its content type."""

@@ -297,3 +297,8 @@ class Decision:
     """The steps, `memory:no exact:no near:0.871`; no prompt text."""
     timings_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds by step (`metrics.STEPS`)."""
+
+    @property
+    def by_meaning(self) -> bool:
+        """True when the answer was that to a question in other words: a semantic hit, or joined while in flight."""
+        return self.neighbour is not None and self.neighbour.served and self.entry == self.neighbour.entry

@@ -47,7 +47,10 @@ def test_wrong_hits_are_told_in_proportion_to_semantic_hits():
     assert metrics.snapshot()["wrong_hit_ratio"] is None
     assert b"\ncacheproxy_wrong_hit_ratio " not in metrics.text()[0]
 
-    metrics.decided(Decision(Outcome.SEMANTIC, "chat", 1.0, 0.1), 8)
+    served = Neighbour("e", 0.95, 0.92, "serve")
+    metrics.decided(Decision(Outcome.MISS, "chat", 1.0, 0.1, neighbour=served), 5)  # in shadow mode
+    metrics.decided(Decision(Outcome.SEMANTIC, "chat", 1.0, 0.1, neighbour=served, entry="e"), 6)
+    metrics.decided(Decision(Outcome.JOINED, "chat", 1.0, 0.1, neighbour=served, entry="e"), 2)
     metrics.feedback(good=True)
     metrics.feedback(good=False)
     assert metrics.snapshot()["wrong_hit_ratio"] == 0.25

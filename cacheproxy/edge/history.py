@@ -17,7 +17,7 @@ from cacheproxy.edge.admin import Handler, Page, answer
 from cacheproxy.errors import CacheError
 from cacheproxy.metrics import OTHER
 from cacheproxy.store.account import HOURS_MAX, Account, step_for
-from cacheproxy.store.ledger import ASKS_MAX, PAIRS_MAX
+from cacheproxy.store.batch import ASKS_MAX, PAIRS_MAX
 
 HOURS_MIN = 0.1
 NAME_MAX = 1024
@@ -34,7 +34,7 @@ class History:
     def pages(self) -> Mapping[str, Page]:
         """By path."""
         return {
-            "/series": Page("asks over time: ?hours=H&step=S&model=NAME", {"GET": _worded(self._series)}),
+            "/series": Page("asks over time: ?hours=H&step=S&to=TIME&model=NAME", {"GET": _worded(self._series)}),
             "/similarity": Page("neighbours by similarity: ?hours=H&model=NAME", {"GET": _worded(self._similarity)}),
             "/pairs": Page("compared questions: ?around=SIMILARITY&limit=N", {"GET": _worded(self._pairs)}),
             "/asks": Page("the last asks: ?limit=N", {"GET": _worded(self._asks)}),
@@ -45,7 +45,8 @@ class History:
         step_s = _number(query, "step", step_for(hours), 60, HOURS_MAX * 3600)
         if step_s % 60:
             raise ValueError("step: seconds, a multiple of 60")
-        return await self.account.series(hours, int(step_s), _model(query))
+        to = _number(query, "to", math.inf, 0, math.inf)
+        return await self.account.series(hours, int(step_s), _model(query), to)
 
     async def _similarity(self, query: Mapping[str, str]) -> dict[str, Any]:
         hours, model = _number(query, "hours", 24, HOURS_MIN, HOURS_MAX), _model(query)
@@ -87,7 +88,8 @@ def _number(query: Mapping[str, str], name: str, default: float, least: float, m
     except ValueError:
         number = math.nan
     if not least <= number <= most:
-        raise ValueError(f"{name}: a number between {least:g} and {most:g}")
+        upper = f"between {least:g} and {most:g}" if most < math.inf else f"from {least:g} on"
+        raise ValueError(f"{name}: a number {upper}")
     return number
 
 

@@ -12,13 +12,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from redis.exceptions import ResponseError
+
 from cacheproxy.clock import Clock
 from cacheproxy.metrics import OTHER
 from cacheproxy.model import Outcome
 from cacheproxy.store import columns, recent
+from cacheproxy.store.batch import LIFETIME_S, SPANS_S, Keys
 from cacheproxy.store.columns import SAVED_MS, SAVED_TOKENS, Read, Sums
 from cacheproxy.store.connection import Connection
-from cacheproxy.store.ledger import LIFETIME_S, SPANS_S, Keys
 
 HOURS_MAX = LIFETIME_S // 3600
 ROWS_MAX = 2100
@@ -38,7 +40,7 @@ SETTLED_AFTER_S = 120.0
 SETTLED_FOR_S, OPEN_FOR_S = 600.0, 0.5
 """How long a remembered row is believed, of the past and of the present."""
 REMEMBERED_MAX = 3000
-"""Rows remembered: about 10 MB of busy ones."""
+"""Rows remembered: 18 MiB if each had 25 fields, which is a busy minute of a few models."""
 SUMMED_MAX = 16
 """Sums of settled rows remembered: of the four windows, and of what pages ask for."""
 
@@ -77,12 +79,16 @@ class Account:
             "proxies": proxies,
         }
 
-    async def series(self, hours: float, step_s: int, model: str | None) -> dict[str, Any]:
-        """What `/series` answers. Raises ValueError, worded for who asked, for a step that takes too many rows."""
+    async def series(self, hours: float, step_s: int, model: str | None, to: float | None = None) -> dict[str, Any]:
+        """What `/series` answers of the hours before `to` (Unix time; None, or what is to come: now).
+
+        Raises ValueError, worded for who asked, for a step that takes too many rows.
+        """
         span_s = max(span for span in SPANS_S if step_s % span == 0)
         now = self._clock.now()
-        last = int(now // step_s) * step_s
-        first = int((now - hours * 3600) // step_s) * step_s
+        end = now if to is None else min(to, now)
+        last = int(end // step_s) * step_s
+        first = int((end - hours * 3600) // step_s) * step_s
         starts = range(first, last + step_s, span_s)
         if len(starts) > ROWS_MAX:
             raise ValueError(f"{hours:g} hours in steps of {step_s} s take too many rows; try step={step_for(hours)}")
@@ -105,6 +111,7 @@ class Account:
         now = self._clock.now()
         first = int((now - hours * 3600) // span_s) * span_s
         starts = range(first, int(now // span_s) * span_s + span_s, span_s)
+        near = await self._rows("near", span_s, starts)
         asks = columns.totals(_of(await self._by_model(span_s, starts), model))
         outcomes = asks["outcomes"]
         looked_up = asks["asks"] - outcomes["bypass"]
@@ -114,8 +121,8 @@ class Account:
             "to": starts.stop,
             "asks": looked_up,
             "hits": looked_up - outcomes["miss"],
-            "semantic": outcomes["semantic"],
-            "rows": columns.histogram(await self._rows("near", span_s, starts), model),
+            "semantic": columns.answered(near, model),
+            "rows": columns.histogram(near, model),
         }
 
     async def recent(self, limit: int) -> tuple[int, list[dict[str, Any]]]:
@@ -188,7 +195,7 @@ class Account:
             async with redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hgetall(key)
-                return cast("list[dict[bytes, bytes]]", await pipe.execute())
+                return [_hash(reply) for reply in await pipe.execute(raise_on_error=False)]
 
         return [columns.read(row) for row in await self._connection.run(read, timeout_s=READ_TIMEOUT_S)]
 
@@ -198,6 +205,15 @@ class Account:
             self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)
+
+
+def _hash(reply: Any) -> dict[bytes, bytes]:
+    """What a key holds; nothing where somebody else's value of another type is under it."""
+    if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+        return {}
+    if isinstance(reply, Exception):
+        raise reply
+    return cast("dict[bytes, bytes]", reply)
 
 
 def step_for(hours: float) -> int:

@@ -2,7 +2,8 @@
 
 A row covers a minute, ten minutes or an hour. Of asks it holds marginal sums, one field an outcome and label of one
 dimension (`m|exact|llama3.2:latest`), and what was saved; of neighbours one field a group, hundredth of similarity and
-model (`served|94|llama3.2:latest`). Whole numbers only: sums over many proxies do not drift.
+model (`served|94|llama3.2:latest`), and those really answered by meaning. Whole numbers only: sums over many proxies do
+not drift.
 Pure. Refuses to know Redis and time.
 """
 
@@ -23,6 +24,8 @@ Sums: TypeAlias = dict[str, int]
 
 MODEL, DIALECT, PARTITION = "m", "d", "p"
 SAVED_MS, SAVED_TOKENS = "saved_ms", "saved_tokens"
+ANSWERED = "answered"
+"""Beside the groups of `near` rows: asks that were really answered by meaning, in no bin."""
 LOWEST_BIN, HIGHEST_BIN = 50, 100
 """Hundredths of similarity that have a row of their own; what lies below is counted in the lowest."""
 PARTITION_DIGITS = 8
@@ -55,7 +58,7 @@ def ask_fields(outcome: Outcome, labels: Mapping[str, str], numbers: tuple[int, 
         yield f"{MODEL}|{SAVED_TOKENS}|{labels[MODEL]}", saved_tokens
 
 
-def near_field(group: Group, at: int, model: str) -> str:
+def near_field(group: str, at: int, model: str) -> str:
     """The field of neighbours of one group, bin and model."""
     return f"{group}|{at}|{model}"
 
@@ -113,6 +116,16 @@ def totals(found: Mapping[str, int]) -> dict[str, Any]:
         "saved_seconds": found.get(SAVED_MS, 0) / 1000,
         "saved_tokens": found.get(SAVED_TOKENS, 0),
     }
+
+
+def answered(rows: Iterable[Read], model: str | None = None) -> int:
+    """Asks answered by meaning; of one model, or None for all."""
+    return sum(
+        number
+        for row in rows
+        for (group, _at, its_model), number in row.items()
+        if group == ANSWERED and model in (None, its_model)
+    )
 
 
 def histogram(rows: Iterable[Read], model: str | None = None) -> list[dict[str, Any]]:

@@ -2,12 +2,8 @@
 
     decided (one ask: dictionary arithmetic) ──► once a second: gather ──► waiting rows ──► a batch ──► one script
 
-A batch is applied whole and at most once: the script first compares the batch's number with the last one it took from
-this writer. So a batch whose reply was lost is sent again as it was, and what had been counted is not counted twice.
-While Redis is away rows wait here, `WAITING_MAX` fields of them; past that the oldest go, and that is counted.
-
-Its keys share a hash tag, so on a cluster they lie together on one node. They have no lifetime: Redis would evict them
-before any answer once it is full (`volatile-lru`), since old rows are never read. Each batch takes out what is too old.
+A batch whose reply was lost is sent again first, and Redis counts it once (`store/batch.py`). While Redis
+is away rows wait here, `WAITING_MAX` fields of them; past that the oldest go, and that is counted.
 Refuses to hold up an ask: nothing here is awaited by one.
 """
 
@@ -26,19 +22,15 @@ from cacheproxy.errors import CacheError
 from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Group, Metrics
 from cacheproxy.model import Decision, Neighbour, Outcome
 from cacheproxy.store import columns, recent
+from cacheproxy.store.batch import SCRIPT, Batch, Keys, call
 from cacheproxy.store.columns import DIALECT, MODEL, PARTITION, PARTITION_DIGITS, Row
 from cacheproxy.store.connection import Connection
 
 _log = logging.getLogger("cacheproxy.store")
 
-SPANS_S = (60, 600, 3600)
-"""What rows cover. Each ask is counted in one row of each, so that a fortnight can be read without reading minutes."""
-LIFETIME_S = 14 * 86_400
 FLUSH_S = 1.0
 PRESENCE_S = 20.0
 """A proxy that has nothing to write says at least this often that it is there."""
-WRITER_S = 86_400
-"""A writer not heard of for so long is forgotten; its batch whose reply was lost, if it had one, could count twice."""
 WRITE_TIMEOUT_S = 1.0
 """Deadline of a batch; no ask waits for it."""
 CLOSE_S_MAX = 1.0
@@ -50,95 +42,11 @@ MODELS_MAX = 50
 PARTITIONS_MAX = 20
 """The same of partitions, first come: an `Authorization` header of one's own costs nothing."""
 BATCH_FIELDS = 400
-"""Fields of minutes in one batch; with those of the longer spans Redis is busy with it for about 2 ms."""
+"""Fields of minutes in one batch; with those of the longer spans Redis is busy with it for some ms (SLOWLOG)."""
 WAITING_MAX = 50_000
-"""Fields that wait while Redis is away: a day of a busy proxy, about 10 MB."""
-ASKS_A_SECOND, ASKS_MAX = 50, 1000
-"""Single asks recorded in a second by one proxy, and kept by all."""
-PAIRS_A_SECOND, PAIRS_MAX = 10, 500
-
-_SCRIPT = """
-local writer, number, now = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('HGET', KEYS[1], writer) == number then return 0 end
-redis.call('HSET', KEYS[1], writer, number)
-redis.call('ZADD', KEYS[2], now, writer)
-local at = 6
-for stream = 4, 5 do
-  local most, count = ARGV[at], tonumber(ARGV[at + 1])
-  at = at + 2
-  for _ = 1, count do
-    redis.call('XADD', KEYS[stream], 'MAXLEN', '~', most, '*', 'j', ARGV[at])
-    at = at + 1
-  end
-end
-for row = 6, #KEYS do
-  redis.call('ZADD', KEYS[3], ARGV[at], KEYS[row])
-  local count = tonumber(ARGV[at + 1])
-  at = at + 2
-  for _ = 1, count do
-    redis.call('HINCRBY', KEYS[row], ARGV[at], ARGV[at + 1])
-    at = at + 2
-  end
-end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. ARGV[4], 'LIMIT', 0, 20)) do
-  redis.call('UNLINK', key)
-  redis.call('ZREM', KEYS[3], key)
-end
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[5], 'LIMIT', 0, 20)) do
-  redis.call('HDEL', KEYS[1], gone)
-  redis.call('ZREM', KEYS[2], gone)
-end
-return 1
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The names of the ledger's keys. `prefix` is `redis.prefix`; the braces keep all of them on one node."""
-
-    prefix: str
-
-    @property
-    def writers(self) -> str:
-        """Hash: writer to the number of its last batch."""
-        return self._of("writers")
-
-    @property
-    def seen(self) -> str:
-        """Sorted set: writer by the time of its last batch."""
-        return self._of("seen")
-
-    @property
-    def rows(self) -> str:
-        """Sorted set: keys of rows by the start of what they cover."""
-        return self._of("rows")
-
-    @property
-    def asks(self) -> str:
-        """Stream of single asks."""
-        return self._of("recent")
-
-    @property
-    def pairs(self) -> str:
-        """Stream of compared questions."""
-        return self._of("pairs")
-
-    def row(self, table: str, span_s: int, start: int) -> str:
-        """The row of `asks` or `near` that begins at this Unix second."""
-        return self._of(f"{table}:{span_s}:{start}")
-
-    def _of(self, name: str) -> str:
-        return f"{{{self.prefix}:ledger}}:{name}"
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one script writes. `rows`: by table and the second at which a minute begins."""
-
-    number: int
-    rows: dict[tuple[str, int], Row]
-    asks: list[bytes]
-    pairs: list[bytes]
+"""Fields that wait while Redis is away: a day of a busy proxy, 6 MiB."""
+ASKS_A_SECOND, PAIRS_A_SECOND = 50, 10
+"""Single asks and compared questions recorded in a second by one proxy."""
 
 
 @dataclass(slots=True)
@@ -150,7 +58,11 @@ class _Names:
     known: set[str] = field(default_factory=set)
 
     def label(self, name: str, minute: int) -> str:
-        if minute // 60 != self.hour:
+        """The name, as UTF-8 can carry it, or `other`, which also stands for none."""
+        if not name:
+            return OTHER
+        name = name.encode("utf-8", "backslashreplace").decode()
+        if minute // 60 > self.hour:
             self.hour, self.known = minute // 60, set()
         if name in self.known:
             return name
@@ -171,7 +83,7 @@ class Ledger:
         self._writer = secrets.token_hex(8)
         self._numbers = 0
         self._cells: dict[tuple[int, Outcome, str, str, str], list[int]] = {}
-        self._near: dict[tuple[int, Group, int, str], int] = {}
+        self._near: dict[tuple[int, str, int, str], int] = {}
         self._asks: list[tuple[Decision, int]] = []
         self._left_out = 0
         self._pairs: list[tuple[Decision, Neighbour]] = []
@@ -212,6 +124,9 @@ class Ledger:
     def _compared(self, minute: int, decision: Decision, neighbour: Neighbour, count: int) -> None:
         key = (minute, Group.of(neighbour), columns.bin_of(neighbour.similarity), decision.model)
         self._near[key] = self._near.get(key, 0) + count
+        if decision.by_meaning:
+            answered = (minute, columns.ANSWERED, 0, decision.model)
+            self._near[answered] = self._near.get(answered, 0) + count
         if len(self._pairs) < PAIRS_A_SECOND:
             self._pairs.append((decision, neighbour))
 
@@ -232,7 +147,8 @@ class Ledger:
                 await self.flush()
         except (CacheError, TimeoutError):
             self._metrics.fault(Fault.LEDGER)
-            _log.warning("counts of the last seconds could not be written to Redis and are lost to the ledger")
+            if self.waiting:
+                _log.warning("counts of the last seconds could not be written to Redis and are lost to the ledger")
 
     async def flush(self) -> None:
         """Write what has changed. Raises StoreUnavailableError; then it is kept, and written by a later call."""
@@ -250,13 +166,16 @@ class Ledger:
                 await self.flush()
             except CacheError:
                 self._metrics.fault(Fault.LEDGER)
+            except Exception:  # noqa: BLE001 - a defect must not end the writing of what comes next
+                self._metrics.fault(Fault.INTERNAL)
+                _log.exception("the ledger could not write a batch")
 
     def _gather(self) -> None:
         """Turn what was counted since into fields of rows."""
         cells, self._cells = self._cells, {}
         for (minute, outcome, model, dialect, partition), (asks, saved_ms, saved_tokens) in cells.items():
             labels = {
-                MODEL: self._models.label(model, minute) if model else OTHER,
+                MODEL: self._models.label(model, minute),
                 DIALECT: dialect,
                 PARTITION: self._partitions.label(partition[:PARTITION_DIGITS], minute) if partition else "",
             }
@@ -264,7 +183,7 @@ class Ledger:
             columns.add(self._waiting.setdefault(("asks", minute * 60), {}), fields)
         near, self._near = self._near, {}
         for (minute, group, at, model), number in near.items():
-            name = columns.near_field(group, at, self._models.label(model, minute) if model else OTHER)
+            name = columns.near_field(group, at, self._models.label(model, minute))
             columns.add(self._waiting.setdefault(("near", minute * 60), {}), [(name, number)])
         self._bound_waiting()
 
@@ -304,29 +223,9 @@ class Ledger:
             yield name, taken
 
     async def _write(self, batch: Batch) -> None:
-        keys, arguments = self._call(batch)
+        keys, arguments = call(batch, self._keys, self._writer, self._clock.now())
 
         async def write(redis: Any) -> None:
-            await redis.eval(_SCRIPT, len(keys), *keys, *arguments)
+            await redis.eval(SCRIPT, len(keys), *keys, *arguments)
 
         await self._connection.run(write, timeout_s=WRITE_TIMEOUT_S)
-
-    def _call(self, batch: Batch) -> tuple[list[str], list[Any]]:
-        """Keys and arguments of the script, which says in which order."""
-        names, now = self._keys, self._clock.now()
-        keys = [names.writers, names.seen, names.rows, names.asks, names.pairs]
-        arguments: list[Any] = [self._writer, batch.number, now, now - LIFETIME_S, now - WRITER_S]
-        arguments += [ASKS_MAX, len(batch.asks), *batch.asks, PAIRS_MAX, len(batch.pairs), *batch.pairs]
-        for (table, span_s, start), row in _rolled_up(batch.rows).items():
-            keys.append(names.row(table, span_s, start))
-            arguments += [start, len(row), *(part for item in row.items() for part in item)]
-        return keys, arguments
-
-
-def _rolled_up(minutes: dict[tuple[str, int], Row]) -> dict[tuple[str, int, int], Row]:
-    """The same numbers in rows of every span, by table, span and start."""
-    rows: dict[tuple[str, int, int], Row] = {}
-    for (table, minute_start), row in minutes.items():
-        for span_s in SPANS_S:
-            columns.add(rows.setdefault((table, span_s, minute_start - minute_start % span_s), {}), row.items())
-    return rows

@@ -24,7 +24,7 @@ def ask(decision: Decision, count: int = 1) -> dict[str, Any]:
         "at": round(decision.at, 3),
         "outcome": decision.outcome.value,
         "dialect": decision.dialect,
-        "model": decision.model,
+        "model": cut(decision.model),
         "tier": decision.tier,
         "reason": decision.reason,
         "seconds": round(decision.seconds, 6),
@@ -50,13 +50,13 @@ def pair(decision: Decision, neighbour: Neighbour) -> dict[str, Any]:
         "threshold": neighbour.threshold,
         "verdict": neighbour.verdict,
         "entry": neighbour.entry,
-        "model": decision.model,
+        "model": cut(decision.model),
         "dialect": decision.dialect,
     }
 
 
 def cut(text: str) -> str:
-    """At most `TEXT_MAX` characters of a question, and as UTF-8 can carry them."""
+    """At most `TEXT_MAX` characters of a text, and as UTF-8 can carry them."""
     shown = text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
     return shown.encode("utf-8", "replace").decode()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cacheproxy.model import Outcome
-from tests.fakes.house import MODEL, open_house
+from tests.fakes.house import MODEL, open_house, until
 
 PAGES = ["/series", "/similarity", "/pairs", "/asks"]
 
@@ -41,6 +41,7 @@ async def test_the_pages_agree_with_what_was_asked(house):
         ("/series?hours=0", "hours: a number between 0.1 and 336"),
         ("/series?hours=nan", "hours: a number between 0.1 and 336"),
         ("/series?hours=1e9", "hours: a number between 0.1 and 336"),
+        ("/series?to=nan", "to: a number from 0 on"),
         ("/series?step=90", "step: seconds, a multiple of 60"),
         ("/series?step=0", "step: a number between 60 and"),
         ("/series?hours=336&step=60", "too many rows; try step=7200"),
@@ -105,3 +106,45 @@ async def test_prompts_are_in_no_page_and_no_key_unless_they_may_be(fake_ollama,
 
         assert not any(b"secret question" in text for text in told)
         assert (await house.admin("GET", "/pairs")).json() == {"prompts": False, "pairs": []}
+
+
+async def test_the_slider_at_the_present_threshold_is_what_was_really_served(fake_ollama, clean_redis):
+    """With the real embedder: replies marked SEMANTIC, the counter, and the histogram are one number."""
+    settings = {"mode": "serve", "threshold": 0.92}
+    async with open_house(fake_ollama, clean_redis, semantic=settings, log={"prompts": True}) as house:
+        assert await house.app.vectors.wait_ready(20)
+        await until(lambda: house.app.semantic.state == "ready" and house.app.apart.known)
+        replies = []
+        for question in ("How do I reset my password?", "How can I reset my password?", "What is the capital of Peru?"):
+            replies.append(await house.chat(question, stream=False))
+            await house.settled()
+        await house.app.ledger.flush()
+        found = (await house.admin("GET", "/similarity")).json()
+        pairs = (await house.admin("GET", "/pairs?around=0.95")).json()
+        shown = (await house.admin("GET", "/asks")).json()["asks"]
+        semantic = sum(reply.header("X-Cache") == "SEMANTIC" for reply in replies)
+
+        assert semantic == 1
+        assert sum(row["served"] + row["below"] for row in found["rows"] if row["at"] >= 0.92) == semantic
+        assert found["semantic"] == semantic
+        assert (found["asks"], found["hits"], found["threshold"]) == (3, 1, 0.92)
+        assert pairs["prompts"] is True
+        assert (pairs["pairs"][0]["asked"], pairs["pairs"][0]["verdict"]) == ("How can I reset my password?", "serve")
+        assert [ask["outcome"] for ask in shown] == ["miss", "semantic", "miss"]
+        assert f"{shown[1]['similarity']:.3f}" == f"{float(replies[1].header('X-Cache-Similarity')):.3f}"
+        assert shown[1]["age_s"] >= 0
+
+
+async def test_shadow_mode_counts_what_would_have_been_served(fake_ollama, clean_redis):
+    """No semantic hit, and the histogram knows it would have been one."""
+    async with open_house(fake_ollama, clean_redis, semantic={"mode": "shadow"}) as house:
+        assert await house.app.vectors.wait_ready(20)
+        await until(lambda: house.app.semantic.state == "ready" and house.app.apart.known)
+        for question in ("How do I reset my password?", "How can I reset my password?"):
+            await house.chat(question, stream=False)
+            await house.settled()
+        await house.app.ledger.flush()
+        found = (await house.admin("GET", "/similarity")).json()
+
+        assert (found["mode"], found["semantic"]) == ("shadow", 0)
+        assert sum(row["served"] for row in found["rows"]) == 1

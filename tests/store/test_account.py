@@ -54,6 +54,19 @@ async def test_a_step_that_takes_too_many_rows_is_refused_with_one_that_does_not
         assert len((await one.account.series(35 - 1 / 60, 60, None))["rows"]) <= ROWS_MAX
 
 
+async def test_a_past_hour_can_be_looked_at_in_minutes(clean_redis):
+    """A week later still; a time to come is now."""
+    async with books(clean_redis) as one:
+        one.told(count=7)
+        await one.ledger.flush()
+        one.clock.advance(7 * 86_400)
+        past = await one.account.series(1, 60, None, START + 60)
+        to_come = await one.account.series(1, 60, None, START * 2)
+
+        assert [row["exact"] for row in past["rows"]][-2:] == [7, 0]
+        assert to_come["to"] == (await one.account.series(1, 60, None))["to"]
+
+
 @pytest.mark.parametrize("hours", [0.1, 1, 3, 3.4, 24, 100, 336])
 def test_the_step_chosen_makes_a_picture(hours):
     """Not more rows than a page is wide, and not coarser than it must be."""
@@ -102,7 +115,8 @@ async def test_the_slider_at_the_present_threshold_shows_what_was_served(clean_r
     """Served neighbours are the semantic hits; below and guarded are apart."""
     async with books(clean_redis) as one:
         for similarity in (0.92, 0.9200001, 0.95, 1.0):
-            one.told(Outcome.SEMANTIC, neighbour=near(similarity))
+            one.told(Outcome.SEMANTIC, neighbour=near(similarity), entry=near().entry)
+        one.told(Outcome.JOINED, neighbour=near(0.93), entry=near().entry)
         one.told(Outcome.MISS, neighbour=near(0.9199999, "below_threshold"))
         one.told(Outcome.MISS, neighbour=near(0.2, "below_threshold"))
         one.told(Outcome.MISS, neighbour=near(0.99, "guard:numbers"))
@@ -112,11 +126,12 @@ async def test_the_slider_at_the_present_threshold_shows_what_was_served(clean_r
         found = await one.account.similarity(24, None)
         rows = found["rows"]
 
-        assert (found["asks"], found["hits"], found["semantic"]) == (12, 9, 4)
+        assert (found["asks"], found["hits"], found["semantic"]) == (13, 10, 5)
         assert sum(row["served"] + row["below"] for row in rows if row["at"] >= 0.92) == found["semantic"]
         assert sum(row["below"] for row in rows) == 2
         assert sum(row["guarded"] for row in rows) == 1
         assert (await one.account.similarity(24, "another:latest"))["asks"] == 0
+        assert (await one.account.similarity(24, "another:latest"))["semantic"] == 0
 
 
 async def test_pairs_are_those_nearest_to_the_line(clean_redis):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.metrics import Group
-from cacheproxy.model import Answer, Entry, Match, Neighbour, Outcome
+from cacheproxy.model import Neighbour, Outcome
 from cacheproxy.rules.accept import accept
 from cacheproxy.store import columns
 from cacheproxy.store.columns import DIALECT, MODEL, PARTITION
@@ -22,12 +22,11 @@ CELLS = st.lists(
     ),
     max_size=30,
 )
-ENTRY = Entry("k", b"", "", "", "", Answer(""), 0.0, 0.0)
 
 
 def neighbour(similarity: float, threshold: float, verdict: str = "") -> Neighbour:
     """As `flow/near.py` words it, the guards apart."""
-    found = accept("", Match(ENTRY, similarity), threshold=threshold, guards=())
+    found = accept("", "", similarity, threshold=threshold, guards=())
     return Neighbour("", similarity, threshold, verdict or found.reason or "serve")
 
 

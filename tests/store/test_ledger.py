@@ -9,14 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cacheproxy.config import Redis
 from cacheproxy.errors import StoreUnavailableError
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Outcome
 from cacheproxy.store import ledger as module
-from cacheproxy.store.ledger import LIFETIME_S, MODELS_MAX, PARTITIONS_MAX, WRITER_S, Keys
+from cacheproxy.store.batch import LIFETIME_S, WRITER_S, Keys
+from cacheproxy.store.ledger import MODELS_MAX, PARTITIONS_MAX
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
-from tests.fakes.redis_server import running_redis
+from tests.fakes.redis_server import free_port, running_redis
 from tests.store.ledgers import MODEL, books, near
 
 KEYS = Keys("cacheproxy")
@@ -271,6 +273,63 @@ async def test_a_large_row_is_written_in_batches(clean_redis, monkeypatch):
         assert await one.asks() == 40
         found = await one.account.similarity(1, None)
         assert sum(row["served"] for row in found["rows"]) == 40
+
+
+async def test_a_name_that_no_utf8_holds_is_counted_all_the_same(clean_redis):
+    """Half a surrogate pair in a name of Ollama's would else end the writing for good."""
+    async with books(clean_redis) as one:
+        one.told(model="caf\udce9:latest", neighbour=near())
+        await one.ledger.flush()
+
+        assert list((await one.account.fleet())["models"]) == ["caf\\udce9:latest"]
+        assert len((await one.account.recent(5))[1]) == 1
+
+
+async def test_a_defect_in_writing_does_not_end_it(clean_redis, monkeypatch):
+    """It is counted and logged, and the next second is another try."""
+    monkeypatch.setattr(module, "FLUSH_S", 0.01)
+    async with books(clean_redis) as one:
+        monkeypatch.setattr(one.ledger, "_write", lambda _batch: 1 / 0)
+        await one.ledger.open()
+        one.told()
+        await until(lambda: one.faults(Fault.INTERNAL) >= 2)
+        monkeypatch.undo()
+        await until(lambda: not one.ledger.waiting)
+        await one.ledger.close()
+
+        assert await one.asks() == 1
+
+
+async def test_a_foreign_value_under_a_key_of_ours_ends_nothing(clean_redis):
+    """Redis refuses that batch once; what was not written of it is lost, and the rest goes on."""
+    async with books(clean_redis) as one:
+        clean_redis.call("SET", KEYS.row("asks", 60, int(one.clock.now())), "somebody else's")
+        one.told()
+        with pytest.raises(StoreUnavailableError):
+            await one.ledger.flush()
+        one.clock.advance(60)
+        one.told(count=2)
+        await one.ledger.flush()
+
+        assert one.ledger.waiting == 0
+        assert (await one.account.series(0.1, 60, None))["rows"][-1]["exact"] == 2
+
+
+async def test_a_cluster_takes_the_script_and_gives_the_rows(tmp_path):
+    """All in one slot, so on one node."""
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with running_redis(tmp_path, *options, search=False) as server:
+        server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while b"cluster_state:ok" not in server.call("CLUSTER", "INFO"):  # noqa: ASYNC110 - a server has no event
+            await asyncio.sleep(0.01)
+        async with books(Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)) as one:
+            one.told(count=3, neighbour=near())
+            await one.ledger.flush()
+            one.told()
+            await one.ledger.flush()
+
+            assert await one.asks() == 4
+            assert len((await one.account.recent(5))[1]) == 2
 
 
 async def test_keys_of_one_script_lie_on_one_node_of_a_cluster(clean_redis):
