@@ -20,7 +20,7 @@ from cacheproxy.edge.cached import InFlight, joined
 from cacheproxy.edge.passthrough import Gate, Passthrough, break_off
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
-from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Reply
 from cacheproxy.flow.embed import Assembled, EmbedCall, Embeddings, NotStored, Passed
 from cacheproxy.metrics import Fault, Metrics
@@ -135,8 +135,9 @@ class Embed:
         try:
             found = await self.embeddings.serve(call)
         except UpstreamError as error:
-            unreachable = isinstance(error, UpstreamUnreachableError)
-            self.metrics.fault(Fault.UPSTREAM_UNREACHABLE if unreachable else Fault.UPSTREAM_BROKEN)
+            if not isinstance(error, UpstreamBusyError):  # that one is counted where it is found
+                broken = isinstance(error, UpstreamBrokenError)
+                self.metrics.fault(Fault.UPSTREAM_BROKEN if broken else Fault.UPSTREAM_UNREACHABLE)
             refusal = error_reply(request.path, error.status, str(error))
             refusal.add_headers(headers.failed(call.plan))
             return refusal

@@ -155,6 +155,21 @@ async def test_a_full_queue_answers_as_ollama_does(
     assert stats["faults"]["upstream_unreachable"] == stats["faults"]["upstream_broken"] == 0
 
 
+async def test_texts_that_find_the_queue_full_are_one_fault(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
+    """Nothing was broken, and nobody was away."""
+    upstream = {"queue": 1, "models_at_once": 1}
+    async with narrow(fake_ollama, clean_redis, upstream=upstream) as house, at_work(house):
+        ask = asyncio.create_task(house.chat("one that waits?"))
+        await waiting(house, 1)
+        reply = await house.ask("POST", "/api/embed", {"model": EMBEDDER, "input": "a"})
+        faults = (await house.stats())["faults"]
+        ask.cancel()
+        await waiting(house, 0)
+
+    assert reply.status == 503
+    assert {kind for kind, count in faults.items() if count} == {"queue_full"}
+
+
 def told(reply: Response) -> str:
     """A body, without the id that Anthropic's errors have."""
     return re.sub(r"req_[0-9a-f]{24}", "req_", reply.text)
