@@ -76,7 +76,7 @@ def show(
 
 
 def rm(
-    entry_id: Annotated[str, typer.Argument(metavar="[ID]", help="The entry with this id.", show_default=False)] = "",
+    entry_id: Annotated[str, typer.Argument(metavar="ID", help="The entry with this id.", show_default=False)] = "",
     *,
     everything: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Those a model answered.")] = "",
@@ -133,8 +133,8 @@ def export(
     """Write all entries into a signed file, one JSON line each, questions and answers included.
 
     Goes to Redis itself, whether a proxy runs or not. Entries are proven by the secret of their Redis: with --key the
-    file carries it, encrypted, and another Redis that is still empty can take it over; without, only this one can read
-    it.
+    file carries it, encrypted, and another Redis that is still empty can take it over; without, only this one takes the
+    file back. What it says is in plain text either way.
     """
     from cacheproxy.commands import transfer as command
 
