@@ -27,11 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cacheproxy.rules.guards import GUARDS, object_to
+from cacheproxy.rules.replay import first_served
 from embeddings.load import load
 
 CASES = Path(__file__).parent.parent / "tests" / "cases"
-NEIGHBOURS = 5
-"""Stored questions looked at for one ask, nearest first."""
 BATCH = 64
 TRAFFIC = {"repeat": 1000, "reworded": 600, "new": 400}
 SEED = 7
@@ -192,13 +191,13 @@ class Store:
     def find(self, question: str) -> str | None:
         """Key of the nearest acceptable question, None for a miss."""
         similarities = self.vectors[: len(self.questions)] @ self.space.vector(question)
-        for place in map(int, np.argsort(-similarities)[:NEIGHBOURS]):
-            if similarities[place] < self.threshold:
-                return None
-            stored, key = self.questions[place]
-            if object_to(question, stored, self.guards) is None:
-                return key
-        return None
+        ranked = ((place, float(similarities[place])) for place in map(int, np.argsort(-similarities)))
+
+        def objects(place: int) -> bool:
+            return object_to(question, self.questions[place][0], self.guards) is not None
+
+        served = first_served(ranked, self.threshold, objects)
+        return None if served is None else self.questions[served][1]
 
 
 def stream(rows: list[Row], store: Store) -> dict[str, int]:

@@ -22,7 +22,8 @@ from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.dashboard import Dashboard
 from cacheproxy.edge.embed import Embed
-from cacheproxy.edge.entries import Entries, Selection
+from cacheproxy.edge.entries import Entries, Query, Selection
+from cacheproxy.edge.explain import Explaining
 from cacheproxy.edge.history import History
 from cacheproxy.edge.live import Live
 from cacheproxy.edge.opinions import Opinion, Opinions
@@ -33,6 +34,7 @@ from cacheproxy.edge.server import Server
 from cacheproxy.errors import CacheError, ConfigError
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
+from cacheproxy.flow.explain import Explain
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
 from cacheproxy.flow.near import Near
@@ -53,6 +55,7 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.store.shelf import Listing, Shelf, Wanted
 from cacheproxy.traces import Traces
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
@@ -130,6 +133,7 @@ class App:
         self.connection.on_change.append(self.memory.clear)
         prefix = config.redis.prefix
         self.exact = Exact(self.connection, prefix)
+        self.shelf = Shelf(self.connection, prefix)
         self._notes = Notes(self.connection, prefix)
         self._served = Served(self.connection, prefix)
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
@@ -253,6 +257,15 @@ class App:
             feedback=self.feedback,
             secret=lambda: self.connection.secret,
         )
+        self._explain = Explain(
+            serve=cached.serve,
+            shelf=self.shelf,
+            models=self.models,
+            config=config,
+            templates=cached.templates,
+            fit=cached.fit,
+            secret=lambda: self.connection.secret,
+        )
         embed = Embed(
             embeddings=self.embeddings,
             fleet=self.fleet,
@@ -287,7 +300,8 @@ class App:
             **History(self.account, config).pages(),
             **self.live.pages(),
             **Opinions(self.take_feedback).pages(),
-            **Entries(self.purge).pages(),
+            **Entries(self.purge, self.list_entries, self.shelf.find, self.models.name_of, config.log.prompts).pages(),
+            **Explaining(self._explain.explain, config.log.prompts).pages(),
             **dashboard.pages(),
         }
         self.admin = admin = Admin(
@@ -458,6 +472,8 @@ class App:
                 doomed = [Doomed(entry_id=selection.value)]
             case "partition":
                 doomed = [Doomed(partition=selection.value)]
+            case "older":
+                doomed = [Doomed(made_before=self._clock.now() - int(selection.value))]
             case "all":
                 doomed = [Doomed()]
         self.memory.clear()
@@ -465,6 +481,13 @@ class App:
             return sum([await self.exact.purge(each) for each in doomed])
         finally:
             self.memory.clear()
+
+    async def list_entries(self, query: Query) -> Listing | None:
+        """The newest entries; None for a model nobody has installed. Raises CacheError."""
+        identity = self.models.known(query.model) if query.model else None
+        if query.model and identity is None:
+            return None
+        return await self.shelf.newest(query.limit, Wanted(identity.digest if identity else "", query.question))
 
     async def take_feedback(self, opinion: Opinion) -> dict[str, Any] | None:
         """Act on what somebody said of a hit; None if nothing is known of it. Raises CacheError."""

@@ -7,19 +7,26 @@ This module refuses to do the work: a command's file is imported when the comman
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from cacheproxy import __version__, config
-from cacheproxy.commands import admin_port
-from cacheproxy.errors import CacheproxyError, ConfigError
-
-FINE, FAILED, WRONG_USE = 0, 1, 2
+from cacheproxy import __version__
+from cacheproxy.commandline import entries, traffic
+from cacheproxy.commandline.options import (
+    FAILED,
+    FINE,
+    AdminURL,
+    AsJSON,
+    ConfigFile,
+    Token,
+    failures,
+    load,
+    port_of,
+    refuse,
+)
 
 commands = typer.Typer(
     name="cacheproxy",
@@ -39,26 +46,6 @@ class Level(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
-
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        envvar="CACHEPROXY_CONFIG",
-        metavar="FILE",
-        help="Read this file. Without it no file is read, not even ./config.toml.",
-        show_default=False,
-    ),
-]
-AdminURL = Annotated[
-    str,
-    typer.Option("--admin", metavar="URL", help="The operator's port of the proxy to ask. Default: admin.listen."),
-]
-Token = Annotated[
-    str,
-    typer.Option("--token", metavar="TEXT", help="Its token. Default: admin.token, which other users cannot see."),
-]
 
 
 @commands.callback()
@@ -86,7 +73,7 @@ def serve(
     It serves until Ctrl-C or SIGTERM. Replies under way then have server.drain_timeout to finish; a second signal ends
     at once.
     """
-    settings = _load(
+    settings = load(
         config_file,
         {
             "server": {"listen": listen},
@@ -98,7 +85,7 @@ def serve(
     )
     from cacheproxy.commands import serve as command
 
-    with _failures():
+    with failures():
         fine = command.run(settings, source=config_file)
     raise typer.Exit(FINE if fine else FAILED)
 
@@ -107,7 +94,7 @@ def serve(
 def check(
     *,
     config_file: ConfigFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Tell what is configured, reachable and missing.
 
@@ -131,8 +118,8 @@ def stats(
     """Show a running proxy's hit rates and times."""
     from cacheproxy.commands import stats as command
 
-    port = _port(config_file, admin, token)
-    with _failures():
+    port = port_of(config_file, admin, token)
+    with failures():
         command.run(port, as_json=as_json, watch=watch)
 
 
@@ -155,13 +142,8 @@ def purge(
     chosen = {"all": "true" if everything else "", "model": model, "id": entry_id, "partition": partition}
     selector = {name: value for name, value in chosen.items() if value}
     if len(selector) != 1:
-        _refuse("give exactly one of --all, --model, --id, --partition")
-    port = _port(config_file, admin, token)
-    if everything and not yes and admin_port.is_person():
-        typer.confirm(f"Forget every entry of {port.url}?", abort=True)
-    with _failures():
-        count = admin_port.purge(port, selector)
-        typer.echo(f"forgot {count:,} entr{'y' if count == 1 else 'ies'}")
+        refuse("give exactly one of --all, --model, --id, --partition")
+    entries.remove(selector, port_of(config_file, admin, token), yes=yes)
 
 
 @commands.command()
@@ -196,7 +178,7 @@ def tune(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the curve into this file too. Needs ollama-cacheproxy[plot]."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Choose semantic.threshold by evidence: hits and wrong hits of each, and the lines to paste.
 
@@ -207,13 +189,28 @@ def tune(
     Try it: set semantic.mode = "shadow" for some days, then "cacheproxy tune --shadow".
     """
     if (pairs is None) is not shadow:
-        _refuse("give either a file of labelled pairs or --shadow")
-    settings = _load(config_file, {"embedding": {"engine": engine}, "redis": {"url": redis}})
+        refuse("give either a file of labelled pairs or --shadow")
+    settings = load(config_file, {"embedding": {"engine": engine}, "redis": {"url": redis}})
     from cacheproxy.commands import tune as command
 
-    with _failures():
+    with failures():
         fine = command.run(settings, pairs, max_wrong=max_wrong, alike=alike, as_json=as_json, png=png)
     raise typer.Exit(FINE if fine else FAILED)
+
+
+for _command in (
+    traffic.tail,
+    traffic.explain,
+    traffic.replay,
+    traffic.warm,
+    traffic.bench,
+    entries.ls,
+    entries.show,
+    entries.rm,
+    entries.export,
+):
+    commands.command()(_command)
+commands.command("import")(entries.import_)
 
 
 @commands.command()
@@ -233,7 +230,7 @@ def demo(
     """
     from cacheproxy.demo import show
 
-    with _failures():
+    with failures():
         fine = show.run(fast=fast, stay=stay, redis_url=redis)
     raise typer.Exit(FINE if fine else FAILED)
 
@@ -270,8 +267,10 @@ This page is made from `cacheproxy --help`; a test holds the two together.
   a service manager need not try again: `RestartPreventExitStatus=2`).
 * **Output**: results on standard output, complaints and the log on standard error. Colours only on a terminal, and
   never when `NO_COLOR` is set.
-* `stats` and `purge` ask a running proxy over its operator's port, see [admin](admin.md). A token on the command line
-  can be seen by other users of the machine; `CACHEPROXY_ADMIN__TOKEN` or the file cannot.
+* `stats`, `tail`, `explain`, `ls`, `show`, `rm` and `purge` ask a running proxy over its operator's port, see
+  [admin](admin.md); `warm` and `bench` ask it as an app does. A token on the command line can be seen by other users of
+  the machine; `CACHEPROXY_ADMIN__TOKEN` or the file cannot. The same holds for `--key` and `CACHEPROXY_EXPORT_KEY`.
+* `export`, `import` and `tune --shadow` go to Redis itself; `replay` and `tune FILE` need neither.
 """
 
 
@@ -279,37 +278,3 @@ def _tell_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"cacheproxy {__version__}")
         raise typer.Exit(FINE)
-
-
-def _load(path: Path | None, flags: dict[str, dict[str, str]] | None = None) -> config.Config:
-    """The configuration with the flags that were given (not empty) over it, or the end of the program."""
-    given = {name: {key: text for key, text in keys.items() if text} for name, keys in (flags or {}).items()}
-    with _failures():
-        return config.load(path, {name: keys for name, keys in given.items() if keys})
-
-
-def _port(path: Path | None, url: str, token: str) -> admin_port.AdminPort:
-    with _failures():
-        return admin_port.find(_load(path).admin, url=url, token=token)
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """An error of ours inside ends the program: its text on standard error, and the exit code that goes with it."""
-    try:
-        yield
-    except ConfigError as error:
-        _refuse(str(error))
-    except CacheproxyError as error:
-        _complain(str(error))
-        raise typer.Exit(FAILED) from error
-
-
-def _refuse(message: str) -> NoReturn:
-    _complain(message)
-    raise typer.Exit(WRONG_USE)
-
-
-def _complain(message: str) -> None:
-    for line in message.splitlines():
-        typer.echo(f"cacheproxy: {line}", err=True)

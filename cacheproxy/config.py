@@ -26,10 +26,10 @@ from cacheproxy.errors import ConfigError
 PORT_MAX = 65535
 ENV_PREFIX = "CACHEPROXY_"
 _NO_SETTING = re.compile(
-    r"(?:CONFIG|URL|WRITE_PAGES|(?:\w+_)?SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:\w+_)?PORT(?:_\d+_\w+)?)"
+    r"(?:CONFIG|EXPORT_KEY|URL|WRITE_PAGES|(?:\w+_)?SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:\w+_)?PORT(?:_\d+_\w+)?)"
 )
-"""Rests of names that are no settings: ours (`--config`, the examples, the tests), and those that Kubernetes and Docker
-put into the environment beside a service called `cacheproxy`."""
+"""Rests of names that are no settings: ours (`--config`, `--key`, the examples, the tests), and those that Kubernetes
+and Docker put into the environment beside a service called `cacheproxy`."""
 _SECRET_KEYS = frozenset({"token", "url"})
 """Keys whose values may hold a password: no message quotes them."""
 

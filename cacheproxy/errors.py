@@ -3,6 +3,8 @@
     CacheproxyError
     ├── ConfigError            the operator's: config, flags or environment cannot be used
     ├── AdminPortError         the operator's: the port that a command asks gave no usable answer
+    ├── ParcelError            the operator's: a file of entries cannot be taken, or does not belong here
+    ├── AskFailedError         the operator's: an ask that a command sends got no usable answer
     ├── CallerError            the client's: the proxy answers 4xx
     │   └── BodyTimeoutError   a request body came too slowly (408)
     ├── UpstreamError          Ollama's: the proxy answers 502
@@ -34,6 +36,14 @@ class ConfigError(CacheproxyError):
 
 class AdminPortError(CacheproxyError):
     """The operator's port of a running proxy gave a command no usable answer; the text says what to do."""
+
+
+class ParcelError(CacheproxyError):
+    """A file of entries has a wrong signature, is damaged, or belongs to another store; the text says what to do."""
+
+
+class AskFailedError(CacheproxyError):
+    """The proxy or Ollama gave an ask of a command's no usable answer; the text says what to do."""
 
 
 class CallerError(CacheproxyError):

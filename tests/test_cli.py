@@ -36,7 +36,21 @@ def test_no_command_shows_what_there_is():
     assert "serve" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["stats"], ["purge", "--all", "--yes"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["stats"],
+        ["tail"],
+        ["explain", "why?", "-m", "llama3.2"],
+        ["ls"],
+        ["show", 32 * "a"],
+        ["rm", "--all", "--yes"],
+        ["warm", "README.md", "-m", "llama3.2", "--url", "127.0.0.1:1"],
+        ["bench", "-m", "llama3.2"],
+        ["purge", "--all", "--yes"],
+    ],
+)
 def test_commands_that_only_ask_load_nothing_heavy(arguments):
     """They would otherwise start in seconds and take half a gigabyte; what they import is read, not timed."""
     code = (

@@ -8,6 +8,8 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,15 +28,42 @@ class AdminPort:
     url: str
     token: str = field(default="", repr=False)
 
-    def ask(self, path: str, *, method: str = "GET") -> dict[str, Any]:
-        """The JSON object at `path`. Raises AdminPortError."""
+    def ask(self, path: str, *, method: str = "GET", body: Any = None) -> dict[str, Any]:
+        """The JSON object at `path`; `body` is sent as JSON where given. Raises AdminPortError."""
+        with self._reply(path, method=method, body=body) as reply:
+            try:
+                answer = json.loads(reply.read(_ANSWER_BYTES_MAX))
+            except ValueError as error:
+                raise AdminPortError(
+                    f"{self.url} is no operator's port of a cacheproxy: its answer is not JSON"
+                ) from error
+            except (OSError, http.client.HTTPException) as error:
+                raise AdminPortError(f"the answer of {self.url} broke off ({plain(error)})") from error
+        if not isinstance(answer, dict):
+            raise AdminPortError(f"{self.url} is no operator's port of a cacheproxy: its answer is no JSON object")
+        return answer
+
+    def events(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and content of each server-sent event at `path`, for ever. Raises AdminPortError when it ends."""
+        with self._reply(path) as reply:
+            if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
+                raise AdminPortError(f"{self.url}{path} gives no events; is that cacheproxy as new as this command?")
+            try:
+                yield from read_events(reply)
+            except (OSError, http.client.HTTPException) as error:
+                raise AdminPortError(f"the events of {self.url} broke off ({plain(error)})") from error
+        raise AdminPortError(f"{self.url} ended its events: it stops, or has too many listeners")
+
+    @contextmanager
+    def _reply(self, path: str, *, method: str = "GET", body: Any = None) -> Iterator[http.client.HTTPResponse]:
         # No proxy from the environment: it would be handed the token, and could not reach loopback anyway.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        request = urllib.request.Request(self.url + path, method=method, headers=headers)  # noqa: S310 - find() checked it
+        data = None if body is None else json.dumps(body).encode()
+        headers |= {"Content-Type": "application/json"} if data is not None else {}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - find() checked it
         try:
-            with opener.open(request, timeout=TIMEOUT_S) as reply:
-                answer = json.loads(reply.read(_ANSWER_BYTES_MAX))
+            reply = opener.open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             raise AdminPortError(f"{self.url} refused: {_reason(error)}") from error
         except (OSError, http.client.HTTPException) as error:
@@ -42,11 +71,28 @@ class AdminPort:
                 f"no cacheproxy answers at {self.url} ({plain(error)}): "
                 'start it with "cacheproxy serve", or name its operator\'s port with --admin URL'
             ) from error
-        except ValueError as error:
-            raise AdminPortError(f"{self.url} is no operator's port of a cacheproxy: its answer is not JSON") from error
-        if not isinstance(answer, dict):
-            raise AdminPortError(f"{self.url} is no operator's port of a cacheproxy: its answer is no JSON object")
-        return answer
+        with reply:
+            yield reply
+
+
+def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and content of each server-sent event in the lines of a stream; what is no JSON object is left out."""
+    name, content = "", []
+    for line in lines:
+        text = line.decode(errors="replace").rstrip("\r\n")
+        field_name, _, value = text.partition(":")
+        if field_name == "event":
+            name = value.strip()
+        elif field_name == "data":
+            content.append(value.removeprefix(" "))
+        elif not text:
+            try:
+                told = json.loads("\n".join(content)) if content else None
+            except ValueError:
+                told = None
+            if isinstance(told, dict):
+                yield name or "message", told
+            name, content = "", []
 
 
 def find(settings: Admin, *, url: str = "", token: str = "") -> AdminPort:

@@ -1,4 +1,4 @@
-"""Hit rate against wrong-hit rate, threshold by threshold: drawn in plain characters, and as a PNG.
+"""Hit rate against wrong-hit rate, threshold by threshold: drawn in plain characters, and as a PNG; times as a PNG.
 
 The PNG needs matplotlib, which is an extra (`ollama-cacheproxy[plot]`): nobody who serves answers has to install it.
 """
@@ -6,7 +6,7 @@ The PNG needs matplotlib, which is an extra (`ollama-cacheproxy[plot]`): nobody 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,10 @@ def write_png(
     left.xaxis.set_major_locator(MaxNLocator(prune="lower"))  # nothing is below 0
     right.xaxis.set_major_formatter(FormatStrFormatter("%.2f"))
     right.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5]))
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path, format="png")
     except OSError as error:
@@ -172,3 +176,24 @@ def _draw_thresholds(left: Any, right: Any, rows: Sequence[Row], in_use: float, 
         if row.guarded.hits:
             left.plot(row.guarded.wrong_rate, row.guarded.hit_rate, sign, color=colour, ms=size, label=label)
         right.axvline(row.threshold, color=colour, lw=1.2, label=label)
+
+
+def write_times_png(path: Path, times: Mapping[str, Sequence[float]], *, title: str) -> None:
+    """Write the spread of each kind of ask's times, the shortest on top, on a logarithmic axis. Raises ConfigError."""
+    check_png()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    kinds = sorted((kind for kind in times if times[kind]), key=lambda kind: sorted(times[kind])[len(times[kind]) // 2])
+    figure = Figure(figsize=(9, 1.4 + 0.7 * len(kinds)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    figure.suptitle(title, fontsize=12)
+    axes.boxplot([[1000 * one for one in times[kind]] for kind in kinds], orientation="horizontal", whis=(0, 99))
+    axes.set_yticks(range(1, len(kinds) + 1), [f"{kind} ({len(times[kind])})" for kind in kinds])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("ms; box: quartiles, line: shortest to 99 %")
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)

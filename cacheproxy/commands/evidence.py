@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
-from cacheproxy.clock import SystemClock
+from cacheproxy.commands.store import quiet, reached
 from cacheproxy.config import Config
-from cacheproxy.errors import ConfigError, EmbedderError, StoreUnavailableError
+from cacheproxy.errors import ConfigError, EmbedderError
 from cacheproxy.rules.guards import object_to
 from cacheproxy.rules.tuning import Scored
-from cacheproxy.store.connection import Connection
-from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.shadow import Shadow, ShadowRecord
 from embeddings.errors import EmbeddingsError
 from embeddings.load import load
@@ -35,8 +31,6 @@ PAIRS_MAX = 200_000
 """Rows read of a file: a quarter of an hour of embedding, and more than anybody labels."""
 RECORDS_MAX = 20_000
 """Records read of shadow mode, the newest: twice what it keeps."""
-CONTACT_S_MAX = 5.0
-"""How long Redis may take to answer at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ def of_pairs(path: Path, settings: Config) -> Evidence:
     """The pairs of a file. Blocks for about 4 ms a pair. Raises ConfigError for the file, EmbedderError."""
     rows = list(read_pairs(path))
     try:
-        embedder = _load(settings)
+        embedder = load_embedder(settings)
         scored = list(_scored(rows, embedder, settings))
     except EmbeddingsError as error:
         raise EmbedderError(str(error)) from error
@@ -109,7 +103,7 @@ def _labelled(line: str, where: str) -> Labelled:
     return Labelled(row["a"], row["b"], bool(row["y"]), str(row.get("fam") or ""))
 
 
-def _load(settings: Config) -> Embedder:
+def load_embedder(settings: Config) -> Embedder:
     """The embedder the proxy would use. Raises EmbeddingsError."""
     return load(
         settings.embedding.model,
@@ -123,7 +117,7 @@ def _load(settings: Config) -> Embedder:
 def _scored(rows: Sequence[Labelled], embedder: Embedder, settings: Config) -> Iterator[Scored]:
     """The pairs the embedder reads to their end, a batch at a time. Raises EmbeddingsError."""
     size = settings.embedding.batch
-    for start in _with_progress(range(0, len(rows), size), "embedding"):
+    for start in with_progress(range(0, len(rows), size), "embedding"):
         batch = [row for row in rows[start : start + size] if embedder.fits(row.a) and embedder.fits(row.b)]
         vectors = embedder.embed([text for row in batch for text in (row.a, row.b)])
         similarities = (vectors[0::2] * vectors[1::2]).sum(axis=1).tolist()
@@ -132,14 +126,14 @@ def _scored(rows: Sequence[Labelled], embedder: Embedder, settings: Config) -> I
             yield Scored(similarity, row.right, objection, row.family)
 
 
-def _with_progress(starts: range, title: str) -> Iterator[int]:
+def with_progress(starts: range, title: str) -> Iterator[int]:
     """A bar on standard error, for people only."""
     yield from track(starts, title, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def of_shadow(settings: Config, *, alike: float) -> Evidence:
     """What shadow mode wrote down. Raises ConfigError, StoreUnavailableError."""
-    with _quiet():
+    with quiet():
         records = asyncio.run(_read_records(settings))
     source = f"{len(records):,} near match{'' if len(records) == 1 else 'es'} that shadow mode wrote down"
     if not records:
@@ -166,31 +160,7 @@ def _day(record: ShadowRecord) -> str:
         return "?"  # a clock far off, or a foreign writer
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the store's log, which speaks of serving; what matters here is raised."""
-    log = logging.getLogger("cacheproxy.store")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
 async def _read_records(settings: Config) -> list[ShadowRecord]:
     """The newest records, newest first. Starts the embedded Redis for the moment if no proxy runs it."""
-    embedded = Embedded(settings.redis) if settings.redis.url == "embedded" else None
-    connection = Connection(settings.redis, SystemClock(), embedded=embedded)
-    try:
-        if embedded is not None:
-            await embedded.open()
-        await connection.open()
-        if not await connection.wait_up(CONTACT_S_MAX):
-            reason = connection.reason or "redis gave no answer in time"
-            raise StoreUnavailableError(f"{reason}: start it, or name another with --redis")
+    async with reached(settings) as connection:
         return await Shadow(connection, settings.redis.prefix, prompts=False).read(RECORDS_MAX)
-    finally:
-        await connection.close()
-        if embedded is not None:
-            await embedded.close()

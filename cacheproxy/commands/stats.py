@@ -61,6 +61,7 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     lines = columns([header, *rows, _row("all", stats)])
     lines.append("")
     lines += [*columns(_windows(stats["windows"])), ""]
+    lines += [*fleet] if (fleet := _fleet(stats)) else []
     if latency := _latency(stats["latency"]["outcomes"]):
         lines += [*columns(latency), ""]
     saved = stats["saved"]
@@ -85,6 +86,20 @@ def _row(name: str, totals: Mapping[str, Any]) -> list[str]:
 def _windows(windows: Mapping[str, Any]) -> list[list[str]]:
     rows = [["LAST", "ASKS/S", "HIT"]]
     return rows + [[name, f"{one['asks_per_s']:,.1f}", share(one["hit_rate"])] for name, one in windows.items()]
+
+
+def _fleet(stats: Mapping[str, Any]) -> list[str]:
+    """What the ledger counted, over all proxies of this Redis and past restarts; empty for a proxy without one."""
+    fleet = stats.get("fleet")
+    if fleet is None:
+        reason = stats.get("fleet_reason")
+        return [f"all proxies: {reason}", ""] if reason else []
+    rows = [["ALL PROXIES", "ASKS", "HIT", "SAVED"]]
+    rows += [
+        [name, f"{one['asks']:,.0f}", share(one["hit_rate"]), duration(one["saved_seconds"])]
+        for name, one in fleet["windows"].items()
+    ]
+    return [*columns(rows), ""]
 
 
 def _latency(outcomes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:

@@ -158,11 +158,16 @@ class Cached:
         return lambda: self.fleet.send(lambda: request, errand, trail)
 
     def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
-        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
+        """`fit`, and what the caller chose itself is remembered for the asks that follow."""
+        if dialect.NAME in tuning.DIALECTS and not identity.remote:
+            self.fleet.note(identity, ask)
+        return self.fit(ask, identity, body, dialect)
+
+    def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
+        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
         if dialect.NAME not in tuning.DIALECTS or identity.remote:
             return ask
         fill = tuning.fill_for(self.config, identity.short)
-        self.fleet.note(identity, ask)
         loaded = self.fleet.loaded(identity)
         found, wish = loaded.of(identity.digest), loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)

@@ -109,7 +109,7 @@ class Near:
             self.metrics.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("near", "away")
             return Nearness(near, embedded)
-        return self._judge(near, embedded, [match for match in matches if self._suits(match, plan)], trail)
+        return self._judge(near, embedded, [match for match in matches if self.suits(match, plan)], trail)
 
     def kin(self, near: Nearness, asked: Question | None, plan: Plan, flights: Flights, trail: Trail) -> Kin | None:
         """The nearest flight whose answer may serve an ask that no entry serves. Waits for nothing.
@@ -124,7 +124,7 @@ class Near:
         ]
         if not kins:
             return None
-        judged = [(kin, self._accept(near.plan, kin.answered.text, kin.similarity)) for kin in kins]
+        judged = [(kin, self.weigh(near.plan, kin.answered.text, kin.similarity)) for kin in kins]
         kin, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
         trail.note("in-flight", f"{kin.similarity:.3f}")
         trail.note("verdict", verdict.reason or "serve")
@@ -144,7 +144,7 @@ class Near:
             trail.note("near", "too-long")
         return embedded
 
-    def _suits(self, match: Match, plan: Plan) -> bool:
+    def suits(self, match: Match, plan: Plan) -> bool:
         """Whether a neighbour is as young as the caller wants it, and tells all a reply needs."""
         young = plan.max_age_s is None or self.clock.now() - match.entry.made <= plan.max_age_s
         return young and not match.entry.answer.missing & plan.needs
@@ -154,7 +154,7 @@ class Near:
         if not matches:
             trail.note("near", "none")
             return Nearness(near, embedded)
-        judged = [(match, self._accept(near, match.entry.question, match.similarity)) for match in matches]
+        judged = [(match, self.weigh(near, match.entry.question, match.similarity)) for match in matches]
         match, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
         trail.note("near", f"{match.similarity:.3f}")
         word, entry = verdict.reason or "serve", match.entry
@@ -173,7 +173,8 @@ class Near:
     def _shown(self, asked: str, answered: str) -> tuple[str, str]:
         return (asked, answered) if self.prompts else ("", "")
 
-    def _accept(self, near: NearPlan, answered: str, similarity: float) -> Verdict:
+    def weigh(self, near: NearPlan, answered: str, similarity: float) -> Verdict:
+        """The verdict on one answered question; a guard that raises is counted and serves nothing."""
         if self.apart.is_apart(near.question, answered, near.scope):
             return Verdict(serve=False, reason="feedback")
         try:

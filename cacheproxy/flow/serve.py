@@ -23,6 +23,9 @@ from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
 
+HIT, EXPIRED, CHECK_MISMATCH = "hit", "expired", "check-mismatch"
+"""What an entry found by its key can be to an ask, among others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -124,13 +127,17 @@ class Serve:
             trail.note("upstream", "away")
             return found
 
+    def is_under_way(self, plan: Plan) -> bool:
+        """Whether an equal ask is being answered right now, so that this one would join it."""
+        return self.flights.flying(self._flight_key(plan), plan.needs)
+
     def _flight_key(self, plan: Plan) -> str:
         """Who shares it may share a flight: its ask is proven as an entry's is, and no purge lies between."""
         return f"{plan.key} {plan.check.hex()} {self.exact.epoch}"
 
     async def _look_near(self, call: Call) -> Nearness:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""
-        if self.flights.flying(self._flight_key(call.plan), call.plan.needs):
+        if self.is_under_way(call.plan):
             return Nearness(NearPlan(off="in-flight"))
         return await self.near.look(await call.plan_near(), call.plan, call.trail)
 
@@ -141,9 +148,9 @@ class Serve:
         went wrong may lie with the other question, and this one's caller must get its own error.
         """
         plan, trail = call.plan, call.trail
-        if self.flights.flying(self._flight_key(plan), plan.needs):
+        if self.is_under_way(plan):
             return None
-        kin = self.near.kin(near, self._in_flight(plan, near), plan, self.flights, trail)
+        kin = self.kin(plan, near, trail)
         if kin is None:
             return None
         follower = self.flights.join(kin.flight)
@@ -161,6 +168,10 @@ class Serve:
             return Relay(follower, Outcome.JOINED, kin)
         self.flights.leave(follower)
         return None
+
+    def kin(self, plan: Plan, near: Nearness, trail: Trail) -> Kin | None:
+        """The question that is being answered right now and means the same, if there is one."""
+        return self.near.kin(near, self._in_flight(plan, near), plan, self.flights, trail)
 
     async def _begins_well(self, follower: Follower, call: Call) -> bool:
         """Whether the flight of another question can answer the ask; for what is no stream, once all of it is there."""
@@ -229,18 +240,22 @@ class Serve:
     def _judge(self, entry: Entry, plan: Plan, trail: Trail) -> Hit | None:
         """Whether an entry found by its key is the plan's, young enough, and tells all the plan needs."""
         now = self.clock.now()
-        if not self.exact.proves(entry, plan):
+        word = standing(entry, plan, now)
+        trail.note("exact", word)
+        if word == CHECK_MISMATCH:
             self.metrics.fault(Fault.CHECK_MISMATCH)
-            trail.note("exact", "check-mismatch")
-            return None
-        if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
-            trail.note("exact", "too-old")
-            return None
-        if entry.answer.missing & plan.needs:
-            trail.note("exact", "lacks-" + min(entry.answer.missing & plan.needs))
-            return None
-        if entry.expires > now:
-            trail.note("exact", "hit")
+        if word == HIT:
             return Hit(entry, Outcome.EXACT, "redis")
-        trail.note("exact", "expired")
-        return Hit(entry, Outcome.STALE, "redis") if now - entry.expires <= plan.stale_if_error_s else None
+        stale = word == EXPIRED and now - entry.expires <= plan.stale_if_error_s
+        return Hit(entry, Outcome.STALE, "redis") if stale else None
+
+
+def standing(entry: Entry, plan: Plan, now: float) -> str:
+    """What an entry found under a plan's key is to it: `hit`, or in one word why it may not answer. Pure."""
+    if not Exact.proves(entry, plan):
+        return CHECK_MISMATCH
+    if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
+        return "too-old"
+    if entry.answer.missing & plan.needs:
+        return "lacks-" + min(entry.answer.missing & plan.needs)
+    return HIT if entry.expires > now else EXPIRED

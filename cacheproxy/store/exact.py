@@ -34,6 +34,8 @@ class Doomed:
     entry_id: str = ""
     digest: str = ""
     partition: str | None = None
+    made_before: float | None = None
+    """Unix time, s."""
 
 
 class Exact:
@@ -139,24 +141,35 @@ class Exact:
         await self._connection.run(scan, timeout_s=PURGE_TIMEOUT_S)
         for start in range(0, len(found), SCAN_COUNT):
             keys = found[start : start + SCAN_COUNT]
-            if doomed.partition is not None:
-                keys = await self._of_partition(keys, doomed.partition)
+            if doomed.partition is not None or doomed.made_before is not None:
+                keys = await self._looked_into(keys, doomed)
             deleted += await self._delete(keys)
         await self._connection.bump_epoch()
         return deleted
 
-    async def _of_partition(self, keys: list[bytes], partition: str) -> list[bytes]:
-        async def read(redis: Redis) -> list[bytes | None]:
-            return [await _awaitable(redis.hget(cast("str", key), "partition")) for key in keys]
+    async def _looked_into(self, keys: list[bytes], doomed: Doomed) -> list[bytes]:
+        """Those of the keys whose entries match in what their names do not tell."""
 
-        partitions = await self._connection.run(read, timeout_s=PURGE_TIMEOUT_S)
-        return [key for key, found in zip(keys, partitions, strict=True) if found == partition.encode()]
+        async def read(redis: Redis) -> list[list[bytes | None]]:
+            return [await _awaitable(redis.hmget(cast("str", key), ["partition", "made"])) for key in keys]
+
+        facts = await self._connection.run(read, timeout_s=PURGE_TIMEOUT_S)
+        return [key for key, (partition, made) in zip(keys, facts, strict=True) if _dooms(doomed, partition, made)]
 
     async def _delete(self, keys: list[bytes]) -> int:
         async def unlink(redis: Redis) -> int:
             return sum([int(await _awaitable(redis.unlink(key))) for key in keys])
 
         return await self._connection.run(unlink, timeout_s=PURGE_TIMEOUT_S)
+
+
+def _dooms(doomed: Doomed, partition: bytes | None, made: bytes | None) -> bool:
+    if doomed.partition is not None and partition != doomed.partition.encode():
+        return False
+    try:
+        return doomed.made_before is None or float(made or b"nan") < doomed.made_before
+    except ValueError:  # a foreign writer's
+        return False
 
 
 def _entry(key: str, values: Sequence[bytes | None]) -> tuple[Entry | None, int]:

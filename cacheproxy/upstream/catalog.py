@@ -58,6 +58,11 @@ class Catalog:
         """The same, whatever the age of the lists."""
         return self._decide(lambda models: models.known(name))
 
+    def name_of(self, digest: str) -> str:
+        """The name of an installed model with this digest, as `ollama list` shows it; empty if there is none."""
+        installed = (identity for member in self._members for identity in member.models.identities)
+        return next((identity.short for identity in installed if identity.digest == digest), "")
+
     def digests(self, name: str) -> list[str]:
         """All that a name stands for anywhere."""
         found = (member.models.known(name) for member in self._members)

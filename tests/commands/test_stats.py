@@ -9,6 +9,7 @@ import pytest
 
 from cacheproxy.commands import stats
 from tests.fakes.command import COMMAND, environment, run_beside
+from tests.fakes.house import open_house
 
 
 async def test_stats_shows_what_was_asked(house):
@@ -24,7 +25,17 @@ async def test_stats_shows_what_was_asked(house):
     assert lines[1].split()[:4] == ["llama3.2:latest", "2", "50.0%", "1"]
     assert lines[2].split()[:4] == ["all", "2", "50.0%", "1"]
     assert any(line.startswith("exact (memory)") for line in lines)
+    assert any(line.split() == ["ALL", "PROXIES", "ASKS", "HIT", "SAVED"] for line in lines)
     assert told["asks"] == 2
+
+
+async def test_stats_says_why_the_figures_of_all_proxies_are_missing(fake_ollama):
+    """They come from Redis; this process's own are told all the same."""
+    async with open_house(fake_ollama, None, redis={"url": "redis://127.0.0.1:1/0"}) as house:
+        lines = (await run_beside("stats", "--admin", house.app.admin_url)).stdout.splitlines()
+
+    assert lines[0].split()[:2] == ["MODEL", "ASKS"]
+    assert any(line.startswith("all proxies: ") and "redis" in line for line in lines)
 
 
 async def test_stats_can_be_watched_until_ctrl_c(house):

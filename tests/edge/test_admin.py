@@ -64,7 +64,11 @@ class Port:
         return answer
 
 
-PATHS = ["/", "/healthz", "/readyz", "/stats", "/metrics", "/entries", "/below/"]
+PATHS = ["/", "/healthz", "/readyz", "/stats", "/metrics", "/entries", "/entries/", "/below/"]
+
+
+async def nothing(_):
+    """No entry."""
 
 
 async def stats():
@@ -86,7 +90,11 @@ async def running(token="", listen="127.0.0.1:11436", **options):
         stats=stats,
         exposition=lambda: (b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"),
     )
-    pages = {**condition.pages(), **Entries(parts.purge).pages(), "/below/": Page("below", {"GET": below})}
+    pages = {
+        **condition.pages(),
+        **Entries(parts.purge, nothing, nothing, str, prompts=False).pages(),
+        "/below/": Page("below", {"GET": below}),
+    }
     admin = Admin(token, listen=listen, pages=pages, **options)
     runner = web.ServerRunner(web.Server(admin.handle))
     await runner.setup()
@@ -193,9 +201,9 @@ async def test_another_path_is_404_with_the_list(port, path):
     [
         ("POST", "/stats", "GET, HEAD"),
         ("DELETE", "/metrics", "GET, HEAD"),
-        ("GET", "/entries", "DELETE"),
-        ("POST", "/entries?all=true", "DELETE"),
-        ("OPTIONS", "/entries", "DELETE"),
+        ("PUT", "/entries", "GET, HEAD, DELETE"),
+        ("POST", "/entries?all=true", "GET, HEAD, DELETE"),
+        ("OPTIONS", "/entries", "GET, HEAD, DELETE"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_one(port, method, path, allow):
@@ -222,6 +230,7 @@ async def test_head_is_get_without_the_body(port, path):
         ("model=llama3.2:latest", Selection("model", "llama3.2:latest")),
         ("id=" + "0a" * 16, Selection("id", "0a" * 16)),
         ("partition=ffee", Selection("partition", "ffee")),
+        ("older=3600", Selection("older", "3600")),
         ("all=true", Selection("all")),
     ],
 )
@@ -234,14 +243,14 @@ async def test_delete_takes_one_selector_and_says_how_many_went(port, query, sel
 @pytest.mark.parametrize(
     "query",
     ["", "model=", "all=false", "all=", "all", "model=a&id=b", "all=true&all=true", "model=a&all=true", "modle=a",
-     "model=%00", "id=" + "a" * 1025, "id=*", "id=" + "?" * 32, "id=" + "A" * 32],
+     "model=%00", "id=" + "a" * 1025, "id=*", "id=" + "?" * 32, "id=" + "A" * 32, "older=1h", "older=-1"],
 )  # fmt: skip
 async def test_delete_without_exactly_one_selector_deletes_nothing(port, query):
     """An empty shell variable or a slip of the pen is told what to write, and no entry goes."""
     status, _, body = await port.ask("DELETE", f"/entries?{query}")
 
     assert status == 400
-    assert "exactly one of ?model=NAME, ?id=ID, ?partition=HEX, ?all=true" in body["error"]
+    assert "exactly one of ?model=NAME, ?id=ID, ?partition=HEX, ?older=SECONDS, ?all=true" in body["error"]
     assert port.parts.purged == []
 
 

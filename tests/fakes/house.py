@@ -82,6 +82,12 @@ async def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
             await asyncio.sleep(0.002)
 
 
+async def near_ready(house: House) -> None:
+    """Wait until questions are compared by meaning, for a house whose `semantic.mode` says so."""
+    assert await house.app.vectors.wait_ready(60)
+    await until(lambda: house.app.semantic.state == "ready" and house.app.apart.known)
+
+
 @asynccontextmanager
 async def open_house(
     ollama: FakeOllama,
