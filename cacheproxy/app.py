@@ -484,10 +484,10 @@ class App:
 
     async def list_entries(self, query: Query) -> Listing | None:
         """The newest entries; None for a model nobody has installed. Raises CacheError."""
-        identity = self.models.known(query.model) if query.model else None
-        if query.model and identity is None:
+        digests = frozenset(self.models.digests(query.model)) if query.model else frozenset()
+        if query.model and not digests:
             return None
-        return await self.shelf.newest(query.limit, Wanted(identity.digest if identity else "", query.question))
+        return await self.shelf.newest(query.limit, Wanted(digests, query.question))
 
     async def take_feedback(self, opinion: Opinion) -> dict[str, Any] | None:
         """Act on what somebody said of a hit; None if nothing is known of it. Raises CacheError."""

@@ -34,8 +34,8 @@ TIMEOUT_S = 5.0
 class Wanted:
     """Which entries to list: those for which every given field matches."""
 
-    digest: str = ""
-    """Of the model that answered."""
+    digests: frozenset[str] = frozenset()
+    """Of the models that answered; empty: any."""
     question: str = ""
     """A part of the question, case ignored."""
 
@@ -67,7 +67,7 @@ class Shelf:
 
     async def newest(self, limit: int, wanted: Wanted = Wanted()) -> Listing:
         """At most `limit` entries, in several round trips; no unreadable ones. Raises StoreUnavailableError."""
-        names, complete = await self._names(wanted.digest, keys_max=self._keys_max)
+        names, complete = await self._names(wanted.digests, keys_max=self._keys_max)
         found: list[tuple[float, bytes]] = []
         for start in range(0, len(names), SCAN_COUNT):
             ages = await self._ages(names[start : start + SCAN_COUNT], wanted.question.casefold())
@@ -137,17 +137,19 @@ class Shelf:
         return set(new)
 
     async def _names(
-        self, digest: str = "", *, pattern: str = "", keys_max: int | None = None
+        self, digests: frozenset[str] = frozenset(), *, pattern: str = "", keys_max: int | None = None
     ) -> tuple[list[bytes], bool]:
         """Keys of entries, and whether these are all."""
-        pattern = pattern or f"{self._prefix}:answer:*:{digest[:12] or '*'}:*"
+        pattern = pattern or f"{self._prefix}:answer:*:*:*"
+        shown = {digest[:12].encode() for digest in digests}
 
         async def scan(redis: Redis) -> tuple[list[bytes], bool]:
             names: list[bytes] = []
             async for name in redis.scan_iter(match=pattern, count=SCAN_COUNT):
                 if keys_max is not None and len(names) >= keys_max:
                     return names, False
-                names.append(name)
+                if not shown or name.rsplit(b":", 2)[1] in shown:
+                    names.append(name)
             return names, True
 
         names, complete = await self._connection.run(scan, timeout_s=TIMEOUT_S)

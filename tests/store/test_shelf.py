@@ -39,7 +39,7 @@ def shelf(connection: Connection) -> Shelf:
 def entry(number: int, *, digest: str = 64 * "d", question: str = "") -> Entry:
     """One that was made `number` seconds after the others' first."""
     key = f"cacheproxy:answer:{number:032x}:{digest[:12]}:default"
-    return Entry(key, b"c" * 32, "", "", digest, Answer(str(number)), NOW - 1000 + number, NOW + 600, question)
+    return Entry(key, b"c" * 32, "", "", digest, Answer(str(number)), NOW - 1000 + number, NOW + 86_400, question)
 
 
 async def test_the_newest_come_first_however_many_there_are(shelf: Shelf) -> None:
@@ -74,9 +74,9 @@ async def test_a_list_can_be_of_one_model_or_of_questions_with_a_text(shelf: She
     async def numbers(wanted: Wanted) -> list[str]:
         return [kept.entry.answer.text for kept in (await shelf.newest(10, wanted)).kept]
 
-    assert await numbers(Wanted(digest=other)) == ["2"]
+    assert await numbers(Wanted(frozenset({other}))) == ["2"]
     assert await numbers(Wanted(question="why")) == ["2", "1"]
-    assert await numbers(Wanted(digest=64 * "d", question="why")) == ["1"]
+    assert await numbers(Wanted(frozenset({64 * "d"}), "why")) == ["1"]
 
 
 async def test_what_cannot_be_read_is_left_out_and_left_alone(shelf: Shelf, clean_redis: RedisServer) -> None:
