@@ -17,6 +17,7 @@ from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
+from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.origin import Origins
@@ -28,6 +29,7 @@ from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.lookup import LookUp
 from cacheproxy.flow.near import Near
 from cacheproxy.flow.serve import Serve
 from cacheproxy.flow.shadow import Compare
@@ -183,12 +185,14 @@ class App:
         self.embeddings = Embeddings(
             self.memory, self.exact, self.models, config.cache, metrics, clock, Batches(config.batching.max_size)
         )
-        return Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
+        lookup = LookUp(self.memory, self.exact, metrics.fault, clock)
+        return Serve(lookup, self.exact, near, self.flights, keeper, clock)
 
     def _build_proxy(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
         passthrough = Passthrough(self.client, config.server)
         self.cached = cached = Cached(
+            admission=Admission(self.models, self.loaded, config, clock, lambda: self.connection.secret),
             serve=self._build_flow(),
             models=self.models,
             loaded=self.loaded,
@@ -203,7 +207,6 @@ class App:
             clock=clock,
             templates=templates_of(config.semantic),
             feedback=self.feedback,
-            secret=lambda: self.connection.secret,
         )
         embed = Embed(
             embeddings=self.embeddings,

@@ -7,34 +7,30 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
+from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
-from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
-from cacheproxy.flow.near import Kin
+from cacheproxy.flow.found import Absent, Hit, Kin, Relay
 from cacheproxy.flow.record import Recorder
-from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
+from cacheproxy.flow.serve import Call, Serve
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Identity, Outcome
-from cacheproxy.rules import context
-from cacheproxy.rules.admit import admit, admit_near
-from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
-from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
 from cacheproxy.upstream.loaded import Loaded
@@ -45,13 +41,8 @@ from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import write
 
-ASIDE_ABOVE_BYTES = 512 * 1024
-"""Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
 ERRANDS_MAX = 64
 """Things done behind the replies of hits at once (unloading a model, noting what was served); more are left out."""
-
-
-_Result = TypeVar("_Result")
 
 
 class InFlight:
@@ -63,8 +54,9 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Handler of the paths that have a dialect. `secret` gives the store's present secret."""
+    """Handler of the paths that have a dialect."""
 
+    admission: Admission
     serve: Serve
     models: Models
     loaded: Loaded
@@ -79,7 +71,6 @@ class Cached:
     clock: Clock
     templates: Sequence[Template]
     feedback: Feedback
-    secret: Callable[[], bytes]
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
     _now: InFlight = field(default_factory=InFlight)
 
@@ -112,50 +103,25 @@ class Cached:
         self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
     ) -> Call | str:
         """The call as the cache will treat it, or the reason to go around it."""
-        if not body.complete:
-            return "too-large"
-        if "Content-Encoding" in request.headers:
-            return "content-encoding"
-        size_bytes = len(body.prefix)
-        try:
-            with trail.timed("parse"):
-                ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
-        except UnkeyableError as error:
-            return error.reason
-        honor = self.config.cache.cache_control == "honor"
-        headers_sent = joined(request, (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization"))
-        controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
-        identity = self.models.identify(ask.model)
-        tally.model = identity.short if identity else ""
-        forward = body.prefix if ask.forward is None else ask.forward
-        if identity is not None:
-            ask = self._fit(ask, identity, forward, dialect)
-        secret, fitted_ask = self.secret(), ask
-        plan = await worked(
-            size_bytes,
-            lambda: admit(fitted_ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
-        )
-        tally.partition = plan.partition
+        admitted = await self.admission.admit(request, body, dialect, trail, tally)
+        if isinstance(admitted, str):
+            return admitted
+        ask, plan, identity = admitted.ask, admitted.plan, admitted.identity
         if plan.reason == "unknown-model" or identity is None:
             self.models.unknown_nowait()
         if not plan.cacheable or identity is None:
-            body.prefix = forward
+            body.prefix = admitted.forward
             if identity is not None:
                 self.preload.asked(identity)
             return plan.reason
         if loops(sent := header_pairs(request), self.client.instance_id):
             return "loop"  # the passthrough words the refusal
-        fitted = forward if ask.forward is None else ask.forward
+        fitted = admitted.forward if ask.forward is None else ask.forward
         upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
         return Call(
             ask=ask,
             plan=plan,
-            plan_near=lambda: worked(
-                size_bytes,
-                lambda: admit_near(
-                    ask, plan, identity, controls, config=self.config, templates=self.templates, secret=secret
-                ),
-            ),
+            plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
             fetch=self._fetch(upstream_request, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
@@ -175,22 +141,6 @@ class Cached:
             return self.batcher.send(Group(identity.digest, runner.options(ask.body)), send, trail)
 
         return fetch
-
-    def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
-        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
-        if dialect.NAME not in tuning.DIALECTS or identity.remote:
-            return ask
-        fill = tuning.fill_for(self.config, identity.short)
-        self.loaded.note(identity.digest, ask)
-        found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
-        options = tuning.added_options(fill, ask, found, wish)
-        keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
-        ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
-        if not self.config.context.budget:
-            return ask
-        limit = context.limit(ask, found.context_length if found else 0)
-        body = body if ask.forward is None else ask.forward
-        return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.bypass(reason)
@@ -282,17 +232,6 @@ class Cached:
             await answer.close()
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
-
-
-async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:
-    """What `work` on a body of this size returns; it must be pure, and is done in a thread if it would take long."""
-    return await asyncio.to_thread(work) if size_bytes > ASIDE_ABOVE_BYTES else work()
-
-
-def joined(request: web.BaseRequest, names: Iterable[str]) -> CIMultiDict[str]:
-    """These of the request's headers, the values of one that came several times joined as RFC 9110 section 5.3 says."""
-    sent = request.headers
-    return CIMultiDict({name: ", ".join(sent.getall(name)) for name in names if name in sent})
 
 
 def unloads(keep_alive: object) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cacheproxy.flow.near import Kin
-from cacheproxy.flow.serve import Hit
+from cacheproxy.flow.found import Hit, Kin
 from cacheproxy.model import Ask, Entry, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA

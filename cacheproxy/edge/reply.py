@@ -19,8 +19,7 @@ from cacheproxy.edge.passthrough import break_off
 from cacheproxy.edge.server import Plain, PlainStream, error_reply
 from cacheproxy.errors import UpstreamBrokenError
 from cacheproxy.flow.coalesce import Follower
-from cacheproxy.flow.near import chunk_without_askers_own, without_askers_own
-from cacheproxy.flow.serve import Hit, Relay
+from cacheproxy.flow.found import Hit, Relay, chunk_without_askers_own, without_askers_own
 from cacheproxy.model import Answer, Ask, Plan
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import read_answer, write
