@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,8 +54,11 @@ from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group, Limits
 from cacheproxy.upstream.preload import Preloader
+from cacheproxy.upstream.view import view_of
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
+from cacheproxy.workers.fronts import Fronts, take_alone
+from cacheproxy.workers.messages import Report as FrontReport
 from embeddings.load import load
 
 ASIDE_TIMEOUT_S = 5.0
@@ -74,6 +78,7 @@ class Report:
     redis: str
     redis_note: str
     near: str
+    workers: int = 1
 
 
 class App:
@@ -88,6 +93,7 @@ class App:
         self._build_store()
         self._build_embedder()
         self._build_upstream()
+        self._build_fronts()
         self._build_proxy()
         self._build_admin()
 
@@ -163,13 +169,42 @@ class App:
             crowding = Crowding(settings.models_at_once, self._clock)
             self.loaded.on_read.append(lambda: crowding.read(self.loaded.models))
 
+    def _build_fronts(self) -> None:
+        """The processes that share the port. What they go by is told to them as soon as it changes here."""
+        count = self.config.server.workers - 1
+        if count and not hasattr(socket, "SO_REUSEPORT"):
+            raise ConfigError("server.workers: this system does not let several processes share a port; set it to 1")
+        self.fronts = fronts = Fronts(count, view=lambda: view_of(self.models, self.loaded), told=self._front_told)
+        if count:
+            self.models.before_change.append(fronts.publish)
+            self.models.on_change.append(fronts.publish_nowait)
+            self.loaded.on_read.append(fronts.publish_nowait)
+            self.loaded.on_forget.append(fronts.publish_nowait)
+            self.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
+            self.connection.on_change.append(fronts.clear_nowait)
+        self.metrics.watch("workers", lambda: 1.0 + fronts.up)
+
+    def _front_told(self, report: FrontReport) -> None:
+        """Count what a front answered as if it had been answered here."""
+        for decision, count in report.decisions:
+            for step, seconds in decision.timings_s.items():
+                self.metrics.step(step, seconds)
+            self.decisions.tell(decision, count)
+        for digest, wish in report.wishes.items():
+            self.loaded.wished(digest, wish)
+        for kind, count in report.faults.items():
+            for _ in range(count):
+                self.metrics.fault(Fault(kind))
+
     def _build_flow(self) -> Serve:
         config, metrics, clock = self.config, self.metrics, self._clock
         self.flights = Flights()
         guards = config.semantic.guards
         shadowing = config.semantic.mode == "shadow"
         compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
-        keeper = Keeper(config.cache, self.memory, self.exact, self.models, compare, metrics, clock)
+        keeper = Keeper(
+            config.cache, self.memory, self.exact, self.models, compare, self.fronts.forget_nowait, metrics, clock
+        )
         near = Near(
             self.vectors,
             self.semantic,
@@ -233,7 +268,9 @@ class App:
             metrics=metrics,
             gate=self._gate,
         )
-        self._proxy = Server(routes.handle, config.server.listen, config.server)
+        self._handle = routes.handle
+        self._proxy = Server(routes.handle, config.server.listen, config.server, reuse_port=bool(len(self.fronts)))
+        self._inside: Server | None = None
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
     def _build_admin(self) -> None:
@@ -291,8 +328,9 @@ class App:
             await self.client.open()
             await self.models.open()
             await self.loaded.open()
-            await _listen(self._proxy, "server")
+            await _listen(self._proxy, "server", shared=bool(len(self.fronts)))
             await _listen(self._admin, "admin")
+            await self._open_fronts()
             await self.preload.open()
             if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
                 await self.apart.open()
@@ -303,11 +341,30 @@ class App:
             raise
         self._accepting = True
 
+    async def _open_fronts(self) -> None:
+        """Start them; they listen within a second. They get the addresses as they are in use."""
+        if not len(self.fronts):
+            return
+        config = self.config
+        try:
+            path = self.fronts.make_inside()
+            self._inside = Server(self._handle, config.server.listen, config.server, path=path)
+            await self._inside.open()
+        except OSError as error:
+            raise ConfigError(f"server.workers: no socket for them can be made: {error}") from error
+        host = f"[{self._proxy.host}]" if ":" in self._proxy.host else self._proxy.host
+        server = config.server.model_copy(update={"listen": f"{host}:{self._proxy.port}"})
+        redis = config.redis.model_copy(update={"url": self.embedded.url} if self.embedded else {})
+        self.fronts.open(config.model_copy(update={"server": server, "redis": redis}))
+
     async def close(self) -> None:
         """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
         self._accepting = False
         await self.preload.close()
-        await self._proxy.drain(self.config.server.drain_timeout)
+        drain_s = self.config.server.drain_timeout
+        await asyncio.gather(self._proxy.drain(drain_s), self.fronts.drain(drain_s))
+        if self._inside is not None:
+            await self._inside.close()
         await self._admin.close()
         await self.flights.close()
         await self.embeddings.close()
@@ -323,12 +380,16 @@ class App:
             await self.embedded.close()
 
     async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until Ollama has answered or refused for the first time and Redis answers, at most `timeout_s`."""
+        """Wait until Ollama has answered or refused for the first time, Redis answers and all workers listen.
+
+        At most `timeout_s`.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.models.wait_first_read()
                 while self.connection.state != "up":  # noqa: ASYNC110 - a freshly started Redis loads its data
                     await asyncio.sleep(0.01)
+                await self.fronts.wait_up()
 
     async def _wait_idle(self) -> None:
         await self._proxy.wait_idle()
@@ -342,6 +403,7 @@ class App:
             upstream=Part("ok") if self.models.reachable else Part("down", self.models.reason),
             models=self._models_part(bool(names)),
             embedder=self._embedder_part(),
+            workers=self._workers_part(),
             accepting=self._accepting,
         )
 
@@ -351,6 +413,12 @@ class App:
         if known:
             return Part("degraded", "the list is from before Ollama went away")
         return Part("down", "no list of models yet")
+
+    def _workers_part(self) -> Part:
+        away = len(self.fronts) - self.fronts.up
+        if not len(self.fronts):
+            return Part("off")
+        return Part("degraded", f"{away} of {len(self.fronts) + 1} do not listen") if away else Part("ok")
 
     def _embedder_part(self) -> Part:
         if self.config.semantic.mode == "off":
@@ -370,6 +438,7 @@ class App:
             "ollama_version": self.models.server_version,
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
+            "workers": [asdict(front) for front in self.fronts.states],
         }
 
     async def purge(self, selection: Selection) -> int:
@@ -391,13 +460,17 @@ class App:
             return await self.exact.purge(doomed)
         finally:
             self.memory.clear()
+            await self.fronts.clear()
 
     async def take_feedback(self, opinion: Opinion) -> dict[str, Any] | None:
         """Act on what somebody said of a hit; None if nothing is known of it. Raises CacheError."""
         if opinion.good:
             self.metrics.feedback(good=True)
             return {}
-        deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
+        try:
+            deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
+        finally:
+            await self.fronts.clear()
         if not deleted and not apart:
             return None
         self.metrics.feedback(good=False)
@@ -423,6 +496,7 @@ class App:
             redis=line,
             redis_note=found.note if redis.state == "up" else "",
             near=self._near_line(),
+            workers=len(self.fronts) + 1,
         )
 
     def _near_line(self) -> str:
@@ -451,8 +525,11 @@ async def running(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         await app.close()
 
 
-async def _listen(server: Server, section: str) -> None:
+async def _listen(server: Server, section: str, *, shared: bool = False) -> None:
+    """Listen; where the port will be `shared` with processes of ours, no other may be there."""
     try:
+        if shared:
+            take_alone(server.host, server.port)
         await server.open()
     except OSError as error:
         reason = error.strerror or str(error)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from cacheproxy.app import App, Report
 from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
+from cacheproxy.loop import loop_factory
 
 LOOK_S_MAX = 3.0
 """How long the banner waits for a first word from Redis and Ollama. Both ports serve meanwhile."""
@@ -34,15 +34,6 @@ def run(settings: Config, *, source: Path | None) -> bool:
     app = App(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(app, source))
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Maker of the event loop: the faster uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def _serve(app: App, source: Path | None) -> bool:
@@ -89,6 +80,7 @@ def banner(report: Report, source: Path | None) -> list[str]:
         f"cacheproxy {__version__}",
         f"  clients  {report.proxy_url}  ->  {ollama if report.upstream_version else report.upstream_url}",
         f"  admin    {report.admin_url}  (/stats, /metrics, /readyz)",
+        *([f"  workers  {report.workers} processes share the port"] if report.workers > 1 else []),
         f"  redis    {report.redis.removeprefix('redis ')}",
         f"  near     {report.near}",
         f"  config   {source or 'defaults and environment; no file was named'}",

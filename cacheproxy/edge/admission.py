@@ -15,7 +15,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from cacheproxy.clock import Clock
-from cacheproxy.config import Config
+from cacheproxy.config import Config, parse_duration
 from cacheproxy.edge.server import Body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
@@ -139,3 +139,11 @@ def joined(request: web.BaseRequest, names: Iterable[str]) -> CIMultiDict[str]:
     """These of the request's headers, the values of one that came several times joined as RFC 9110 section 5.3 says."""
     sent = request.headers
     return CIMultiDict({name: ", ".join(sent.getall(name)) for name in names if name in sent})
+
+
+def unloads(keep_alive: object) -> bool:
+    """Whether a `keep_alive` tells Ollama to unload the model after the request."""
+    try:
+        return keep_alive is not None and not isinstance(keep_alive, bool) and parse_duration(keep_alive) == 0
+    except ValueError:
+        return False

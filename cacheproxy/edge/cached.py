@@ -14,10 +14,10 @@ from typing import Any
 from aiohttp import web
 
 from cacheproxy.clock import Clock
-from cacheproxy.config import Config, parse_duration
+from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Admission
+from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.passthrough import Gate, Passthrough
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
@@ -232,11 +232,3 @@ class Cached:
             await answer.close()
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
-
-
-def unloads(keep_alive: object) -> bool:
-    """Whether a `keep_alive` tells Ollama to unload the model after the request."""
-    try:
-        return keep_alive is not None and not isinstance(keep_alive, bool) and parse_duration(keep_alive) == 0
-    except ValueError:
-        return False

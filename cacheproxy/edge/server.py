@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -357,21 +358,33 @@ class _Listener(web.Server):
 
 
 class Server:
-    """One listening port. `listen`: HOST:PORT, port 0 lets the system choose. Every request goes to `handler`."""
+    """One listening port. `listen`: HOST:PORT, port 0 lets the system choose. Every request goes to `handler`.
 
-    def __init__(self, handler: Handler, listen: str, settings: config.Server, *, reuse_port: bool = False) -> None:
+    With `path` it listens on a Unix socket there instead; with `reuse_port` other processes may listen beside it.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listen: str,
+        settings: config.Server,
+        *,
+        reuse_port: bool = False,
+        path: Path | None = None,
+    ) -> None:
         self._handler = handler
         self._host, self._port = config.split_listen(listen)
         self._settings = settings
         self._reuse_port = reuse_port
+        self._path = path
         self._listener: _Listener | None = None
         self._runner: web.ServerRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._site: web.TCPSite | web.UnixSite | None = None
 
     @property
     def port(self) -> int:
         """The port in use; before `open` the one asked for."""
-        return self._site.port if self._site is not None else self._port
+        return self._site.port if isinstance(self._site, web.TCPSite) else self._port
 
     @property
     def host(self) -> str:
@@ -395,10 +408,18 @@ class Server:
         )
         self._runner = web.ServerRunner(self._listener)
         await self._runner.setup()
-        self._site = web.TCPSite(
-            self._runner, self._host, self._port, backlog=_BACKLOG, reuse_port=self._reuse_port or None
-        )
+        if self._path is not None:
+            self._site = web.UnixSite(self._runner, self._path, backlog=_BACKLOG)
+        else:
+            self._site = web.TCPSite(
+                self._runner, self._host, self._port, backlog=_BACKLOG, reuse_port=self._reuse_port or None
+            )
         await self._site.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served."""
+        return self._listener.serving().count if self._listener is not None else 0
 
     async def wait_idle(self) -> None:
         """Wait until no request is under way; before `open`, return at once."""

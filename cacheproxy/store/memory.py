@@ -34,7 +34,7 @@ class Memory:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self.size_bytes = 0
         self.clears = 0
-        """How often all was forgotten. What was read from Redis before the last time must not be put."""
+        """How often something was forgotten. What was read from Redis before the last time must not be put."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -72,6 +72,11 @@ class Memory:
         """Forget everything."""
         self._held.clear()
         self.size_bytes = 0
+        self.clears += 1
+
+    def forget_key(self, key: str) -> None:
+        """Forget the entry under a key, also one that is just being read from Redis."""
+        self._drop(key)
         self.clears += 1
 
     def forget(self, doomed: Callable[[Entry], bool]) -> None:

@@ -99,6 +99,10 @@ class Models:
         """All that runs: the event loop itself keeps no strong reference to a task."""
         self._prints_date: dict[str, bool] = {}
         self._first_read = asyncio.Event()
+        self.on_change: list[Callable[[], None]] = []
+        """Called when what names stand for was read or a change has ended; must not raise."""
+        self.before_change: list[Callable[[], Awaitable[None]]] = []
+        """Awaited when a change begins, before it passes: whoever else identifies names must stop by then."""
         self.reachable = False
         self.reason = "not asked yet"
         """Why Ollama is not reachable; empty when it is."""
@@ -142,6 +146,13 @@ class Models:
         canonical = canonical_name(name)
         return None if canonical is None else self._known.get(canonical)
 
+    @property
+    def trusted_s(self) -> float:
+        """For how long the names of the last list have an identity; 0 while none has."""
+        if self._unsettled:
+            return 0.0
+        return max(0.0, self._settings.digest_grace - (self._clock.monotonic() - self._read_at))
+
     async def wait_settled(self) -> None:
         """While a change passes through, wait for its end, at most `SETTLE_WAIT_S`: what follows it then sees it."""
         if self._unsettled:
@@ -173,6 +184,8 @@ class Models:
         self._unsettled += 1
         self._settled.clear()
         try:
+            for wait_told in self.before_change:
+                await wait_told()
             yield
         except BaseException:
             self._start(self._settle())
@@ -187,6 +200,11 @@ class Models:
             self._unsettled -= 1
             if not self._unsettled:
                 self._settled.set()
+            self._tell_change()
+
+    def _tell_change(self) -> None:
+        for tell in self.on_change:
+            tell()
 
     async def refresh(self) -> bool:
         """Read the list; a read that had begun before this call does not count. False if Ollama gave none."""
@@ -221,6 +239,7 @@ class Models:
         self._known, self._read_at = known, self._clock.monotonic()
         self._first_read.set()
         self._on_read(True)
+        self._tell_change()
         if changed or self._read_at - self._remembered_at >= REMEMBER_S:
             with contextlib.suppress(CacheError):
                 await self._remember({"version": self.server_version, "tags": listed, "read": self._clock.now()})
@@ -245,6 +264,7 @@ class Models:
                 self.server_version = str(kept.get("version", ""))
                 self._known = _identities(kept.get("tags"), self.server_version)
                 self._read_at = self._clock.monotonic() - max(0.0, self._clock.now() - kept["read"])
+                self._tell_change()
                 return
             await asyncio.sleep(0.2)
             await self.refresh()
