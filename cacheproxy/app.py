@@ -37,6 +37,7 @@ from cacheproxy.flow.shadow import Compare
 from cacheproxy.flow.together import Batches
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.reload import Changes, own, take_over
 from cacheproxy.rules.question import templates_of
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.connection import Connection
@@ -86,10 +87,11 @@ class App:
 
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
         check_exposure(config.admin.listen, config.admin.token)
-        self.config = config
+        self.config = config = own(config)
         self._clock = clock or SystemClock()
         self._accepting = False
         self._draining = False
+        self._in_use: dict[str, Any] = {}
         self._build_store()
         self._build_embedder()
         self._build_upstream()
@@ -199,7 +201,7 @@ class App:
     def _build_flow(self) -> Serve:
         config, metrics, clock = self.config, self.metrics, self._clock
         self.flights = Flights()
-        guards = config.semantic.guards
+        self._guards = guards = list(config.semantic.guards)
         shadowing = config.semantic.mode == "shadow"
         compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
         keeper = Keeper(
@@ -355,7 +357,17 @@ class App:
         host = f"[{self._proxy.host}]" if ":" in self._proxy.host else self._proxy.host
         server = config.server.model_copy(update={"listen": f"{host}:{self._proxy.port}"})
         redis = config.redis.model_copy(update={"url": self.embedded.url} if self.embedded else {})
-        self.fronts.open(config.model_copy(update={"server": server, "redis": redis}))
+        self._in_use = {"server": server, "redis": redis}
+        self.fronts.open(config.model_copy(update=self._in_use))
+
+    def reload(self, fresh: Config) -> Changes:
+        """Take over what is live of another configuration; what differs. Asks under way may see some of each."""
+        changes = take_over(self.config, fresh)
+        self._guards[:] = self.config.semantic.guards
+        self.memory.resize(self.config.cache.memory)
+        self.memory.clear()
+        self.fronts.configure(self.config.model_copy(update=self._in_use))
+        return changes
 
     async def close(self) -> None:
         """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""

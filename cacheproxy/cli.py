@@ -84,22 +84,21 @@ def serve(
     """Start the proxy.
 
     It serves until Ctrl-C or SIGTERM. Replies under way then have server.drain_timeout to finish; a second signal ends
-    at once.
+    at once. SIGHUP reads the configuration again: thresholds, guards, lifetimes, budgets, rules of models and the log's
+    level change at once, the rest at the next start; a configuration with a mistake changes nothing.
     """
-    settings = _load(
-        config_file,
-        {
-            "server": {"listen": listen},
-            "admin": {"listen": admin_listen},
-            "upstream": {"url": upstream},
-            "redis": {"url": redis},
-            "log": {"level": str(log_level or "")},
-        },
-    )
+    flags = {
+        "server": {"listen": listen},
+        "admin": {"listen": admin_listen},
+        "upstream": {"url": upstream},
+        "redis": {"url": redis},
+        "log": {"level": str(log_level or "")},
+    }
+    settings = _load(config_file, flags)
     from cacheproxy.commands import serve as command
 
     with _failures():
-        fine = command.run(settings, source=config_file)
+        fine = command.run(settings, source=config_file, load=lambda: _read(config_file, flags))
     raise typer.Exit(FINE if fine else FAILED)
 
 
@@ -283,9 +282,14 @@ def _tell_version(wanted: bool) -> None:
 
 def _load(path: Path | None, flags: dict[str, dict[str, str]] | None = None) -> config.Config:
     """The configuration with the flags that were given (not empty) over it, or the end of the program."""
-    given = {name: {key: text for key, text in keys.items() if text} for name, keys in (flags or {}).items()}
     with _failures():
-        return config.load(path, {name: keys for name, keys in given.items() if keys})
+        return _read(path, flags or {})
+
+
+def _read(path: Path | None, flags: dict[str, dict[str, str]]) -> config.Config:
+    """The same. Raises ConfigError."""
+    given = {name: {key: text for key, text in keys.items() if text} for name, keys in flags.items()}
+    return config.load(path, {name: keys for name, keys in given.items() if keys})
 
 
 def _port(path: Path | None, url: str, token: str) -> admin_port.AdminPort:

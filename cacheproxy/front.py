@@ -29,6 +29,7 @@ from cacheproxy.flow.lookup import LookUp
 from cacheproxy.loop import loop_factory
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Decision
+from cacheproxy.reload import own, take_over
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
@@ -94,7 +95,7 @@ class Process:
     """The parts of a front, joined."""
 
     def __init__(self, start: Start) -> None:
-        self.config = config = Config.model_validate(start.config)
+        self.config = config = own(Config.model_validate(start.config))
         clock = SystemClock()
         self.telling = Telling()
         decisions = Decisions()
@@ -144,6 +145,10 @@ class Process:
 
     def obey(self, order: Order) -> None:
         """Carry out an order, all but draining."""
+        if order.config is not None:
+            take_over(self.config, Config.model_validate(order.config))
+            self.memory.resize(self.config.cache.memory)
+            log.configure(self.config.log)
         if order.view is not None:
             self.replica.take(order.view)
         if order.clear:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,23 +24,27 @@ from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
 from cacheproxy.loop import loop_factory
 
+_log = logging.getLogger("cacheproxy")
+
 LOOK_S_MAX = 3.0
 """How long the banner waits for a first word from Redis and Ollama. Both ports serve meanwhile."""
 
 
-def run(settings: Config, *, source: Path | None) -> bool:
+def run(settings: Config, *, source: Path | None, load: Callable[[], Config]) -> bool:
     """Serve until SIGINT or SIGTERM; False when it could not start, which standard error then explains.
 
-    `source`: the file the settings came from. Raises ConfigError for settings that can never work.
+    `source`: the file the settings came from; `load` reads them again, for SIGHUP. Raises ConfigError for settings
+    that can never work.
     """
     log.configure(settings.log)
     app = App(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(app, source))
+        return runner.run(_serve(app, source, load))
 
 
-async def _serve(app: App, source: Path | None) -> bool:
+async def _serve(app: App, source: Path | None, load: Callable[[], Config]) -> bool:
     ended = asyncio.Event()
+    _on_hangup(ended, lambda: _reload(app, load))
     _on_signals(
         ended, f"stopping; replies under way have {app.config.server.drain_timeout:g} s, Ctrl-C again cuts them"
     )
@@ -71,6 +78,33 @@ def _on_signals(ended: asyncio.Event, message: str) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
+
+
+def _on_hangup(ended: asyncio.Event, reload: Callable[[], None]) -> None:
+    """SIGHUP calls `reload`, unless it says that the terminal this runs in was closed: that sets `ended`."""
+    had_terminal = os.isatty(0)
+
+    def hang_up() -> None:
+        if had_terminal and not os.isatty(0):
+            ended.set()
+        else:
+            reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+
+def _reload(app: App, load: Callable[[], Config]) -> None:
+    """Read the configuration again and use what can be used at once. The log says what came of it."""
+    try:
+        fresh = load()
+    except ConfigError as error:
+        _log.error("the configuration was not reloaded and nothing changed: %s", error)
+        return
+    changes = app.reload(fresh)
+    log.configure(app.config.log)
+    _log.info("configuration reloaded: %s", ", ".join(changes.taken) or "nothing that changes at once is different")
+    if changes.waiting:
+        _log.warning("these settings change at the next start: %s", ", ".join(changes.waiting))
 
 
 def banner(report: Report, source: Path | None) -> list[str]:

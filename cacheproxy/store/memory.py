@@ -68,6 +68,10 @@ class Memory:
         while self.size_bytes > self._bytes_max:
             self._drop(next(iter(self._held)))
 
+    def resize(self, bytes_max: int) -> None:
+        """Hold so much from now on; what is here and too much goes with the next `put`."""
+        self._bytes_max = bytes_max
+
     def clear(self) -> None:
         """Forget everything."""
         self._held.clear()

@@ -172,8 +172,16 @@ class Fronts:
     def open(self, config: Config) -> None:
         """Start them, and return at once. `config` has the addresses as they are in use."""
         if self._folder is not None:
-            self._start = encode(Start(config.model_dump(mode="json"), str(self._folder / "inside")))
+            self.configure(config)
             self._tasks = [asyncio.create_task(self._keep_running(front), name="front") for front in self._fronts]
+
+    def configure(self, config: Config) -> None:
+        """Let those there are take over what is live of a configuration, and those to come start with it."""
+        if self._folder is not None:
+            settings = config.model_dump(mode="json")
+            self._start = encode(Start(settings, str(self._folder / "inside")))
+            for front in self._fronts:
+                front.tell(config=settings, clear=True)
 
     async def wait_up(self) -> None:
         """Wait until all listen."""

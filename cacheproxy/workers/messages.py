@@ -44,6 +44,8 @@ class Order:
     """Forget all copies of answers."""
     forget: str = ""
     """Forget the copy of the answer under this key: another one has taken its place."""
+    config: Mapping[str, Any] | None = None
+    """Take over what is live of this configuration."""
     drain_s: float | None = None
     """Take no more callers, finish what is under way within this time, and end."""
 
