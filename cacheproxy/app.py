@@ -404,7 +404,11 @@ class App:
                 await self.fronts.wait_up()
 
     async def _wait_idle(self) -> None:
-        await self._proxy.wait_idle()
+        """Wait until no request is under way, whichever process it came in at."""
+        servers = [server for server in (self._proxy, self._inside) if server is not None]
+        while any(server.in_flight for server in servers):
+            for server in servers:
+                await server.wait_idle()
 
     def readiness(self) -> Readiness:
         """What works, part by part."""

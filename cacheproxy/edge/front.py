@@ -7,6 +7,7 @@ So each ask is counted once: here if it is answered here. Refuses to ask Ollama.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ from cacheproxy.model import Ask, Outcome
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamRequest
 from cacheproxy.wire.dialects import Dialect
+
+log = logging.getLogger(__name__)
 
 
 class Relay:
@@ -54,7 +57,10 @@ class Relay:
         try:
             answer = await self._client.send(sent, safe_to_repeat=False)
         except (CallerError, UpstreamError) as error:
-            text = str(error) if isinstance(error, CallerError) else "the main process of cacheproxy is gone"
+            text = str(error)
+            if isinstance(error, UpstreamError):
+                log.warning("the main process gave no answer: %s", error)
+                text = "the main process of cacheproxy gave no answer"
             refusal = error_reply(request.path, error.status, text)
             refusal.headers.add("Via", VIA)
             refusal.force_close()

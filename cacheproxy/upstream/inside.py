@@ -20,7 +20,7 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
 class MainClient(UpstreamClient):
-    """Connections to the main process at `path`."""
+    """Connections to the main process at `path`. Each is tried until `upstream.connect_timeout`'s default is over."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(config.Upstream())
@@ -28,10 +28,14 @@ class MainClient(UpstreamClient):
 
     async def _dial(self, protocol: Callable[[], _Protocol]) -> _Protocol:
         while True:
-            transport, wire = await asyncio.get_running_loop().create_unix_connection(protocol, str(self._path))
+            try:
+                transport, wire = await asyncio.get_running_loop().create_unix_connection(protocol, str(self._path))
+            except BlockingIOError:  # its queue of connections is full
+                await asyncio.sleep(_FULL_PAUSE_S)
+                continue
             try:
                 transport.get_extra_info("socket").getpeername()
-            except OSError:  # a full queue of connections says "try again", which asyncio takes for "connected"
+            except OSError:  # the same, which asyncio's own loop takes for "connected"
                 transport.abort()
                 await asyncio.sleep(_FULL_PAUSE_S)
             else:
