@@ -19,6 +19,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
+from cacheproxy.edge.lane import Lane
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import InTurn, Passthrough
 from cacheproxy.edge.routes import Routes
@@ -53,6 +54,8 @@ from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
 from embeddings.load import load
 
+LANE_SHARE = 4
+"""Requests and replies that the repeat lane knows may take `cache.memory` divided by this, beside what is in there."""
 ASIDE_TIMEOUT_S = 5.0
 """Deadline for what the proxy itself asks Ollama (lists of models); callers' requests have none."""
 
@@ -180,8 +183,13 @@ class App:
     def _build_proxy(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
         passthrough = Passthrough(self.client, config.server)
+        serve = self._build_flow()
+        self.lane = Lane(
+            self.memory, self.models, self.flights, self.decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
+        )
+        lane = self.lane if config.server.repeat_lane else None
         self.cached = cached = Cached(
-            serve=self._build_flow(),
+            serve=serve,
             models=self.models,
             loaded=self.loaded,
             preload=self.preload,
@@ -196,6 +204,7 @@ class App:
             templates=templates_of(config.semantic),
             feedback=self.feedback,
             secret=lambda: self.connection.secret,
+            lane=lane,
         )
         embed = Embed(
             embeddings=self.embeddings,
@@ -222,7 +231,7 @@ class App:
             metrics=metrics,
             gate=self._gate,
         )
-        self._proxy = Server(routes.handle, config.server.listen, config.server)
+        self._proxy = Server(routes.handle, config.server.listen, config.server, lane=lane)
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
     def _build_admin(self) -> None:
@@ -232,7 +241,7 @@ class App:
             listen=config.admin.listen,
             readiness=self.readiness,
             stats=self.stats,
-            exposition=metrics.text,
+            exposition=self._exposition,
             purge=self.purge,
             feedback=self.take_feedback,
             allowed_hosts=config.admin.hosts,
@@ -297,6 +306,7 @@ class App:
         self._accepting = False
         await self.preload.close()
         await self._proxy.drain(self.config.server.drain_timeout)
+        self.lane.flush()
         await self._admin.close()
         await self.flights.close()
         await self.embeddings.close()
@@ -349,8 +359,13 @@ class App:
         state = self.semantic.state
         return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
+    def _exposition(self) -> tuple[bytes, str]:
+        self.lane.flush()
+        return self.metrics.text()
+
     def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
+        self.lane.flush()
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
@@ -359,6 +374,7 @@ class App:
             "ollama_version": self.models.server_version,
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
+            "repeat_lane": {"requests": len(self.lane), "bytes": self.lane.size_bytes},
         }
 
     async def purge(self, selection: Selection) -> int:

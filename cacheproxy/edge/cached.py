@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -18,8 +18,9 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
+from cacheproxy.edge.lane import Lane, Repeatable
 from cacheproxy.edge.passthrough import Gate, Passthrough
-from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
+from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body, received_bytes
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
@@ -41,7 +42,7 @@ from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group
 from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire import runner
-from cacheproxy.wire.dialects import Dialect
+from cacheproxy.wire.dialects import UNIQUE_IDS, Dialect
 from cacheproxy.wire.jsontext import write
 
 ASIDE_ABOVE_BYTES = 512 * 1024
@@ -79,6 +80,8 @@ class Cached:
     templates: Sequence[Template]
     feedback: Feedback
     secret: Callable[[], bytes]
+    lane: Lane | None = None
+    """Learns hits that it may repeat; None: there is none."""
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
     _now: InFlight = field(default_factory=InFlight)
 
@@ -223,8 +226,40 @@ class Cached:
                 tally.tier, tally.entry = found.tier, found.entry.id
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
-                return await reply.send_hit(caller, found, self.clock.now())
+                return await self._replay(caller, found, call, tally)
             return await self._relay(caller, found, call)
+
+    async def _replay(self, caller: reply.Caller, found: Hit, call: Call, tally: Tally) -> web.StreamResponse:
+        form = reply.Form.of(caller)
+        fixed = form.hit(found, self.clock.now())
+        request = received_bytes(caller.request)
+        if self.lane is not None and request and self._repeats(call, found):
+            told = tally.decision(caller.dialect.NAME, call.trail, self.clock)
+            repeatable = Repeatable(
+                found.entry,
+                self.serve.flight_key(call.plan),
+                replace(told, trail="lane:hit", timings_s={}),
+                lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
+                lambda: self.loaded.note(call.identity.digest, call.ask),
+            )
+            self.lane.learn(request, repeatable, fixed.size_bytes)
+        return await fixed.send(caller.request)
+
+    def _repeats(self, call: Call, found: Hit) -> bool:
+        """Whether the same bytes get this hit again as long as entry and models stay, and nothing else is to be done.
+
+        What Ollama has loaded must not matter to how the ask is read, nor the time to whether the entry is too old.
+        """
+        fill = tuning.fill_for(self.config, call.identity.short)
+        return (
+            (found.outcome, found.tier) == (Outcome.EXACT, "memory")
+            and call.plan.max_age_s is None
+            and not unloads(call.ask.keep_alive)
+            and call.ask.dialect not in UNIQUE_IDS
+            and self.config.cache.headers != "trail"
+            and not (self.config.context.budget or fill.pins_num_ctx)
+            and self.models.identify(call.ask.model) == call.identity
+        )
 
     async def _relay(self, caller: reply.Caller, found: Relay, call: Call) -> web.StreamResponse:
         if found.follower.flight.head.status >= 500:

@@ -87,6 +87,7 @@ class Models:
         self._recall = recall
         self._on_read = on_read
         self._known: Mapping[str, Identity] = {}
+        self._mark = 0
         self._read_at = float("-inf")
         self._unsettled = 0
         self._settled = asyncio.Event()
@@ -131,11 +132,16 @@ class Models:
         """What each installed name stood for in the last list."""
         return list(self._known.values())
 
-    def identify(self, name: str) -> Identity | None:
-        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+    @property
+    def mark(self) -> int | None:
+        """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
         if self._unsettled or self._clock.monotonic() - self._read_at > self._settings.digest_grace:
             return None
-        return self.known(name)
+        return self._mark
+
+    def identify(self, name: str) -> Identity | None:
+        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+        return None if self.mark is None else self.known(name)
 
     def known(self, name: str) -> Identity | None:
         """The identity a name had in the last list, whatever its age."""
@@ -182,7 +188,7 @@ class Models:
     async def _settle(self) -> None:
         try:
             if not await self.refresh():
-                self._known = {}
+                self._take({})
         finally:
             self._unsettled -= 1
             if not self._unsettled:
@@ -217,8 +223,8 @@ class Models:
         self.reachable, self.reason = True, ""
         self.server_version = str(version.get("version", "")) if isinstance(version, dict) else ""
         known = _identities(listed, self.server_version)
-        changed = known != self._known
-        self._known, self._read_at = known, self._clock.monotonic()
+        changed = self._take(known)
+        self._read_at = self._clock.monotonic()
         self._first_read.set()
         self._on_read(True)
         if changed or self._read_at - self._remembered_at >= REMEMBER_S:
@@ -226,6 +232,13 @@ class Models:
                 await self._remember({"version": self.server_version, "tags": listed, "read": self._clock.now()})
                 self._remembered_at = self._read_at
         return True
+
+    def _take(self, known: Mapping[str, Identity]) -> bool:
+        """Names stand for this from now on; whether that is something else."""
+        changed = known != self._known
+        self._known = known
+        self._mark += changed
+        return changed
 
     async def _poll(self) -> None:
         """Read for ever. A slow or failing read is simply followed by the next."""
@@ -243,7 +256,7 @@ class Models:
                 kept = None
             if isinstance(kept, dict) and isinstance(kept.get("read"), (int, float)) and not self.reachable:
                 self.server_version = str(kept.get("version", ""))
-                self._known = _identities(kept.get("tags"), self.server_version)
+                self._take(_identities(kept.get("tags"), self.server_version))
                 self._read_at = self._clock.monotonic() - max(0.0, self._clock.now() - kept["read"])
                 return
             await asyncio.sleep(0.2)
