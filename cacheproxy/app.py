@@ -44,6 +44,7 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.loaded import Loaded
@@ -203,6 +204,7 @@ class App:
             clock=clock,
             templates=templates_of(config.semantic),
             feedback=self.feedback,
+            fills=tuning.Fills(config),
             secret=lambda: self.connection.secret,
             lane=lane,
         )

@@ -79,6 +79,7 @@ class Cached:
     clock: Clock
     templates: Sequence[Template]
     feedback: Feedback
+    fills: tuning.Fills
     secret: Callable[[], bytes]
     lane: Lane | None = None
     """Learns hits that it may repeat; None: there is none."""
@@ -145,10 +146,9 @@ class Cached:
             if identity is not None:
                 self.preload.asked(identity)
             return plan.reason
-        if loops(sent := header_pairs(request), self.client.instance_id):
+        if "Via" in request.headers and loops(header_pairs(request), self.client.instance_id):
             return "loop"  # the passthrough words the refusal
         fitted = forward if ask.forward is None else ask.forward
-        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
         return Call(
             ask=ask,
             plan=plan,
@@ -159,18 +159,20 @@ class Cached:
                 ),
             ),
             identity=identity,
-            fetch=self._fetch(upstream_request, ask, identity, trail),
+            fetch=self._fetch(request, fitted, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )
 
-    def _fetch(self, request: UpstreamRequest, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
+    def _fetch(self, request: web.BaseRequest, body: bytes, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
         """How Ollama is asked: in turn, unless the model runs elsewhere. What is being loaded ahead gives way."""
 
-        def send() -> Awaitable[UpstreamReply]:
-            return self.client.send(request, safe_to_repeat=False)
-
         def fetch() -> Awaitable[Reply]:
+            sent = UpstreamRequest(request.method, request.raw_path, header_pairs(request), body)
+
+            def send() -> Awaitable[UpstreamReply]:
+                return self.client.send(sent, safe_to_repeat=False)
+
             self.preload.asked(identity)
             if identity.remote:
                 return send()
@@ -182,7 +184,7 @@ class Cached:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
         if dialect.NAME not in tuning.DIALECTS or identity.remote:
             return ask
-        fill = tuning.fill_for(self.config, identity.short)
+        fill = self.fills.of(identity.short)
         self.loaded.note(identity.digest, ask)
         found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)
@@ -250,7 +252,7 @@ class Cached:
 
         What Ollama has loaded must not matter to how the ask is read, nor the time to whether the entry is too old.
         """
-        fill = tuning.fill_for(self.config, call.identity.short)
+        fill = self.fills.of(call.identity.short)
         return (
             (found.outcome, found.tier) == (Outcome.EXACT, "memory")
             and call.plan.max_age_s is None

@@ -150,19 +150,25 @@ class Body:
     async def _next(self) -> bytes:
         if self.complete:
             return b""
-        await self._invite()
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        content = self._request.content
         try:
-            async with asyncio.timeout(self._patience_s()):
-                piece = await self._request.content.readany()
+            # All of it is there as a rule, and needs neither deadline nor invitation.
+            piece = content.read_nowait(-1) if content.is_eof() else await self._wait_next()
         except TimeoutError as error:
             raise BodyTimeoutError(f"the request's body came too slowly: {self._received} bytes so far") from error
         except (web.RequestPayloadError, HttpProcessingError) as error:
             raise CallerError("the request's body does not end as its head says") from error
-        self._waited_s += loop.time() - began_s
         self._received += len(piece)
-        self.complete = not piece or self._request.content.at_eof()
+        self.complete = not piece or content.at_eof()
+        return piece
+
+    async def _wait_next(self) -> bytes:
+        await self._invite()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        async with asyncio.timeout(self._patience_s()):
+            piece = await self._request.content.readany()
+        self._waited_s += loop.time() - began_s
         return piece
 
     def _patience_s(self) -> float | None:

@@ -93,7 +93,7 @@ class Loaded:
         num_ctx = ask.body.get("options", {}).get("num_ctx")
         if isinstance(num_ctx, int) and num_ctx > 0:
             wish = replace(wish, num_ctx=num_ctx)
-        if ask.keep_alive is not None:
+        if ask.keep_alive is not None and not wish.keep_alive:
             wish = replace(wish, keep_alive=True)
         if wish != known:
             self._wishes[digest] = wish
