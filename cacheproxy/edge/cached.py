@@ -237,12 +237,13 @@ class Cached:
         request = received_bytes(caller.request)
         if self.lane is not None and request and self._repeats(call, found):
             told = tally.decision(caller.dialect.NAME, call.trail, self.clock)
+            ask, digest = call.ask, call.identity.digest  # not the call: a record must not hold the request
             repeatable = Repeatable(
                 found.entry,
                 self.serve.flight_key(call.plan),
                 replace(told, trail="lane:hit", timings_s={}),
                 lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
-                lambda: self.loaded.note(call.identity.digest, call.ask),
+                lambda: self.loaded.note(digest, ask),
             )
             self.lane.learn(request, repeatable, fixed.size_bytes)
         return await fixed.send(caller.request)

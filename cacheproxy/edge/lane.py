@@ -40,8 +40,9 @@ Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 BYTES_MAX = 64 * 1024
 """Longest request and longest reply of a record: each comes or goes at once, and neither fills a buffer."""
-OVERHEAD_BYTES = 6_000
-"""Python objects around one record, the parsed ask among them, besides twice its request and once its reply."""
+OVERHEAD_BYTES = 8_000
+"""Python objects around one record, the parsed ask among them, besides twice its request and once its reply: measured
+with tracemalloc over 1,000 short chats on CPython 3.11 (7.6 kB)."""
 FLUSH_S = 0.1
 """Hits of one record are told together, at most this long after the first of them."""
 SLOW_S = 0.0005
@@ -189,7 +190,7 @@ class LaneConnection(web.RequestHandler):
             super().data_received(data)
             return
         free = self._free()
-        if free and self._repeat(self._lane, data):
+        if free and len(data) <= BYTES_MAX and self._repeat(self._lane, data):
             return
         at_start, count = self._at_start, self._request_count
         self._at_start, self.received = False, b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -408,17 +410,32 @@ async def test_the_lane_forgets_what_was_used_least_recently(house: House) -> No
     assert ask(X_Number="8") in house.app.lane._records
 
 
-async def test_a_caller_who_does_not_read_is_not_written_to(house: House) -> None:
-    """The lane waits for no one: with a reply in the way, the slow way and its back-pressure take over."""
-    big = {"model": MODEL, "messages": [{"role": "user", "content": "a long story"}], "stream": False}
+async def test_a_record_does_not_hold_the_request_that_it_was_learned_from(house: House) -> None:
+    """Nor its connection: there are thousands of records, and callers come and go."""
     async with await connect(house.port) as wire:
-        await taught(house, wire, ask(big))
-        connection = next(iter(house.app._proxy._listener._connections))  # type: ignore[union-attr]
-        assert connection._free()  # type: ignore[attr-defined]
-        connection.pause_writing()
+        await taught(house, wire, ask())
+    await until(lambda: not house.app._proxy._listener._connections)  # type: ignore[union-attr]
+    gc.collect()
 
-        assert not connection._free()  # type: ignore[attr-defined]
+    assert [thing for thing in gc.get_objects() if isinstance(thing, web.BaseRequest)] == []
+
+
+async def test_with_an_earlier_reply_in_the_way_the_lane_is_closed(house: House) -> None:
+    """It waits for no one: the slow way and its back-pressure take over until the caller has read."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        connection = next(iter(house.app._proxy._listener._connections))  # type: ignore[union-attr]
+        trails = heard(house)
+        connection.pause_writing()
+        await wire.send(ask())
+        await until(lambda: trails["memory:hit"] == 1)
         connection.resume_writing()
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+        await wire.send(ask())
+        await wire.response()
+
+    house.app.lane.flush()
+    assert trails == {"memory:hit": 1, "lane:hit": 1}
 
 
 async def test_a_draining_proxy_tells_the_caller_to_leave(house: House) -> None:
