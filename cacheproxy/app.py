@@ -21,8 +21,10 @@ from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, ch
 from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
+from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import InTurn, Passthrough
+from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
 from cacheproxy.errors import ConfigError
@@ -48,6 +50,7 @@ from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.crowding import Crowding
@@ -228,9 +231,16 @@ class App:
     def _build_proxy(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
         passthrough = Passthrough(self.client, config.server)
+        self._fills = tuning.Fills(config)
+        serve = self._build_flow()
+        self.lane = Lane(
+            self.memory, self.models, self.flights, self.decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
+        )
+        lane = self.lane if config.server.repeat_lane else None
         self.cached = cached = Cached(
-            admission=Admission(self.models, self.loaded, config, clock, lambda: self.connection.secret),
-            serve=self._build_flow(),
+            admission=Admission(self.models, self.loaded, self._fills, config, clock, lambda: self.connection.secret),
+            replay=Replay(lane, self.models, self.loaded, self._fills, config, serve.flight_key, clock),
+            serve=serve,
             models=self.models,
             loaded=self.loaded,
             preload=self.preload,
@@ -271,7 +281,9 @@ class App:
             gate=self._gate,
         )
         self._handle = routes.handle
-        self._proxy = Server(routes.handle, config.server.listen, config.server, reuse_port=bool(len(self.fronts)))
+        self._proxy = Server(
+            routes.handle, config.server.listen, config.server, lane=lane, reuse_port=bool(len(self.fronts))
+        )
         self._inside: Server | None = None
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
@@ -282,7 +294,7 @@ class App:
             listen=config.admin.listen,
             readiness=self.readiness,
             stats=self.stats,
-            exposition=metrics.text,
+            exposition=self._exposition,
             purge=self.purge,
             feedback=self.take_feedback,
             allowed_hosts=config.admin.hosts,
@@ -364,6 +376,7 @@ class App:
         """Take over what is live of another configuration; what differs. Asks under way may see some of each."""
         changes = take_over(self.config, fresh)
         self._guards[:] = self.config.semantic.guards
+        self._fills.forget()
         self.memory.resize(self.config.cache.memory)
         self.memory.clear()
         self.fronts.configure(self.config.model_copy(update=self._in_use))
@@ -377,6 +390,7 @@ class App:
         await asyncio.gather(self._proxy.drain(drain_s), self.fronts.drain(drain_s))
         if self._inside is not None:
             await self._inside.close()
+        self.lane.flush()
         await self._admin.close()
         await self.flights.close()
         await self.embeddings.close()
@@ -444,8 +458,13 @@ class App:
         state = self.semantic.state
         return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
+    def _exposition(self) -> tuple[bytes, str]:
+        self.lane.flush()
+        return self.metrics.text()
+
     def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
+        self.lane.flush()
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
@@ -455,6 +474,7 @@ class App:
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
             "workers": [asdict(front) for front in self.fronts.states],
+            "repeat_lane": {"requests": len(self.lane), "bytes": self.lane.size_bytes},
         }
 
     async def purge(self, selection: Selection) -> int:

@@ -203,6 +203,7 @@ class Server(_Section):
     listen: str = "127.0.0.1:11435"
     workers: int = Field(1, ge=1, le=64)
     origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = ()
+    repeat_lane: bool = True
     header_timeout: Duration = 10.0
     body_timeout: Duration = 15.0
     idle_timeout: Duration = 75.0

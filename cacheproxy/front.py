@@ -23,7 +23,9 @@ from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.front import Front, Relay
+from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.origin import Origins
+from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Server
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.loop import loop_factory
@@ -35,6 +37,7 @@ from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.upstream.inside import MainClient
 from cacheproxy.upstream.loaded import Loaded, Wish
+from cacheproxy.upstream.tuning import Fills
 from cacheproxy.upstream.view import Replica
 from cacheproxy.wire.dialects import BY_PATH
 from cacheproxy.workers.messages import LINE_BYTES_MAX, Gauges, Order, Report, Start, encode, read_order, read_start
@@ -108,9 +111,15 @@ class Process:
         self.replica = Replica(loaded, clock)
         self.client = MainClient(Path(start.inside))
         self._contacted = False
+        self.fills = fills = Fills(config)
+        self.lane = Lane(
+            self.memory, self.replica, frozenset(), decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
+        )
+        lane = self.lane if config.server.repeat_lane else None
         front = Front(
             dialects=BY_PATH,
-            admission=Admission(self.replica, loaded, config, clock, lambda: self.connection.secret),
+            admission=Admission(self.replica, loaded, fills, config, clock, lambda: self.connection.secret),
+            replay=Replay(lane, self.replica, loaded, fills, config, lambda plan: plan.key, clock),
             lookup=LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock),
             relay=Relay(self.client, config.server),
             origins=Origins(config.server),
@@ -120,7 +129,7 @@ class Process:
             known=self._known,
             clock=clock,
         )
-        self.server = Server(front.handle, config.server.listen, config.server, reuse_port=True)
+        self.server = Server(front.handle, config.server.listen, config.server, lane=lane, reuse_port=True)
 
     def _known(self) -> bool:
         """Whether the secret is that of all proxies on this Redis: it is from the first contact on."""
@@ -141,12 +150,14 @@ class Process:
 
     def report(self) -> Report:
         """What is to be told now."""
+        self.lane.flush()
         return self.telling.take(Gauges(self.server.in_flight, len(self.memory), self.memory.size_bytes))
 
     def obey(self, order: Order) -> None:
         """Carry out an order, all but draining."""
         if order.config is not None:
             take_over(self.config, Config.model_validate(order.config))
+            self.fills.forget()
             self.memory.resize(self.config.cache.memory)
             log.configure(self.config.log)
         if order.view is not None:

@@ -64,6 +64,7 @@ class Admission:
 
     names: Names
     loaded: Loaded
+    fills: tuning.Fills
     config: Config
     clock: Clock
     secret: Callable[[], bytes]
@@ -117,7 +118,7 @@ class Admission:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is."""
         if dialect.NAME not in tuning.DIALECTS or identity.remote:
             return ask
-        fill = tuning.fill_for(self.config, identity.short)
+        fill = self.fills.of(identity.short)
         self.loaded.note(identity.digest, ask)
         found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)

@@ -19,6 +19,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.passthrough import Gate, Passthrough
+from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
@@ -57,6 +58,7 @@ class Cached:
     """Handler of the paths that have a dialect."""
 
     admission: Admission
+    replay: Replay
     serve: Serve
     models: Models
     loaded: Loaded
@@ -114,27 +116,28 @@ class Cached:
             if identity is not None:
                 self.preload.asked(identity)
             return plan.reason
-        if loops(sent := header_pairs(request), self.client.instance_id):
+        if "Via" in request.headers and loops(header_pairs(request), self.client.instance_id):
             return "loop"  # the passthrough words the refusal
         fitted = admitted.forward if ask.forward is None else ask.forward
-        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
         return Call(
             ask=ask,
             plan=plan,
             plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
-            fetch=self._fetch(upstream_request, ask, identity, trail),
+            fetch=self._fetch(request, fitted, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )
 
-    def _fetch(self, request: UpstreamRequest, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
+    def _fetch(self, request: web.BaseRequest, body: bytes, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
         """How Ollama is asked: in turn, unless the model runs elsewhere. What is being loaded ahead gives way."""
 
-        def send() -> Awaitable[UpstreamReply]:
-            return self.client.send(request, safe_to_repeat=False)
-
         def fetch() -> Awaitable[Reply]:
+            sent = UpstreamRequest(request.method, request.raw_path, header_pairs(request), body)
+
+            def send() -> Awaitable[UpstreamReply]:
+                return self.client.send(sent, safe_to_repeat=False)
+
             self.preload.asked(identity)
             if identity.remote:
                 return send()
@@ -174,7 +177,9 @@ class Cached:
                 tally.tier, tally.entry = found.tier, found.entry.id
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
-                return await reply.send_hit(caller, found, self.clock.now())
+                return await self.replay.send(
+                    caller, found, plan=call.plan, identity=call.identity, tally=tally, trail=call.trail
+                )
             if found.kin is not None:
                 tally.entry = found.kin.answered.entry_id
             return await self._relay(caller, found, call)

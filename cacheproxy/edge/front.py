@@ -20,13 +20,14 @@ from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import relay
+from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import REPLY_HEADERS, Body, error_reply, expects_continue, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamError
 from cacheproxy.flow.found import Hit
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.metrics import Fault
-from cacheproxy.model import Ask, Outcome
+from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamRequest
 from cacheproxy.wire.dialects import Dialect
@@ -78,6 +79,7 @@ class Front:
     dialects: Mapping[str, Dialect]
     admission: Admission
     lookup: LookUp
+    replay: Replay
     relay: Relay
     origins: Origins
     config: config.Config
@@ -111,25 +113,26 @@ class Front:
             raise
         if found is None:
             return None
-        ask, hit = found
+        ask, plan, identity, hit = found
         tally.outcome, tally.tier, tally.entry = hit.outcome, hit.tier, hit.entry.id
         tally.save(hit.entry.answer)
         extra = headers.trail(trail) if self.config.cache.headers == "trail" else ()
         try:
             with trail.timed("reply"):
-                return await reply.send_hit(reply.Caller(request, ask, dialect, extra), hit, self.clock.now())
+                caller = reply.Caller(request, ask, dialect, extra)
+                return await self.replay.send(caller, hit, plan=plan, identity=identity, tally=tally, trail=trail)
         finally:
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _find(
         self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
-    ) -> tuple[Ask, Hit] | None:
+    ) -> tuple[Ask, Plan, Identity, Hit] | None:
         admitted = await self.admission.admit(request, body, dialect, trail, tally)
         if isinstance(admitted, str):
             return None
-        ask, plan = admitted.ask, admitted.plan
+        ask, plan, identity = admitted.ask, admitted.plan, admitted.identity
         # A chat that was cut, and a model to be unloaded behind the reply, are more than an answer.
-        if not plan.cacheable or not plan.read or ask.dropped or unloads(ask.keep_alive):
+        if identity is None or not plan.cacheable or not plan.read or ask.dropped or unloads(ask.keep_alive):
             return None
         found = await self.lookup.look(plan, trail)
-        return (ask, found) if found is not None and found.outcome is Outcome.EXACT else None
+        return (ask, plan, identity, found) if found is not None and found.outcome is Outcome.EXACT else None

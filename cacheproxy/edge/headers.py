@@ -35,6 +35,15 @@ def hit(found: Hit, now: float) -> Headers:
     )
 
 
+def alike_until(entry: Entry, now: float) -> float:
+    """Unix time, s, from which on `hit` says something else of an entry's age than `now`, or `Date` another second."""
+    return min(
+        int(now) + 1,
+        entry.made + max(0, int(now - entry.made) + 1),
+        entry.expires - int(entry.expires - now),
+    )
+
+
 def stored(entries: Sequence[Entry], outcome: Outcome, now: float) -> Headers:
     """For a list of vectors, all from entries: the oldest's age, the lifetime of the first to expire."""
     ttl_s = int(min(entry.expires for entry in entries) - now)

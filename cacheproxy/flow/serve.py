@@ -54,7 +54,7 @@ class Serve:
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
         plan, trail = call.plan, call.trail
-        await self.flights.wait_landed(self._flight_key(plan), plan.needs)
+        await self.flights.wait_landed(self.flight_key(plan), plan.needs)
         found = await self.lookup.look(plan, trail) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found
@@ -74,13 +74,13 @@ class Serve:
             trail.note("upstream", "away")
             return found
 
-    def _flight_key(self, plan: Plan) -> str:
+    def flight_key(self, plan: Plan) -> str:
         """Who shares it may share a flight: its ask is proven as an entry's is, and no purge lies between."""
         return f"{plan.key} {plan.check.hex()} {self.exact.epoch}"
 
     async def _look_near(self, call: Call) -> Nearness:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""
-        if self.flights.flying(self._flight_key(call.plan), call.plan.needs):
+        if self.flights.flying(self.flight_key(call.plan), call.plan.needs):
             return Nearness(NearPlan(off="in-flight"))
         return await self.near.look(await call.plan_near(), call.plan, call.trail)
 
@@ -91,7 +91,7 @@ class Serve:
         went wrong may lie with the other question, and this one's caller must get its own error.
         """
         plan, trail = call.plan, call.trail
-        if self.flights.flying(self._flight_key(plan), plan.needs):
+        if self.flights.flying(self.flight_key(plan), plan.needs):
             return None
         kin = self.near.kin(near, self._in_flight(plan, near), plan, self.flights, trail)
         if kin is None:
@@ -129,7 +129,7 @@ class Serve:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
         asked = Asked(self.exact.epoch, self.clock.now())
         follower, started = self.flights.follow(
-            self._flight_key(call.plan),
+            self.flight_key(call.plan),
             call.ask,
             call.recorder(),
             call.fetch,

@@ -57,6 +57,14 @@ class Memory:
         self._held.move_to_end(plan.key)
         return entry
 
+    def touch(self, entry: Entry) -> bool:
+        """Whether this very entry is still here; then it was used now. Whoever holds it judges its age."""
+        held = self._held.get(entry.key)
+        if held is None or held.entry is not entry:
+            return False
+        self._held.move_to_end(entry.key)
+        return True
+
     def put(self, entry: Entry, size_bytes: int) -> None:
         """Hold an entry whose stored form has `size_bytes`; make room by dropping the least recently used."""
         size_bytes += ENTRY_OVERHEAD_BYTES

@@ -37,6 +37,10 @@ UNKNOWN_REFRESH_S = 1.0
 """Least time between two reads that unknown names cause."""
 SETTLE_WAIT_S = 1.0
 """The longest an ask waits for a change of models under way; copying and deleting take milliseconds."""
+SPELLING_MAX = 200
+"""Longest spelling remembered, characters, and"""
+SPELLINGS_MAX = 1000
+"""most of them; others are completed anew each time."""
 REMEMBER_S = 60.0
 """How often an unchanged list is remembered again, so that its remembered age is right to this much."""
 
@@ -87,6 +91,9 @@ class Models:
         self._recall = recall
         self._on_read = on_read
         self._known: Mapping[str, Identity] = {}
+        self._mark = 0
+        self._spelled: dict[str, Identity] = {}
+        """What callers' spellings of known names stand for: asks use few, and completing a name takes 5 us."""
         self._read_at = float("-inf")
         self._unsettled = 0
         self._settled = asyncio.Event()
@@ -135,16 +142,27 @@ class Models:
         """What each installed name stood for in the last list."""
         return list(self._known.values())
 
-    def identify(self, name: str) -> Identity | None:
-        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+    @property
+    def mark(self) -> int | None:
+        """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
         if self._unsettled or self._clock.monotonic() - self._read_at > self._settings.digest_grace:
             return None
-        return self.known(name)
+        return self._mark
+
+    def identify(self, name: str) -> Identity | None:
+        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+        return None if self.mark is None else self.known(name)
 
     def known(self, name: str) -> Identity | None:
         """The identity a name had in the last list, whatever its age."""
+        identity = self._spelled.get(name)
+        if identity is not None:
+            return identity
         canonical = canonical_name(name)
-        return None if canonical is None else self._known.get(canonical)
+        identity = None if canonical is None else self._known.get(canonical)
+        if identity is not None and len(name) <= SPELLING_MAX and len(self._spelled) < SPELLINGS_MAX:
+            self._spelled[name] = identity
+        return identity
 
     @property
     def trusted_s(self) -> float:
@@ -195,7 +213,7 @@ class Models:
     async def _settle(self) -> None:
         try:
             if not await self.refresh():
-                self._known = {}
+                self._take({})
         finally:
             self._unsettled -= 1
             if not self._unsettled:
@@ -235,8 +253,8 @@ class Models:
         self.reachable, self.reason = True, ""
         self.server_version = str(version.get("version", "")) if isinstance(version, dict) else ""
         known = _identities(listed, self.server_version)
-        changed = known != self._known
-        self._known, self._read_at = known, self._clock.monotonic()
+        changed = self._take(known)
+        self._read_at = self._clock.monotonic()
         self._first_read.set()
         self._on_read(True)
         self._tell_change()
@@ -245,6 +263,15 @@ class Models:
                 await self._remember({"version": self.server_version, "tags": listed, "read": self._clock.now()})
                 self._remembered_at = self._read_at
         return True
+
+    def _take(self, known: Mapping[str, Identity]) -> bool:
+        """Names stand for this from now on; whether that is something else."""
+        changed = known != self._known
+        self._known = known
+        if changed:
+            self._mark += 1
+            self._spelled.clear()
+        return changed
 
     async def _poll(self) -> None:
         """Read for ever. A slow or failing read is simply followed by the next."""
@@ -262,7 +289,7 @@ class Models:
                 kept = None
             if isinstance(kept, dict) and isinstance(kept.get("read"), (int, float)) and not self.reachable:
                 self.server_version = str(kept.get("version", ""))
-                self._known = _identities(kept.get("tags"), self.server_version)
+                self._take(_identities(kept.get("tags"), self.server_version))
                 self._read_at = self._clock.monotonic() - max(0.0, self._clock.now() - kept["read"])
                 self._tell_change()
                 return

@@ -58,16 +58,25 @@ class Replica:
         self._clock = clock
         self._known: Mapping[str, Identity] = {}
         self._until_s = 0.0
+        self._mark = 0
 
     def take(self, view: View) -> None:
         """Know this and nothing else."""
-        self._known = {identity.canonical: identity for identity in view.identities}
+        known = {identity.canonical: identity for identity in view.identities}
+        if known != self._known:
+            self._known = known
+            self._mark += 1
         self._until_s = self._clock.monotonic() + view.trusted_s
         self.loaded.take(view.loaded, view.wishes)
 
+    @property
+    def mark(self) -> int | None:
+        """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
+        return None if self._clock.monotonic() >= self._until_s else self._mark
+
     def identify(self, name: str) -> Identity | None:
         """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
-        if self._clock.monotonic() >= self._until_s:
+        if self.mark is None:
             return None
         canonical = canonical_name(name)
         return None if canonical is None else self._known.get(canonical)
