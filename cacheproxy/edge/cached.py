@@ -20,7 +20,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.lane import Lane, Repeatable
 from cacheproxy.edge.passthrough import Gate, Passthrough
-from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body, received_bytes
+from cacheproxy.edge.server import Body, arrival, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
@@ -234,8 +234,8 @@ class Cached:
     async def _replay(self, caller: reply.Caller, found: Hit, call: Call, tally: Tally) -> web.StreamResponse:
         form = reply.Form.of(caller)
         fixed = form.hit(found, self.clock.now())
-        request = received_bytes(caller.request)
-        if self.lane is not None and request and self._repeats(call, found):
+        arrived = arrival(caller.request)
+        if self.lane is not None and arrived is not None and self._repeats(call, found):
             told = tally.decision(caller.dialect.NAME, call.trail, self.clock)
             ask, digest = call.ask, call.identity.digest  # not the call: a record must not hold the request
             repeatable = Repeatable(
@@ -245,7 +245,7 @@ class Cached:
                 lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
                 lambda: self.loaded.note(digest, ask),
             )
-            self.lane.learn(request, repeatable, fixed.size_bytes)
+            self.lane.learn(arrived, repeatable, fixed.size_bytes)
         return await fixed.send(caller.request)
 
     def _repeats(self, call: Call, found: Hit) -> bool:
