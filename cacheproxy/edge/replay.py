@@ -15,7 +15,7 @@ from cacheproxy.config import Config
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Names, unloads
 from cacheproxy.edge.lane import Lane, Repeatable
-from cacheproxy.edge.server import received_bytes
+from cacheproxy.edge.server import arrival
 from cacheproxy.edge.tally import Tally
 from cacheproxy.flow.found import Hit
 from cacheproxy.model import Identity, Outcome, Plan
@@ -44,8 +44,8 @@ class Replay:
         """Reply with a hit for `plan`."""
         form = reply.Form.of(caller)
         fixed = form.hit(found, self.clock.now())
-        request = received_bytes(caller.request)
-        if self.lane is not None and request and self._repeats(caller, found, plan, identity):
+        arrived = arrival(caller.request)
+        if self.lane is not None and arrived is not None and self._repeats(caller, found, plan, identity):
             told = tally.decision(caller.dialect.NAME, trail, self.clock)
             ask, digest = caller.ask, identity.digest  # not the caller: a record must not hold the request
             repeatable = Repeatable(
@@ -55,7 +55,7 @@ class Replay:
                 lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
                 lambda: self.loaded.note(digest, ask),
             )
-            self.lane.learn(request, repeatable, fixed.size_bytes)
+            self.lane.learn(arrived, repeatable, fixed.size_bytes)
         return await fixed.send(caller.request)
 
     def _repeats(self, caller: reply.Caller, found: Hit, plan: Plan, identity: Identity) -> bool:

@@ -22,7 +22,7 @@ from aiohttp import http_parser, web
 from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 
 from cacheproxy import config
-from cacheproxy.edge.lane import Handler, Lane, LaneConnection
+from cacheproxy.edge.lane import Arrival, Handler, Lane, LaneConnection
 from cacheproxy.errors import BodyTimeoutError, CallerError
 
 log = logging.getLogger(__name__)
@@ -217,9 +217,9 @@ def is_leaving(request: web.BaseRequest) -> bool:
     return isinstance(request.protocol, _Connection) and request.protocol.leaving
 
 
-def received_bytes(request: web.BaseRequest) -> bytes:
-    """The request as it came, if the repeat lane may learn it; else empty."""
-    return request.protocol.received if isinstance(request.protocol, _Connection) else b""
+def arrival(request: web.BaseRequest) -> Arrival | None:
+    """The request as it came, if the repeat lane may learn it."""
+    return request.protocol.received if isinstance(request.protocol, _Connection) else None
 
 
 class _Connection(LaneConnection):
@@ -351,6 +351,7 @@ class _Listener(web.Server):
         """Close idle connections, wait for requests in flight, then cancel what is left."""
         self.leaving = True
         for connection in self._ours():
+            connection.release()
             if connection.idle:
                 connection.force_close()
         try:
