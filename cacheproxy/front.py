@@ -110,7 +110,7 @@ class Process:
         self._contacted = False
         front = Front(
             dialects=BY_PATH,
-            admission=Admission(self.replica, loaded, config, clock, lambda: self.connection.secret),
+            admission=Admission(self.replica, self.replica, config, clock, lambda: self.connection.secret),
             lookup=LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock),
             relay=Relay(self.client, config.server),
             origins=Origins(config.server),
