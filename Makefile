@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 ARGS ?=
 # A client that the tests call the proxy with. It holds back libraries that the package needs, so it lives apart.
 LITELLM := litellm==1.106.2
+# A browser looks at the dashboard: the first of these that is there, else Debian's, where we may install it.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 # torch stays at the version whose CPU build is at hand in most places; a newer one brings gigabytes of CUDA.
 LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
     --no-emit-trusted-host --upgrade-package torch==2.13.0
 
-.PHONY: help run test demo check lint lock clean
+.PHONY: help run test demo bench check lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +32,9 @@ test: $(VENV)/.test  ## run all checks and tests
 
 check: $(VENV)/.run  ## tell what is configured, reachable and missing
 	@$(BIN)/cacheproxy check $(ARGS)
+
+bench: $(VENV)/.test  ## measure hits, misses and starts beside nginx, Varnish and LiteLLM (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.test  ## the static checks alone
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -58,4 +63,10 @@ $(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	@$(BIN)/python -m venv $(VENV)/litellm
 	@$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check $(LITELLM)
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "installing chromium, for the tests of the dashboard"; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	            chromium fonts-dejavu-core >/dev/null; \
+	    fi || true
 	@touch $@

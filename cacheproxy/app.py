@@ -12,22 +12,29 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+from cacheproxy.budgets import Budgets, Watch
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
-from cacheproxy.edge.admin import Admin, Opinion, Part, Readiness, Selection, check_exposure
+from cacheproxy.edge.admin import Admin, check_exposure
 from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.condition import Condition, Part, Readiness
+from cacheproxy.edge.dashboard import Dashboard
 from cacheproxy.edge.embed import Embed
+from cacheproxy.edge.entries import Entries, Selection
+from cacheproxy.edge.history import History
 from cacheproxy.edge.lane import LANE_SHARE, Lane
+from cacheproxy.edge.live import Live
+from cacheproxy.edge.opinions import Opinion, Opinions
 from cacheproxy.edge.origin import Origins
-from cacheproxy.edge.passthrough import InTurn, Passthrough
+from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
-from cacheproxy.errors import ConfigError
+from cacheproxy.errors import CacheError, ConfigError
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.feedback import Feedback
@@ -41,25 +48,30 @@ from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.reload import Changes, own, take_over
 from cacheproxy.rules.question import templates_of
+from cacheproxy.store.account import Account
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.exact import Doomed, Exact
+from cacheproxy.store.ledger import Ledger
 from cacheproxy.store.memory import Memory
 from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
+from cacheproxy.traces import Traces
 from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.crowding import Crowding
+from cacheproxy.upstream.fleet import Fleet
+from cacheproxy.upstream.health import Health
 from cacheproxy.upstream.loaded import Loaded
+from cacheproxy.upstream.member import Member
 from cacheproxy.upstream.models import Models
-from cacheproxy.upstream.order import Group, Limits
+from cacheproxy.upstream.order import Limits
 from cacheproxy.upstream.preload import Preloader
 from cacheproxy.upstream.view import view_of
-from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
 from cacheproxy.workers.fronts import Fronts, take_alone
 from cacheproxy.workers.messages import Report as FrontReport
@@ -70,18 +82,33 @@ ASIDE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """One Ollama at start; `version` is empty for one that is away, and `reason` says why."""
+
+    url: str
+    version: str
+    reason: str
+    models: list[str]
+
+    @classmethod
+    def of(cls, member: Member) -> Seen:
+        """As it is now."""
+        models = member.models
+        return cls(member.url, models.server_version if models.reachable else "", models.reason, models.names)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a person wants to know at start. Empty texts mean that there is nothing to say."""
 
     proxy_url: str
     admin_url: str
-    upstream_url: str
-    upstream_version: str
-    upstream_reason: str
-    models: list[str]
+    upstream: Seen
     redis: str
     redis_note: str
     near: str
+    others: tuple[Seen, ...] = ()
+    """Further Ollamas (`upstream.others`)."""
     workers: int = 1
 
 
@@ -104,7 +131,10 @@ class App:
 
     def _build_store(self) -> None:
         config = self.config
-        self.metrics = Metrics(self._clock)
+        budgets = Budgets.of(config.budgets.model_dump())
+        self.metrics = Metrics(self._clock, budgets)
+        self.budgets = Watch(budgets)
+        self.metrics.on_breach.append(self.budgets.note)
         self.decisions = Decisions()
         self.decisions.listeners.append(self.metrics.decided)
         self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
@@ -116,6 +146,13 @@ class App:
         self._notes = Notes(self.connection, prefix)
         self._served = Served(self.connection, prefix)
         self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
+        self.ledger = Ledger(self.connection, prefix, self._clock, self.metrics)
+        self.decisions.listeners.append(self.ledger.decided)
+        self.traces = Traces(config.tracing, self.metrics) if config.tracing.endpoint else None
+        if self.traces is not None:
+            self.decisions.listeners.append(self.traces.decided)
+        self.account = Account(self.connection, prefix, self._clock, prompts=config.log.prompts)
+        self.connection.on_change.append(self.account.forget)
         self.apart = Apart(self.connection, prefix, self._clock)
         self.semantic = Semantic(self.connection, prefix, self._clock, self.metrics, timeout_s=config.redis.timeout)
 
@@ -137,9 +174,21 @@ class App:
         self.vectors.on_ready.append(lambda embedder: self.semantic.use(embedder.fingerprint, embedder.dims))
 
     def _build_upstream(self) -> None:
-        settings = self.config.upstream
-        self.client = UpstreamClient(settings, instance_id=secrets.token_hex(8))
-        batching = self.config.batching
+        instance_id = secrets.token_hex(8)
+        first, *others = self.config.upstream.urls
+        members = [self._build_member(first, "upstream.url", instance_id)]
+        members += [self._build_member(url, "upstream.others", instance_id) for url in others]
+        names = [member.name for member in members]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"upstream.others: the same Ollama is named twice in {', '.join(names)}")
+        self.fleet = Fleet(members, self.metrics, self._clock)
+        self.models = self.fleet.models
+
+    def _build_member(self, url: str, setting: str, instance_id: str) -> Member:
+        """One Ollama's parts; `setting` is where its URL stands. Raises ConfigError."""
+        config, settings, batching = self.config, self.config.upstream, self.config.batching
+        own_settings = settings.model_copy(update={"url": url})
+        client = UpstreamClient(own_settings, instance_id=instance_id, setting=setting)
         limits = Limits(
             parallel=settings.parallel,
             models_at_once=settings.models_at_once,
@@ -148,44 +197,49 @@ class App:
             together=batching.max_size,
             turn_s=batching.turn,
         )
-        self.batcher = Batcher(limits, self._clock, self.metrics)
-        self.models = Models(
-            lambda target, body: self.client.get_json(target, body=body, timeout_s=ASIDE_TIMEOUT_S),
+        note = "models" if len(settings.urls) == 1 else f"models:{client.name}"
+        models = Models(
+            lambda target, body: client.get_json(target, body=body, timeout_s=ASIDE_TIMEOUT_S),
             settings,
             self._clock,
-            remember=lambda value: self._notes.put("models", value, ttl_s=settings.digest_grace),
-            recall=lambda: self._notes.get("models"),
-            on_read=self._models_read,
+            remember=lambda value: self._notes.put(note, value, ttl_s=settings.digest_grace),
+            recall=lambda: self._notes.get(note),
+            on_read=lambda ok: self._models_read(member, ok),
         )
-        self.loaded = Loaded(
-            lambda: self.client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S),
-            every_s=max(0.2, settings.digest_ttl),
+        loaded = Loaded(
+            lambda: client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S), every_s=max(0.2, settings.digest_ttl)
         )
-        self.preload = Preloader(
-            lambda target, body, timeout_s: self.client.get_json(target, body=body, timeout_s=timeout_s),
-            self.models,
-            self.loaded,
-            self.config,
+        preload = Preloader(
+            lambda target, body, timeout_s: client.get_json(target, body=body, timeout_s=timeout_s),
+            models,
+            loaded,
+            config,
             self.metrics,
             wait_idle=self._wait_idle,
+            is_ours=lambda name: self.fleet.is_home(member, name),
         )
-        self.loaded.on_read.append(self.preload.loaded_read)
-        if not self.config.tuning.predict:  # that unloads models itself
+        loaded.on_read.append(preload.loaded_read)
+        if not config.tuning.predict:  # that unloads models itself
             crowding = Crowding(settings.models_at_once, self._clock)
-            self.loaded.on_read.append(lambda: crowding.read(self.loaded.models))
+            loaded.on_read.append(lambda: crowding.read(loaded.models))
+        batcher = Batcher(limits, self._clock, self.metrics)
+        health = Health() if settings.others else Health(rest_s=0)
+        member = Member(client.name, url, client, batcher, models, loaded, preload, health)
+        return member
 
     def _build_fronts(self) -> None:
         """The processes that share the port. What they go by is told to them as soon as it changes here."""
         count = self.config.server.workers - 1
         if count and not hasattr(socket, "SO_REUSEPORT"):
             raise ConfigError("server.workers: this system does not let several processes share a port; set it to 1")
-        self.fronts = fronts = Fronts(count, view=lambda: view_of(self.models, self.loaded), told=self._front_told)
+        self.fronts = fronts = Fronts(count, view=lambda: view_of(self.fleet), told=self._front_told)
         if count:
-            self.models.before_change.append(fronts.publish)
-            self.models.on_change.append(fronts.publish_nowait)
-            self.loaded.on_read.append(fronts.publish_nowait)
-            self.loaded.on_forget.append(fronts.publish_nowait)
-            self.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
+            for member in self.fleet.members:
+                member.models.before_change.append(fronts.publish)
+                member.models.on_change.append(fronts.publish_nowait)
+                member.loaded.on_read.append(fronts.publish_nowait)
+                member.loaded.on_forget.append(fronts.publish_nowait)
+                member.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
             self.connection.on_change.append(fronts.clear_nowait)
         self.metrics.watch("workers", lambda: 1.0 + fronts.up)
 
@@ -196,7 +250,8 @@ class App:
                 self.metrics.step(step, seconds)
             self.decisions.tell(decision, count)
         for digest, wish in report.wishes.items():
-            self.loaded.wished(digest, wish)
+            for member in self.fleet.members:
+                member.loaded.wished(digest, wish)
         for kind, count in report.faults.items():
             for _ in range(count):
                 self.metrics.fault(Fault(kind))
@@ -230,7 +285,7 @@ class App:
 
     def _build_proxy(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
-        passthrough = Passthrough(self.client, config.server)
+        passthrough = Passthrough(self.fleet, config.server)
         self._fills = tuning.Fills(config)
         serve = self._build_flow()
         self.lane = Lane(
@@ -238,16 +293,11 @@ class App:
         )
         lane = self.lane if config.server.repeat_lane else None
         self.cached = cached = Cached(
-            admission=Admission(self.models, self.loaded, self._fills, config, clock, lambda: self.connection.secret),
-            replay=Replay(lane, self.models, self.loaded, self._fills, config, serve.flight_key, clock),
+            admission=Admission(self.models, self.fleet, self._fills, config, clock, lambda: self.connection.secret),
+            replay=Replay(lane, self.models, self.fleet, self._fills, config, serve.flight_key, clock),
             serve=serve,
-            models=self.models,
-            loaded=self.loaded,
-            preload=self.preload,
-            client=self.client,
-            batcher=self.batcher,
+            fleet=self.fleet,
             passthrough=passthrough,
-            gate=self._gate,
             config=config,
             metrics=metrics,
             decisions=self.decisions,
@@ -257,11 +307,8 @@ class App:
         )
         embed = Embed(
             embeddings=self.embeddings,
-            models=self.models,
-            client=self.client,
-            batcher=self.batcher,
+            fleet=self.fleet,
             passthrough=passthrough,
-            gate=self._gate,
             config=config,
             metrics=metrics,
             decisions=self.decisions,
@@ -278,7 +325,6 @@ class App:
             models=self.models,
             origins=Origins(config.server),
             metrics=metrics,
-            gate=self._gate,
         )
         self._handle = routes.handle
         self._proxy = Server(
@@ -288,37 +334,35 @@ class App:
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
     def _build_admin(self) -> None:
+        config, metrics, dashboard = self.config, self.metrics, Dashboard()
         config, metrics = self.config, self.metrics
-        admin = Admin(
+        self.live = Live(self.stats, self._clock)
+        self.decisions.listeners.append(self.live.decided)
+        pages = {
+            **Condition(self.readiness, self.stats, self._exposition).pages(),
+            **History(self.account, config).pages(),
+            **self.live.pages(),
+            **Opinions(self.take_feedback).pages(),
+            **Entries(self.purge).pages(),
+            **dashboard.pages(),
+        }
+        self.admin = admin = Admin(
             config.admin.token,
             listen=config.admin.listen,
-            readiness=self.readiness,
-            stats=self.stats,
-            exposition=self._exposition,
-            purge=self.purge,
-            feedback=self.take_feedback,
+            pages=pages,
+            front=dashboard.front,
             allowed_hosts=config.admin.hosts,
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch_models("loaded_bytes", lambda: {m.name: m.size_bytes for m in self.loaded.models})
-        metrics.watch_models("loaded_vram_bytes", lambda: {m.name: m.vram_bytes for m in self.loaded.models})
-        metrics.watch("upstream_in_flight", lambda: float(self.batcher.in_flight))
-        metrics.watch("queue_length", lambda: float(self.batcher.waiting))
+        metrics.watch_labelled("loaded_bytes", lambda: self._loaded_bytes("size_bytes"))
+        metrics.watch_labelled("loaded_vram_bytes", lambda: self._loaded_bytes("vram_bytes"))
+        metrics.watch("upstream_in_flight", lambda: float(self.fleet.in_flight))
+        metrics.watch("queue_length", lambda: float(self.fleet.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
+        metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
+        metrics.watch_labelled("dependency_up", self._dependencies)
         metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
-
-    def _gate(self, path: str, body: bytes) -> InTurn | None:
-        """How a request that is passed through gets its place at Ollama; None for one that needs none here.
-
-        A name without identity gets an error from Ollama at once, and a remote model runs elsewhere.
-        """
-        needs = runner.needs(path, body)
-        identity = self.models.known(needs.model) if needs is not None else None
-        if needs is None or identity is None or identity.remote:
-            return None
-        group = Group(identity.digest, needs.options)
-        return lambda fetch: self.batcher.send(group, fetch)
 
     @property
     def proxy_url(self) -> str:
@@ -339,13 +383,15 @@ class App:
             if self.embedded is not None:
                 await self.embedded.open()
             await self.connection.open()
-            await self.client.open()
-            await self.models.open()
-            await self.loaded.open()
+            await self.ledger.open()
+            await self.budgets.open()
+            if self.traces is not None:
+                await self.traces.open()
+            await self.fleet.open()
             await _listen(self._proxy, "server", shared=bool(len(self.fronts)))
             await _listen(self._admin, "admin")
             await self._open_fronts()
-            await self.preload.open()
+            await self.fleet.open_preload()
             if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
                 await self.apart.open()
                 await self.semantic.open()
@@ -385,22 +431,24 @@ class App:
     async def close(self) -> None:
         """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
         self._accepting = False
-        await self.preload.close()
+        await self.fleet.close_preload()
         drain_s = self.config.server.drain_timeout
         await asyncio.gather(self._proxy.drain(drain_s), self.fronts.drain(drain_s))
         if self._inside is not None:
             await self._inside.close()
         self.lane.flush()
+        await self.live.close()
         await self._admin.close()
         await self.flights.close()
         await self.embeddings.close()
         await self.vectors.close()
         await self.semantic.close()
         await self.apart.close()
-        await self.loaded.close()
-        await self.models.close()
-        await self.batcher.close()
-        await self.client.close()
+        await self.fleet.close()
+        await self.ledger.close()
+        await self.budgets.close()
+        if self.traces is not None:
+            await self.traces.close()
         await self.connection.close()
         if self.embedded is not None:
             await self.embedded.close()
@@ -418,11 +466,19 @@ class App:
                 await self.fronts.wait_up()
 
     async def _wait_idle(self) -> None:
-        """Wait until no request is under way, whichever process it came in at."""
+        """Until no caller's request is under way at any process, and it is known which model is at home where."""
+        await self.models.wait_first_read()
         servers = [server for server in (self._proxy, self._inside) if server is not None]
         while any(server.in_flight for server in servers):
             for server in servers:
                 await server.wait_idle()
+
+    def _loaded_bytes(self, part: Literal["size_bytes", "vram_bytes"]) -> dict[str, float]:
+        """What each loaded model takes, at all Ollamas together."""
+        found: dict[str, float] = {}
+        for model in self.fleet.loaded_models:
+            found[model.name] = found.get(model.name, 0) + getattr(model, part)
+        return found
 
     def readiness(self) -> Readiness:
         """What works, part by part."""
@@ -430,12 +486,24 @@ class App:
         names = self.models.names
         return Readiness(
             redis=Part("ok") if redis.state == "up" else Part("degraded", redis.reason or redis.state),
-            upstream=Part("ok") if self.models.reachable else Part("down", self.models.reason),
+            upstream=self._upstream_part(),
             models=self._models_part(bool(names)),
             embedder=self._embedder_part(),
             workers=self._workers_part(),
             accepting=self._accepting,
         )
+
+    def _dependencies(self) -> dict[str, float]:
+        """Which parts work as they should, as the metrics have it."""
+        found = self.readiness()
+        parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
+        return {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
+
+    def _upstream_part(self) -> Part:
+        if not self.models.reachable:
+            return Part("down", self.models.reason)
+        away = [f"{one.name}: {one.health.reason}" for one in self.fleet.members if not one.health.up]
+        return Part("degraded", "; ".join(away)) if away and len(self.fleet.members) > 1 else Part("ok")
 
     def _models_part(self, known: bool) -> Part:
         if self.models.reachable:
@@ -462,38 +530,48 @@ class App:
         self.lane.flush()
         return self.metrics.text()
 
-    def stats(self) -> dict[str, Any]:
+    async def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
+        fleet, fleet_reason = await self._fleet()
         self.lane.flush()
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
-            "models_loaded": [asdict(model) for model in self.loaded.models],
-            "model_loading": self.preload.loading,
+            "models_loaded": [asdict(model) for model in self.fleet.loaded_models],
+            "model_loading": self.fleet.loading,
             "ollama_version": self.models.server_version,
+            "upstreams": [_told(member) for member in self.fleet.members],
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
             "workers": [asdict(front) for front in self.fronts.states],
             "repeat_lane": {"requests": len(self.lane), "bytes": self.lane.size_bytes},
+            "fleet": fleet,
+            "fleet_reason": fleet_reason,
         }
+
+    async def _fleet(self) -> tuple[dict[str, Any] | None, str]:
+        """All proxies together, or why nothing is known of them."""
+        try:
+            return await self.account.fleet(), ""
+        except CacheError as error:
+            return None, str(error)
 
     async def purge(self, selection: Selection) -> int:
         """Delete entries from Redis and forget them here. Raises CacheError."""
         match selection.by:
             case "model":
-                identity = self.models.known(selection.value)
-                if identity is None:
+                doomed = [Doomed(digest=digest) for digest in self.models.digests(selection.value)]
+                if not doomed:
                     return 0
-                doomed = Doomed(digest=identity.digest)
             case "id":
-                doomed = Doomed(entry_id=selection.value)
+                doomed = [Doomed(entry_id=selection.value)]
             case "partition":
-                doomed = Doomed(partition=selection.value)
+                doomed = [Doomed(partition=selection.value)]
             case "all":
-                doomed = Doomed()
+                doomed = [Doomed()]
         self.memory.clear()
         try:
-            return await self.exact.purge(doomed)
+            return sum([await self.exact.purge(each) for each in doomed])
         finally:
             self.memory.clear()
             await self.fronts.clear()
@@ -514,6 +592,7 @@ class App:
 
     def report(self) -> Report:
         """What a person wants to know at start."""
+        upstream, *others = (Seen.of(member) for member in self.fleet.members)
         redis = self.connection
         found = redis.capabilities
         where = f"embedded in {self.embedded.folder}" if self.embedded else f"at {redis.where}"
@@ -525,10 +604,8 @@ class App:
         return Report(
             proxy_url=self.proxy_url,
             admin_url=self.admin_url,
-            upstream_url=self.config.upstream.url,
-            upstream_version=self.models.server_version if self.models.reachable else "",
-            upstream_reason=self.models.reason,
-            models=self.models.names,
+            upstream=upstream,
+            others=tuple(others),
             redis=line,
             redis_note=found.note if redis.state == "up" else "",
             near=self._near_line(),
@@ -542,8 +619,9 @@ class App:
         shadow = ", shadow only: nothing is served" if semantic.mode == "shadow" else ""
         return f"{model}, from similarity {semantic.threshold:g}{shadow}; loading behind the scenes"
 
-    def _models_read(self, ok: bool) -> None:
-        self.preload.models_read(ok)
+    def _models_read(self, member: Member, ok: bool) -> None:
+        self.fleet.list_read(member.name, ok=ok, reason=member.models.reason)
+        member.preload.models_read(ok and member.health.up)  # one that still rests is no model's home yet
         if ok:
             self.metrics.set_known_models(self.models.names)
         else:
@@ -559,6 +637,21 @@ async def running(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         yield app
     finally:
         await app.close()
+
+
+def _told(member: Member) -> dict[str, Any]:
+    """One Ollama in `/stats`."""
+    return {
+        "name": member.name,
+        "up": member.health.up,
+        "reason": member.health.reason,
+        "version": member.models.server_version,
+        "models": member.models.names,
+        "loaded": [model.name for model in member.loaded.models],
+        "loading": member.preload.loading,
+        "in_flight": member.batcher.in_flight,
+        "waiting": member.batcher.waiting,
+    }
 
 
 async def _listen(server: Server, section: str, *, shared: bool = False) -> None:

@@ -222,6 +222,7 @@ class Upstream(_Section):
     """[upstream]: where Ollama is."""
 
     url: str = "http://127.0.0.1:11434"
+    others: tuple[str, ...] = ()
     parallel: int = Field(1, ge=1, le=1024)
     models_at_once: int = Field(3, ge=1, le=1024)
     queue: int = Field(512, ge=1)
@@ -229,6 +230,11 @@ class Upstream(_Section):
     read_timeout: Duration = 0.0
     digest_ttl: Period = 5.0
     digest_grace: Duration = 86400.0
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All of them, the one that changes go to first."""
+        return (self.url, *self.others)
 
 
 class Redis(_Section):
@@ -335,6 +341,34 @@ class ModelRule(_Section):
     preload: bool = False
 
 
+class Budgets(_Section):
+    """[budgets]: how long each step of an ask may take before that is told. The names are those of `metrics.STEPS`."""
+
+    parse: Duration = 0.02
+    memory: Duration = 0.005
+    exact: Duration = 0.005
+    embed: Duration = 0.05
+    semantic: Duration = 0.05
+    queue: Duration = 1.0
+    upstream_first_byte: Duration = 0.0
+    upstream_total: Duration = 0.0
+    reply: Duration = 0.0
+    store: Duration = 0.05
+
+
+def _check_endpoint(url: str) -> str:
+    if url and not re.match(r"https?://[^/\s]+", url):
+        raise ValueError('expected a URL such as "http://127.0.0.1:4318", or "" for no traces')
+    return url
+
+
+class Tracing(_Section):
+    """[tracing]: where OpenTelemetry traces of asks go."""
+
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = ""
+    share: float = Field(1.0, ge=0, le=1)
+
+
 class Log(_Section):
     """[log]: what the program says on standard error."""
 
@@ -357,6 +391,8 @@ class Config(_Section):
     tuning: Tuning = Tuning()
     context: Context = Context()
     models: dict[str, ModelRule] = {}
+    budgets: Budgets = Budgets()
+    tracing: Tracing = Tracing()
     log: Log = Log()
 
     def model_rule(self, name: str) -> ModelRule:

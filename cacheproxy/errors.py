@@ -7,6 +7,8 @@
     │   └── BodyTimeoutError   a request body came too slowly (408)
     ├── UpstreamError          Ollama's: the proxy answers 502
     │   ├── UpstreamUnreachableError   no connection, or none that gave a first byte
+    │   │   ├── UpstreamAwayError          no connection: nothing was sent
+    │   │   └── UpstreamDroppedError       the connection was lost before the first byte of a reply
     │   ├── UpstreamBrokenError        an answer began and did not end as HTTP says it must
     │   └── UpstreamBusyError          too many asks already wait for Ollama (503, as Ollama says it)
     └── CacheError             ours and Redis's: never seen by a caller, it becomes a miss and a count
@@ -57,6 +59,14 @@ class UpstreamError(CacheproxyError):
 
 class UpstreamUnreachableError(UpstreamError):
     """No response byte was received; asking again on a fresh connection is safe for inference."""
+
+
+class UpstreamAwayError(UpstreamUnreachableError):
+    """No connection could be made. Nothing was sent, so whatever it was may be sent elsewhere."""
+
+
+class UpstreamDroppedError(UpstreamUnreachableError):
+    """The connection was lost after the request was sent and before any byte of a reply: it may have been acted on."""
 
 
 class UpstreamBrokenError(UpstreamError):

@@ -118,8 +118,8 @@ class Process:
         lane = self.lane if config.server.repeat_lane else None
         front = Front(
             dialects=BY_PATH,
-            admission=Admission(self.replica, loaded, fills, config, clock, lambda: self.connection.secret),
-            replay=Replay(lane, self.replica, loaded, fills, config, lambda plan: plan.key, clock),
+            admission=Admission(self.replica, self.replica, fills, config, clock, lambda: self.connection.secret),
+            replay=Replay(lane, self.replica, self.replica, fills, config, lambda plan: plan.key, clock),
             lookup=LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock),
             relay=Relay(self.client, config.server),
             origins=Origins(config.server),

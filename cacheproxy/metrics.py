@@ -19,8 +19,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from cacheproxy import __version__
+from cacheproxy.buckets import Buckets
+from cacheproxy.budgets import NONE, Budgets
 from cacheproxy.clock import Clock
-from cacheproxy.model import Decision, Outcome
+from cacheproxy.lately import Lately
+from cacheproxy.model import Decision, Neighbour, Outcome
 
 PREFIX = "cacheproxy_"
 OTHER = "other"
@@ -28,9 +31,15 @@ OTHER = "other"
 SERIES_MAX = 4096
 """Series of one family; past it, new combinations count under `other` (50 models need about 1,000)."""
 
+SAVED_S_MAX, SAVED_TOKENS_MAX = 86_400, 10_000_000
+"""No answer takes longer or is longer; a figure beyond is not counted."""
+
 HITS = (Outcome.EXACT, Outcome.SEMANTIC, Outcome.JOINED, Outcome.STALE)
 """Asks that cost Ollama nothing. Hit rate = these / (these + misses); a bypass is in neither."""
 TIERS = ("memory", "redis", "none")
+SIMILARITY_BOUNDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, *(at / 100 for at in range(80, 101)))
+AGE_BOUNDS_S = (1, 10, 60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 259_200, 604_800, 1_209_600, 2_592_000)
+WRONG, BY_MEANING = "wrong", "by_meaning"
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 WINDOWS_S = {"1m": 60, "5m": 300, "15m": 900}
 
@@ -43,9 +52,26 @@ STEPS: Mapping[str, str] = {
     "queue": "waiting for a free place at Ollama",
     "upstream_first_byte": "request sent to Ollama until its first byte",
     "upstream_total": "request sent to Ollama until its last byte",
-    "reply": "answer to bytes taken by the client's connection",
+    "reply": "answer to bytes taken by the client's connection; of a short whole reply, until it is put together",
     "store": "complete answer to entry written",
 }
+
+
+class Group(StrEnum):
+    """What became of the neighbour of an ask. Closed."""
+
+    SERVED = "served"
+    """In shadow mode: would have been."""
+    BELOW = "below"
+    GUARDED = "guarded"
+    """Refused for another reason than its similarity: a guard, or what people said of the pair."""
+
+    @classmethod
+    def of(cls, neighbour: Neighbour) -> Group:
+        """What became of it."""
+        if neighbour.served:
+            return cls.SERVED
+        return cls.BELOW if neighbour.verdict == "below_threshold" else cls.GUARDED
 
 
 class Fault(StrEnum):
@@ -63,6 +89,9 @@ class Fault(StrEnum):
     UPSTREAM_BROKEN = "upstream_broken"
     UPSTREAM_ERROR = "upstream_error"
     QUEUE_FULL = "queue_full"
+    LEDGER = "ledger"
+    LEDGER_DROPPED = "ledger_dropped"
+    TRACES = "traces"
     DIGEST_CHANGED = "digest_changed"
     TAGS_UNAVAILABLE = "tags_unavailable"
     INTERNAL = "internal"
@@ -81,6 +110,9 @@ FAULTS: Mapping[Fault, str] = {
     Fault.UPSTREAM_BROKEN: "an answer of Ollama's began and did not end properly; it was not kept",
     Fault.UPSTREAM_ERROR: "Ollama answered with a status of 500 or more",
     Fault.QUEUE_FULL: "more misses were waiting than `upstream.queue` allows; callers saw 503",
+    Fault.LEDGER: "counts could not be written to Redis this second; they are kept here and written later",
+    Fault.LEDGER_DROPPED: "Redis was away for so long that the oldest counts that waited for it were given up",
+    Fault.TRACES: "traces could not be delivered to `tracing.endpoint`, or were too many; they are given up",
     Fault.DIGEST_CHANGED: "a model was replaced while it was answering; the answer was not kept",
     Fault.TAGS_UNAVAILABLE: "Ollama's list of models could not be read",
     Fault.INTERNAL: "a mistake in this program; any at all should be reported",
@@ -128,6 +160,43 @@ FAMILIES = (
         ("step",),
         "Time spent in one step of an ask.",
         "Worry when `exact` nears `redis.timeout`, or `queue` outgrows `upstream_total`.",
+    ),
+    Family(
+        "budget_breaches_total",
+        "counter",
+        ("step",),
+        "Times a step of an ask took longer than its limit in `[budgets]`.",
+        "Worry when it is more than 1 in 100 of `step_duration_seconds_count`: that step is short of something.",
+    ),
+    Family(
+        "budget_seconds",
+        "gauge",
+        ("step",),
+        "The limit of a step in `[budgets]`; absent for a step without.",
+        "Worry never; it is there so that a picture can show the line.",
+    ),
+    Family(
+        "similarity",
+        "histogram",
+        ("decision",),
+        "Similarity (cosine) of the neighbour that was weighed, one an ask: `served` (in shadow mode it would have "
+        "been), `below` the threshold, or `guarded` (a guard or feedback said no).",
+        "Worry when `served` piles up just above the threshold, where a small change decides much: see the pairs.",
+    ),
+    Family(
+        "wrong_hit_ratio",
+        "gauge",
+        (),
+        "Estimate from below: answers reported as wrong by `/feedback`, in proportion to those given by meaning "
+        "(semantic hits, and asks that joined one in other words) in the last day by this process. Absent without any.",
+        "Worry above 0.01. 0 says only that nobody reported one; where nobody gives feedback it says nothing.",
+    ),
+    Family(
+        "entry_age_seconds",
+        "histogram",
+        ("outcome",),
+        "Age of the entry that answered.",
+        "Worry when most answers are nearly as old as `cache.ttl` and your subject changes: shorten it.",
     ),
     Family(
         "near_total",
@@ -196,6 +265,20 @@ FAMILIES = (
         "Worry when 502 or 504 appear: Ollama was away.",
     ),
     Family(
+        "upstream_asks_total",
+        "counter",
+        ("upstream",),
+        "Requests for a model that were sent to an Ollama (host and port), by which one.",
+        "Worry when one gets nothing for an hour: it is down, or its models are not the same as the others'.",
+    ),
+    Family(
+        "upstream_failovers_total",
+        "counter",
+        ("upstream",),
+        "Requests that an Ollama did not take, and that went on to another before the first byte of a reply.",
+        "Worry when it keeps rising for one of them: it comes and goes.",
+    ),
+    Family(
         "model_changes_total",
         "counter",
         (),
@@ -252,6 +335,13 @@ FAMILIES = (
         "Worry when it grows and never falls: Ollama is too slow for the load.",
     ),
     Family(
+        "upstream_up",
+        "gauge",
+        ("upstream",),
+        "1 while asks are sent to an Ollama, 0 while it is taken for away.",
+        "Worry when 0 for a minute; with `upstream.others` the rest carry its load.",
+    ),
+    Family(
         "upstream_in_flight",
         "gauge",
         (),
@@ -285,6 +375,20 @@ FAMILIES = (
         (),
         "Processes that answer on the port, this one included.",
         "Worry when it is less than `server.workers` for more than a few seconds.",
+    ),
+    Family(
+        "ledger_waiting",
+        "gauge",
+        (),
+        "Counts that wait to be written to the ledger in Redis.",
+        "Worry when it keeps growing while `redis_up` is 1: Redis refuses the ledger's script; the log says why.",
+    ),
+    Family(
+        "dependency_up",
+        "gauge",
+        ("name",),
+        "1 while a part works as it should: `redis`, `ollama`, `embedder` (absent where it is not wanted).",
+        "Worry when 0 for a minute; `/readyz` says why.",
     ),
     Family("redis_up", "gauge", (), "1 while Redis answers.", "Worry when 0 for a minute: every miss goes to Ollama."),
     Family(
@@ -431,15 +535,27 @@ class Window:
 class Metrics:
     """All counts of one process. Nothing here is global, so two proxies in one test do not meet."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, budgets: Budgets = NONE) -> None:
         self._clock = clock
+        self._budgets = budgets
+        self.on_breach: list[Callable[[str, float], None]] = []
+        """Told of each step that took longer than its budget, with the seconds it took."""
         self._start_s = clock.monotonic()
         self._start_time_s = clock.now()
         self._counts: dict[str, dict[Labels, float]] = {f.name: {} for f in FAMILIES if f.kind == "counter"}
         self._durations: dict[str, dict[Labels, Histogram]] = {f.name: {} for f in FAMILIES if f.kind == "histogram"}
         self._gauges: dict[str, Callable[[], float]] = {"start_time_seconds": lambda: self._start_time_s}
-        self._model_gauges: dict[str, Callable[[], Mapping[str, float]]] = {}
+        self._labelled_gauges: dict[str, Callable[[], Mapping[str, float]]] = {
+            "budget_seconds": lambda: budgets.limits_s
+        }
+        self._similarities = {group.value: Buckets(SIMILARITY_BOUNDS) for group in Group}
+        self._ages: dict[str, Buckets] = {}
+        self._buckets: dict[str, dict[str, Buckets]] = {
+            "similarity": self._similarities,
+            "entry_age_seconds": self._ages,
+        }
         self._window = Window(clock)
+        self._lately = Lately(clock)
         self._model_labels: dict[str, str] = {}
         self.known_models: frozenset[str] = frozenset()
         self._registry = CollectorRegistry()
@@ -452,6 +568,7 @@ class Metrics:
         self._durations["step_duration_seconds"].update({(step,): h for step, h in self._step_durations.items()})
         # A counter that exists from the start shows its first increase; one born at 1 does not.
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
+        self._counts["budget_breaches_total"].update({(step,): 0 for step in budgets.limits_s})
         for name in (
             "near_joined_total",
             "model_changes_total",
@@ -491,14 +608,45 @@ class Metrics:
         if decision.reason:
             self._add("bypass_total", (decision.reason,), count)
         self._saved(decision, count)
+        self._found(decision, count)
+
+    def _found(self, decision: Decision, count: int) -> None:
+        """Count what the ask was answered from, and what was compared for it."""
+        if decision.age_s is not None:
+            ages = self._ages.get(decision.outcome)
+            if ages is None:
+                ages = self._ages[decision.outcome.value] = Buckets(AGE_BOUNDS_S)
+            ages.record(max(0.0, decision.age_s), count)
+        if decision.neighbour is not None:
+            self._similarities[Group.of(decision.neighbour)].record(decision.neighbour.similarity, count)
+        if decision.by_meaning:
+            self._lately.add(BY_MEANING, count)
 
     def step(self, step: str, seconds: float) -> None:
         """Count the time one step of an ask took. Raises KeyError for a step that is not in `STEPS`."""
         self._step_durations[step].record(seconds)
+        if self._budgets.broken(step, seconds):
+            self._add("budget_breaches_total", (step,))
+            for told in self.on_breach:
+                told(step, seconds)
 
     def fault(self, kind: Fault) -> None:
         """Count one fault. Raises ValueError for one that is not in `Fault`."""
         self._add("faults_total", (Fault(kind).value,))
+
+    def watch_upstreams(self, names: Iterable[str], read: Callable[[], Mapping[str, float]]) -> None:
+        """The Ollamas of the config, by host and port; their counts start at 0. `read` says which of them are up."""
+        self.watch_labelled("upstream_up", read)
+        for counter in ("upstream_asks_total", "upstream_failovers_total"):
+            self._counts[counter].update({(name,): 0 for name in names})
+
+    def asked_upstream(self, name: str) -> None:
+        """Count one request for a model that is sent to this Ollama."""
+        self._add("upstream_asks_total", (name,))
+
+    def failed_over(self, name: str) -> None:
+        """Count one request that this Ollama did not take, and that goes to another."""
+        self._add("upstream_failovers_total", (name,))
 
     def model_changed(self) -> None:
         """Count one miss that made Ollama load a model."""
@@ -522,9 +670,9 @@ class Metrics:
 
         They come from what Ollama once said, so they are not trusted: a counter must never fall or become infinite.
         """
-        if 0 < decision.saved_s <= 86_400:
+        if 0 < decision.saved_s <= SAVED_S_MAX:
             self._add("saved_seconds_total", (), decision.saved_s * count)
-        if 0 < decision.saved_tokens <= 10_000_000:
+        if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
             self._add("saved_tokens_total", (), decision.saved_tokens * count)
 
     def dropped(self, messages: int) -> None:
@@ -547,6 +695,8 @@ class Metrics:
     def feedback(self, *, good: bool) -> None:
         """Count what somebody said of a hit."""
         self._add("feedback_total", ("good" if good else "bad",))
+        if not good:
+            self._lately.add(WRONG, 1)
 
     def passed_through(self, path_class: str, status: int) -> None:
         """Count one relayed request that was no ask. `path_class` comes from a closed list, never from the client."""
@@ -561,21 +711,33 @@ class Metrics:
             raise KeyError(f"no gauge is called {name!r}; declare it in metrics.FAMILIES")
         self._gauges[name] = read
 
-    def watch_models(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """As `watch`, for a gauge by model: `read` gives its values by the names of `ollama ps`.
+    def watch_labelled(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """As `watch`, for a gauge with one label: `read` gives its values by it.
 
-        Models that are not listed are summed under `other`. Raises KeyError for a name that is not such a gauge.
+        Of the label `model` these are names of `ollama ps`; those that are not listed are summed under `other`. Any
+        other label must be of a closed list. Raises KeyError for a name that is not such a gauge.
         """
-        if name not in {f.name for f in FAMILIES if f.kind == "gauge" and f.labels == ("model",)}:
-            raise KeyError(f"no gauge by model is called {name!r}; declare it in metrics.FAMILIES")
-        self._model_gauges[name] = read
+        if name not in {f.name for f in FAMILIES if f.kind == "gauge" and len(f.labels) == 1}:
+            raise KeyError(f"no gauge with one label is called {name!r}; declare it in metrics.FAMILIES")
+        self._labelled_gauges[name] = read
 
-    def _by_model(self, name: str) -> dict[str, float]:
+    def _labelled(self, family: Family) -> Mapping[str, float]:
+        values = self._labelled_gauges[family.name]()
+        if family.labels != ("model",):
+            return values
         found: dict[str, float] = {}
-        for model, number in self._model_gauges[name]().items():
+        for model, number in values.items():
             label = self._model_labels.get(model, OTHER)
             found[label] = found.get(label, 0) + number
         return found
+
+    def wrong_hit_ratio(self) -> float | None:
+        """Of the last day's answers given by meaning, the share reported as wrong, at most 1; None without any.
+
+        A report may come later than its hit, and at another proxy than the one that served it.
+        """
+        answered = self._lately.sum(BY_MEANING)
+        return min(1.0, self._lately.sum(WRONG) / answered) if answered else None
 
     def text(self) -> tuple[bytes, str]:
         """The Prometheus exposition and its content type."""
@@ -597,7 +759,13 @@ class Metrics:
             "near": self._by_label("near_total", 0),
             "near_joined": self._counts["near_joined_total"][()],
             "feedback": self._by_label("feedback_total", 0),
+            "wrong_hit_ratio": self.wrong_hit_ratio(),
+            "budgets": self._budgets_kept(),
             "faults": self._by_label("faults_total", 0),
+            "upstream": {
+                "asks": self._by_label("upstream_asks_total", 0),
+                "failovers": self._by_label("upstream_failovers_total", 0),
+            },
             "model_changes": self._counts["model_changes_total"][()],
             "embeds_merged": self._counts["embeds_merged_total"][()],
             "kept": {"entries": self._counts["kept_total"][()], "bytes": self._counts["kept_bytes_total"][()]},
@@ -612,6 +780,15 @@ class Metrics:
             },
             "latency": {"outcomes": self._outcome_latency(), "steps": self._step_latency()},
             "gauges": {name: read() for name, read in self._gauges.items()},
+        }
+
+    def _budgets_kept(self) -> dict[str, dict[str, float]]:
+        """How often each step with a limit kept to it; in the order of `STEPS`."""
+        breaches, limits_s = self._by_label("budget_breaches_total", 0), self._budgets.limits_s
+        return {
+            step: {"limit_s": limits_s[step], "breaches": breaches.get(step, 0), "asks": durations.count}
+            for step, durations in self._step_durations.items()
+            if step in limits_s
         }
 
     def _add(self, name: str, labels: Labels, amount: float = 1) -> None:
@@ -652,20 +829,30 @@ class Metrics:
                     counter.add_metric(labels, number)
                 yield counter
             elif family.kind == "histogram":
-                histogram = HistogramMetricFamily(name, text, labels=family.labels)
-                for labels, durations in self._durations[family.name].items():
-                    histogram.add_metric(labels, durations.buckets(), durations.total_s)
-                yield histogram
+                yield self._histogram(family, HistogramMetricFamily(name, text, labels=family.labels))
             else:
-                gauge = GaugeMetricFamily(name, text, labels=family.labels)
-                if family.name == "build_info":
-                    gauge.add_metric((__version__, platform.python_version()), 1)
-                elif family.name in self._model_gauges:
-                    for model, number in self._by_model(family.name).items():
-                        gauge.add_metric((model,), number)
-                elif family.name in self._gauges:
-                    gauge.add_metric((), self._gauges[family.name]())
-                yield gauge
+                yield self._gauge(family, GaugeMetricFamily(name, text, labels=family.labels))
+
+    def _histogram(self, family: Family, shown: HistogramMetricFamily) -> Metric:
+        for label, found in self._buckets.get(family.name, {}).items():
+            shown.add_metric((label,), found.buckets(), found.total)
+        for labels, durations in self._durations[family.name].items():
+            shown.add_metric(labels, durations.buckets(), durations.total_s)
+        return shown
+
+    def _gauge(self, family: Family, shown: GaugeMetricFamily) -> Metric:
+        if family.name == "build_info":
+            shown.add_metric((__version__, platform.python_version()), 1)
+        elif family.name == "wrong_hit_ratio":
+            ratio = self.wrong_hit_ratio()
+            if ratio is not None:
+                shown.add_metric((), ratio)
+        elif family.name in self._labelled_gauges:
+            for label, number in self._labelled(family).items():
+                shown.add_metric((label,), number)
+        elif family.name in self._gauges:
+            shown.add_metric((), self._gauges[family.name]())
+        return shown
 
 
 class _Face:

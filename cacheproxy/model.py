@@ -285,6 +285,8 @@ class Decision:
     """Why it went around the cache (one word of a closed list); empty unless the outcome is a bypass."""
     entry: str = ""
     """Id of the entry that answered."""
+    age_s: float | None = None
+    """Of that entry, when it answered; None where none did."""
     neighbour: Neighbour | None = None
     """None where nothing was compared by meaning, or nothing was near."""
     saved_s: float = 0.0
@@ -295,3 +297,8 @@ class Decision:
     """The steps, `memory:no exact:no near:0.871`; no prompt text."""
     timings_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds by step (`metrics.STEPS`)."""
+
+    @property
+    def by_meaning(self) -> bool:
+        """True when the answer was that to a question in other words: a semantic hit, or joined while in flight."""
+        return self.neighbour is not None and self.neighbour.served and self.entry == self.neighbour.entry

@@ -163,6 +163,11 @@ def test_what_is_given_is_not_changed():
         ("CACHE__MEMORY", "1000", lambda config: config.cache.memory == 1000),
         ("CACHE__TTL", "90", lambda config: config.cache.ttl == 90),
         ("CACHE__PARTITION_HEADERS", "A, B,", lambda config: config.cache.partition_headers == ("A", "B")),
+        (
+            "UPSTREAM__OTHERS",
+            "http://b:1,http://c:1",
+            lambda config: config.upstream.urls[1:] == ("http://b:1", "http://c:1"),
+        ),
         ("CACHE__PARTITION_HEADERS", "", lambda config: config.cache.partition_headers == ()),
         ("SEMANTIC__GUARDS", "numbers,dates", lambda config: config.semantic.guards == ("numbers", "dates")),
         ("SEMANTIC__THRESHOLD", "0.95", lambda config: config.semantic.threshold == 0.95),

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -86,7 +86,6 @@ calls = st.one_of(
 
 
 @given(st.lists(calls, max_size=60))
-@settings(deadline=None)
 def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
     """Both faces say the same number of asks, and that number is the sum over outcomes, models, tiers and dialects."""
     clock = FakeClock()
@@ -339,7 +338,7 @@ def test_a_gauge_is_read_when_somebody_looks(metrics):
 def test_a_gauge_by_model_names_listed_models_only(metrics):
     """The others are one sum, so that names cannot make series."""
     metrics.set_known_models(["llama3:latest"])
-    metrics.watch_models("loaded_bytes", lambda: {"llama3:latest": 5, "ghost:1b": 2, "ghost:2b": 3})
+    metrics.watch_labelled("loaded_bytes", lambda: {"llama3:latest": 5, "ghost:1b": 2, "ghost:2b": 3})
     lines = metrics.text()[0].decode().splitlines()
 
     assert [line for line in lines if line.startswith("cacheproxy_loaded_bytes{")] == [
@@ -347,7 +346,7 @@ def test_a_gauge_by_model_names_listed_models_only(metrics):
         'cacheproxy_loaded_bytes{model="other"} 5.0',
     ]
     with pytest.raises(KeyError):
-        metrics.watch_models("asks_in_flight", dict)
+        metrics.watch_labelled("asks_in_flight", dict)
 
 
 def test_the_process_says_what_runs_and_since_when(metrics, clock):

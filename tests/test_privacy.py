@@ -33,7 +33,9 @@ async def exercise(house: House) -> list[str]:
     await house.chat(CANARY, headers=headers)
     await house.ollama.close()
     await house.chat(CANARY + "3", headers=headers)
-    return [(await house.admin("GET", path)).text for path in ("/stats", "/metrics", "/readyz", "/")]
+    await house.app.ledger.flush()
+    pages = ("/stats", "/metrics", "/readyz", "/", "/series", "/similarity", "/asks", "/pairs")
+    return [(await house.admin("GET", path)).text for path in pages]
 
 
 @pytest.mark.fault(131)

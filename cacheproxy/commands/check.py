@@ -15,7 +15,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ from embeddings.load import load as load_embedder
 TIMEOUT_S = 5.0
 """How long one thing may take to answer. All are local or near."""
 OLLAMA_PORT = 11434
+_NAMES_MAX = 5
 _ANSWER_BYTES_MAX = 16 * 1024**2
 _COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 
@@ -93,23 +94,68 @@ def look(path: Path | None) -> Iterator[Finding]:
     yield from _environment(settings, os.environ.get("OLLAMA_HOST", ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What one Ollama has: the digest of each name."""
+
+    url: str
+    version: str
+    digests: Mapping[str, str]
+
+
 def _ollama(settings: Config) -> Iterator[Finding]:
-    url = settings.upstream.url.rstrip("/")
+    """Each Ollama, what is added to requests, and where they differ. One of several away is no failure."""
+    found: list[Installed] = []
+    for setting, url in zip(
+        ["url", *("others" for _ in settings.upstream.others)], settings.upstream.urls, strict=True
+    ):
+        last = url == settings.upstream.urls[-1]
+        yield from _one_ollama(url.rstrip("/"), f"upstream.{setting}", found, alone=last and not found)
+    if found:
+        yield from tunings(settings, list(dict.fromkeys(name for one in found for name in one.digests)))
+    yield from differences(found)
+
+
+def _one_ollama(url: str, setting: str, found: list[Installed], *, alone: bool) -> Iterator[Finding]:
+    """One of them, added to `found` if it is there. `alone`: no other answers."""
     try:
         version = fetch(f"{url}/api/version")
         tags = fetch(f"{url}/api/tags")
-        number, names = _read_ollama(version, tags)
+        installed = _read_ollama(url, version, tags)
     except (OSError, ValueError) as error:
-        remedy = 'start it with "ollama serve" or set upstream.url'
-        yield Finding("FAIL", "ollama", f"no Ollama at {url} ({plain(error)}): {remedy}")
+        remedy = f'start it with "ollama serve" or set {setting}'
+        yield Finding("FAIL" if alone else "warn", "ollama", f"no Ollama at {url} ({plain(error)}): {remedy}")
         return
     if version.proxied:
-        yield Finding("warn", "ollama", f"{url} is a cacheproxy itself; set upstream.url to Ollama's own address")
-    took = f"answers in {version.seconds * 1000:.0f} ms"
-    yield Finding("ok", "ollama", f"{number} at {url}, {counted(len(names), 'model')}, {took}")
-    if not names:
+        yield Finding("warn", "ollama", f"{url} is a cacheproxy itself; set {setting} to Ollama's own address")
+    number, took = installed.version, f"answers in {version.seconds * 1000:.0f} ms"
+    yield Finding("ok", "ollama", f"{number} at {url}, {counted(len(installed.digests), 'model')}, {took}")
+    if not installed.digests:
         yield Finding("warn", "ollama", 'no model is installed; "ollama pull llama3.2" brings one')
-    yield from tunings(settings, names)
+    found.append(installed)
+
+
+def differences(found: list[Installed]) -> Iterator[Finding]:
+    """Why Ollamas do not share asks: other versions, other digests, models that one of them lacks. Pure."""
+    if not found:
+        return
+    first, *others = found
+    for other in others:
+        if other.version != first.version:
+            text = f"{other.url} is {other.version}, {first.url} is {first.version}: they share no asks"
+            yield Finding("warn", "ollama", text)
+            continue
+        unlike = sorted(name for name, digest in other.digests.items() if first.digests.get(name, digest) != digest)
+        apart = sorted(first.digests.keys() ^ other.digests.keys())
+        if unlike:
+            yield Finding("warn", "ollama", f"not the same at {first.url} and {other.url}: {listed(unlike)}; pull anew")
+        if apart:
+            yield Finding("warn", "ollama", f"at only one of {first.url} and {other.url}: {listed(apart)}")
+
+
+def listed(names: list[str]) -> str:
+    """Some names, and that there are more."""
+    return ", ".join(names[:_NAMES_MAX]) + (" …" if len(names) > _NAMES_MAX else "")
 
 
 def tunings(settings: Config, names: list[str]) -> Iterator[Finding]:
@@ -124,11 +170,12 @@ def tunings(settings: Config, names: list[str]) -> Iterator[Finding]:
             yield Finding("warn", "tuning", f'{name}: its options are not used; tuning.profile is "off"')
 
 
-def _read_ollama(version: Page, tags: Page) -> tuple[str, list[str]]:
-    """Version and names. Raises ValueError when it is not Ollama that answered."""
+def _read_ollama(url: str, version: Page, tags: Page) -> Installed:
+    """Version and models. Raises ValueError when it is not Ollama that answered."""
     try:
-        return str(json.loads(version.body)["version"]), [model["name"] for model in json.loads(tags.body)["models"]]
-    except (ValueError, LookupError, TypeError) as error:
+        digests = {model["name"]: str(model.get("digest", "")) for model in json.loads(tags.body)["models"]}
+        return Installed(url, str(json.loads(version.body)["version"]), digests)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError("what answers there is not Ollama") from error
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import typer
 
 from cacheproxy import __version__, log
-from cacheproxy.app import App, Report
+from cacheproxy.app import App, Report, Seen
 from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
@@ -26,6 +26,7 @@ from cacheproxy.loop import loop_factory
 
 _log = logging.getLogger("cacheproxy")
 
+_WITHOUT_ANY = "hits from Redis go on, everything else gets an error"
 LOOK_S_MAX = 3.0
 """How long the banner waits for a first word from Redis and Ollama. Both ports serve meanwhile."""
 
@@ -109,10 +110,10 @@ def _reload(app: App, load: Callable[[], Config]) -> None:
 
 def banner(report: Report, source: Path | None) -> list[str]:
     """What to show at start: who talks to whom, what is there, and the line to paste. Pure."""
-    ollama = f"Ollama {report.upstream_version} at {report.upstream_url} ({counted(len(report.models), 'model')})"
     lines = [
         f"cacheproxy {__version__}",
-        f"  clients  {report.proxy_url}  ->  {ollama if report.upstream_version else report.upstream_url}",
+        f"  clients  {report.proxy_url}  ->  {_shown(report.upstream)}",
+        *(f"  also     {_shown(other)}" for other in report.others),
         f"  admin    {report.admin_url}  (/stats, /metrics, /readyz)",
         *([f"  workers  {report.workers} processes share the port"] if report.workers > 1 else []),
         f"  redis    {report.redis.removeprefix('redis ')}",
@@ -122,14 +123,23 @@ def banner(report: Report, source: Path | None) -> list[str]:
     return [*lines, f"Point your app here:  export OLLAMA_HOST={urlsplit(report.proxy_url).netloc}"]
 
 
+def _shown(seen: Seen) -> str:
+    """One Ollama in the banner."""
+    return f"Ollama {seen.version} at {seen.url} ({counted(len(seen.models), 'model')})" if seen.version else seen.url
+
+
 def missing(report: Report) -> list[str]:
     """One line, with its remedy, for each thing that should be there and is not. Pure."""
     lines = []
-    if not report.upstream_version:
-        lines.append(
-            f"no Ollama at {report.upstream_url} ({_cause(report.upstream_reason)}): "
-            'start it with "ollama serve" or set upstream.url; hits from Redis go on, everything else gets an error'
-        )
+    others_answer = any(other.version for other in report.others)
+    for seen in (report.upstream, *report.others):
+        if not seen.version:
+            setting = "upstream.url" if seen is report.upstream else "upstream.others"
+            meanwhile = "the others answer" if others_answer or report.upstream.version else _WITHOUT_ANY
+            lines.append(
+                f"no Ollama at {seen.url} ({_cause(seen.reason)}): "
+                f'start it with "ollama serve" or set {setting}; {meanwhile}'
+            )
     if report.redis_note:
         lines.append(f"redis: {report.redis_note}")
     return lines

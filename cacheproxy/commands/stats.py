@@ -66,6 +66,8 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     saved = stats["saved"]
     lines.append(f"saved    {duration(saved['seconds'])} of Ollama's time, {counted(saved['tokens'], 'token')}")
     lines.append(f"kept     {counted(stats['kept']['entries'], 'answer')}, {size(stats['kept']['bytes'])}")
+    if len(asks := stats["upstream"]["asks"]) > 1:
+        lines.append(f"{'sent to':<9}" + ", ".join(f"{name} {number:,.0f}" for name, number in asks.items()))
     for title, name in (("bypass", "bypass"), ("not kept", "not_kept"), ("faults", "faults")):
         if told := ", ".join(f"{what} {number:,.0f}" for what, number in stats[name].items() if number):
             lines.append(f"{title:<9}{told}")

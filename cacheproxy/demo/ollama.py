@@ -72,6 +72,10 @@ EMBEDDING = frozenset(["/api/embed", "/api/embeddings", "/v1/embeddings"])
 INFERENCE = GENERATING | EMBEDDING
 
 
+_STEPS_TO_MAKE = 3
+"""Steps of the event loop from accepting a connection to its being made: one just accepted is reset at the end too."""
+
+
 def expected_text(
     path: str, body: bytes, *, digest: str = digest_of("llama3"), authorization: str = "", answer_tokens: int = 12
 ) -> str:
@@ -156,6 +160,8 @@ class SimulatedOllama(Engine):
         if self._server is not None:
             self._server.close()
             self._server = None
+            for _ in range(_STEPS_TO_MAKE):
+                await asyncio.sleep(0)
         tasks = [connection.task for connection in self._live if connection.task is not None]
         for connection in list(self._live):
             connection.transport.abort()

@@ -43,6 +43,18 @@ class Names(Protocol):
         ...
 
 
+class Running(Protocol):
+    """Who knows what Ollama has in memory (`upstream.fleet.Fleet`)."""
+
+    def note(self, identity: Identity, ask: Ask) -> None:
+        """Remember what the caller of an ask chose itself."""
+        ...
+
+    def loaded(self, identity: Identity) -> Loaded:
+        """What is loaded where an ask for this model would go now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """An ask that could be read, with the plan for it. `identity` is None for a name that stands for nothing."""
@@ -63,7 +75,7 @@ class Admission:
     """What it takes to admit. `secret` gives the store's present secret."""
 
     names: Names
-    loaded: Loaded
+    running: Running
     fills: tuning.Fills
     config: Config
     clock: Clock
@@ -119,8 +131,9 @@ class Admission:
         if dialect.NAME not in tuning.DIALECTS or identity.remote:
             return ask
         fill = self.fills.of(identity.short)
-        self.loaded.note(identity.digest, ask)
-        found, wish = self.loaded.of(identity.digest), self.loaded.wish(identity.digest)
+        self.running.note(identity, ask)
+        loaded = self.running.loaded(identity)
+        found, wish = loaded.of(identity.digest), loaded.wish(identity.digest)
         options = tuning.added_options(fill, ask, found, wish)
         keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
         ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)

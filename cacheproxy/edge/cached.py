@@ -7,7 +7,7 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,12 @@ from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
-from cacheproxy.edge.passthrough import Gate, Passthrough
+from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
-from cacheproxy.flow.coalesce import Fetch, Reply
+from cacheproxy.flow.coalesce import Fetch
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.found import Absent, Hit, Kin, Relay
 from cacheproxy.flow.record import Recorder
@@ -32,15 +32,12 @@ from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Identity, Outcome
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.batcher import Batcher
-from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
-from cacheproxy.upstream.loaded import Loaded
-from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.client import UpstreamRequest, loops
+from cacheproxy.upstream.fleet import Fleet
+from cacheproxy.upstream.member import Errand
 from cacheproxy.upstream.order import Group
-from cacheproxy.upstream.preload import Preloader
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
-from cacheproxy.wire.jsontext import write
 
 ERRANDS_MAX = 64
 """Things done behind the replies of hits at once (unloading a model, noting what was served); more are left out."""
@@ -60,13 +57,8 @@ class Cached:
     admission: Admission
     replay: Replay
     serve: Serve
-    models: Models
-    loaded: Loaded
-    preload: Preloader
-    client: UpstreamClient
-    batcher: Batcher
+    fleet: Fleet
     passthrough: Passthrough
-    gate: Gate
     config: Config
     metrics: Metrics
     decisions: Decisions
@@ -84,7 +76,7 @@ class Cached:
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
         body = await read_body(request, self.config.cache.body_max, self.config.server)
-        await self.models.wait_settled()
+        await self.fleet.models.wait_settled()
         trail = Trail(self.clock, self.metrics.step)
         tally = Tally()
         self._now.count += 1
@@ -110,13 +102,11 @@ class Cached:
             return admitted
         ask, plan, identity = admitted.ask, admitted.plan, admitted.identity
         if plan.reason == "unknown-model" or identity is None:
-            self.models.unknown_nowait()
+            self.fleet.models.unknown_nowait()
         if not plan.cacheable or identity is None:
             body.prefix = admitted.forward
-            if identity is not None:
-                self.preload.asked(identity)
             return plan.reason
-        if "Via" in request.headers and loops(header_pairs(request), self.client.instance_id):
+        if "Via" in request.headers and loops(header_pairs(request), self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
         fitted = admitted.forward if ask.forward is None else ask.forward
         return Call(
@@ -130,29 +120,20 @@ class Cached:
         )
 
     def _fetch(self, request: web.BaseRequest, body: bytes, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
-        """How Ollama is asked: in turn, unless the model runs elsewhere. What is being loaded ahead gives way."""
-
-        def fetch() -> Awaitable[Reply]:
-            sent = UpstreamRequest(request.method, request.raw_path, header_pairs(request), body)
-
-            def send() -> Awaitable[UpstreamReply]:
-                return self.client.send(sent, safe_to_repeat=False)
-
-            self.preload.asked(identity)
-            if identity.remote:
-                return send()
-            return self.batcher.send(Group(identity.digest, runner.options(ask.body)), send, trail)
-
-        return fetch
+        """How Ollama is asked: in turn, unless the model runs elsewhere."""
+        errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
+        return lambda: self.fleet.send(
+            lambda: UpstreamRequest(request.method, request.raw_path, header_pairs(request), body), errand, trail
+        )
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.bypass(reason)
         extra = headers.bypassed(reason)
         try:
-            return await self.passthrough.handle(request, body, extra_headers=extra, gate=self.gate)
+            return await self.passthrough.handle(request, body, extra_headers=extra)
         finally:
             if reason == "load":
-                self.loaded.forget()
+                self.fleet.forget_loaded()
 
     async def _serve(self, request: web.BaseRequest, call: Call, dialect: Dialect, tally: Tally) -> web.StreamResponse:
         if call.ask.dropped:
@@ -175,6 +156,7 @@ class Cached:
         with call.trail.timed("reply"):
             if isinstance(found, Hit):
                 tally.tier, tally.entry = found.tier, found.entry.id
+                tally.age_s = self.clock.now() - found.entry.made
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
                 return await self.replay.send(
@@ -229,11 +211,7 @@ class Cached:
         task.add_done_callback(self._errands.discard)
 
     async def _unload(self, model: str) -> None:
-        """What `keep_alive: 0` asks for besides the answer; it never loads a model (contract: no prompt)."""
-        body = write({"model": model, "keep_alive": 0})
-        request = UpstreamRequest("POST", "/api/generate", (("Content-Type", "application/json"),), body)
         try:
-            answer = await self.client.send(request, safe_to_repeat=False)
-            await answer.close()
+            await self.fleet.unload(model)
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)

@@ -6,7 +6,7 @@ know near answers: a vector of a text in other words is another vector.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -18,7 +18,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import joined
 from cacheproxy.edge.cached import InFlight
-from cacheproxy.edge.passthrough import Gate, Passthrough, break_off
+from cacheproxy.edge.passthrough import Passthrough, break_off
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
@@ -29,9 +29,9 @@ from cacheproxy.model import Ask, Outcome
 from cacheproxy.rules.admit import admit, admit_each
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.batcher import Batcher
-from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, loops
-from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.client import UpstreamRequest, loops
+from cacheproxy.upstream.fleet import Fleet
+from cacheproxy.upstream.member import Errand
 from cacheproxy.upstream.order import Group
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import EmbedDialect
@@ -52,11 +52,8 @@ class Embed:
     """
 
     embeddings: Embeddings
-    models: Models
-    client: UpstreamClient
-    batcher: Batcher
+    fleet: Fleet
     passthrough: Passthrough
-    gate: Gate
     config: Config
     metrics: Metrics
     decisions: Decisions
@@ -73,7 +70,7 @@ class Embed:
     async def handle(self, request: web.BaseRequest, dialect: EmbedDialect) -> web.StreamResponse:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
         body = await read_body(request, self.config.cache.body_max, self.config.server)
-        await self.models.wait_settled()
+        await self.fleet.models.wait_settled()
         trail = Trail(self.clock, self.metrics.step)
         tally = Tally()
         self._now.count += 1
@@ -81,9 +78,7 @@ class Embed:
             call = self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
                 tally.bypass(call)
-                return await self.passthrough.handle(
-                    request, body, extra_headers=headers.bypassed(call), gate=self.gate
-                )
+                return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(call))
             return await self._serve(request, call, tally)
         finally:
             self._now.count -= 1
@@ -105,31 +100,29 @@ class Embed:
         ask, config = embed.ask, self.config
         sent = joined(request, (*CONTROL_HEADERS, *config.cache.partition_headers, "Authorization"))
         controls = read_controls(sent, ask.controls, honor_cache_control=config.cache.cache_control == "honor")
-        identity = self.models.identify(ask.model)
+        identity = self.fleet.models.identify(ask.model)
         tally.model = identity.short if identity else ""
         plan = admit(ask, identity, controls, config=config, headers=sent, secret=self.secret())
         tally.partition = plan.partition
         if identity is None:
-            self.models.unknown_nowait()
+            self.fleet.models.unknown_nowait()
         body.prefix = body.prefix if ask.forward is None else ask.forward
         if not plan.cacheable or identity is None:
             return plan.reason
         pairs = header_pairs(request)
-        if loops(pairs, self.client.instance_id):
+        if loops(pairs, self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
 
-        group = Group(identity.digest, runner.options(ask.body))
+        errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
 
         async def fetch(wanted: Callable[[], bytes]) -> Reply:
-            def send() -> Awaitable[UpstreamReply]:
-                asked = UpstreamRequest(request.method, request.raw_path, pairs, wanted())
-                return self.client.send(asked, safe_to_repeat=False)
-
-            return await (send() if identity.remote else self.batcher.send(group, send, trail))
+            return await self.fleet.send(
+                lambda: UpstreamRequest(request.method, request.raw_path, pairs, wanted()), errand, trail
+            )
 
         plans = admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=self.secret())
         merges = dialect.MERGES and config.batching.merge_embeds and not identity.remote
-        company = (group, plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, _who(pairs))
+        company = (errand.group, plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, _who(pairs))
         return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail, company if merges else None)
 
     async def _serve(self, request: web.BaseRequest, call: EmbedCall, tally: Tally) -> web.StreamResponse:

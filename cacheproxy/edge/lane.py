@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
@@ -72,7 +72,7 @@ class _Record:
 
     __slots__ = ("head", "hit", "models_mark", "rendered", "size_bytes", "until", "untold", "untold_s", "writes")
 
-    def __init__(self, hit: Repeatable, head: bytes, models_mark: int, size_bytes: int) -> None:
+    def __init__(self, hit: Repeatable, head: bytes, models_mark: Hashable, size_bytes: int) -> None:
         self.hit = hit
         self.head = head
         self.models_mark = models_mark
@@ -92,7 +92,7 @@ class Marked(Protocol):
     """Who knows what model names stand for (`upstream.models.Models`)."""
 
     @property
-    def mark(self) -> int | None:
+    def mark(self) -> Hashable | None:
         """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
         ...
 

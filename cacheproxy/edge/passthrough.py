@@ -11,6 +11,7 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -18,38 +19,40 @@ from aiohttp.http import HttpVersion11
 from cacheproxy import config
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, expects_continue, header_pairs
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
-from cacheproxy.upstream.batcher import Fetch, PlacedReply
-from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamReply, UpstreamRequest, loops
+from cacheproxy.upstream.client import VIA, UpstreamRequest, loops
+from cacheproxy.upstream.fleet import Reply, reads
+from cacheproxy.wire import runner
 
 log = logging.getLogger(__name__)
 
 HELD_BYTES_MAX = 64 * 1024
-"""A body up to this size is held, to be sent again when a keep-alive connection turns out to be dead, or to be read
-by the gate."""
+"""A body up to this size is held, to be sent again when a keep-alive connection turns out to be dead, or for what is
+to be known of an ask."""
 
 BeforeEnd = Callable[[], Awaitable[None]]
-Reply = UpstreamReply | PlacedReply
-InTurn = Callable[[Fetch], Awaitable[PlacedReply]]
-Gate = Callable[[str, bytes], InTurn | None]
-"""Path and whole body to a way of sending that waits for a place at Ollama, or None if the request needs none."""
 
 _SUCCESS = b'"success"'
 """The status on the last line of Ollama's progress streams; clients need not wait for the end after it."""
 
-_REPEATABLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_REPEATABLE_POSTS = frozenset({"/api/show"})
-"""POSTs that may use a pooled connection and be sent again when it turns out to be dead.
 
-All others run once, on a connection of their own. Those that change something must; those that answer a prompt could
-be repeated, but nothing that was left on a pooled connection may ever be taken for somebody's answer (0.2 ms each).
-"""
+class Upstream(Protocol):
+    """Where requests go (`upstream.fleet.Fleet`)."""
+
+    @property
+    def instance_id(self) -> str:
+        """Marks our requests."""
+        ...
+
+    async def pass_on(self, request: UpstreamRequest) -> Reply:
+        """Send one; returns when the reply's head has come. Raises UpstreamError."""
+        ...
 
 
 class Passthrough:
-    """Relays requests to `client`; `settings` give the deadlines for bodies."""
+    """Relays requests to `upstream`; `settings` give the deadlines for bodies."""
 
-    def __init__(self, client: UpstreamClient, settings: config.Server) -> None:
-        self._client = client
+    def __init__(self, upstream: Upstream, settings: config.Server) -> None:
+        self._upstream = upstream
         self._settings = settings
 
     async def handle(
@@ -59,22 +62,21 @@ class Passthrough:
         *,
         extra_headers: Headers = (),
         before_end: BeforeEnd | None = None,
-        gate: Gate | None = None,
     ) -> web.StreamResponse:
         """Relay one request; returns when the reply's last byte is written, but before its end is.
 
         `body`: where it was already read in part; its `prefix` may have been replaced if it is complete.
         `extra_headers` replace upstream's of the same name. `before_end` is awaited before a client can learn that a
-        pull or the like has succeeded, and before the end of any other reply. `gate` is asked about a body that is
+        pull or the like has succeeded, and before the end of any other reply. An ask waits for its place if its body is
         held; a larger one is sent at once, and Ollama itself finds it a place.
         """
         body = Body(request, self._settings) if body is None else body
         headers = header_pairs(request)
         path = request.raw_path.partition("?")[0]
-        if loops(headers, self._client.instance_id):
+        if loops(headers, self._upstream.instance_id):
             return error_reply(path, 508, "upstream.url leads back to this proxy; set it to Ollama's address")
         try:
-            reply = await self._send(request, path, headers, body, gate)
+            reply = await self._send(request, path, headers, body)
         except (CallerError, UpstreamError) as error:
             if isinstance(error, UpstreamError):
                 log.warning("%s", error)
@@ -88,12 +90,10 @@ class Passthrough:
         finally:
             await reply.close()
 
-    async def _send(
-        self, request: web.BaseRequest, path: str, headers: Headers, body: Body, gate: Gate | None
-    ) -> Reply:
-        repeatable = request.method in _REPEATABLE_METHODS or path in _REPEATABLE_POSTS
+    async def _send(self, request: web.BaseRequest, path: str, headers: Headers, body: Body) -> Reply:
+        asks = request.method == "POST" and path in runner.PATHS
         waits = expects_continue(request) and not body.complete and not body.prefix
-        if (repeatable or gate is not None) and not waits:
+        if (asks or reads(request.method, path)) and not waits:
             await body.fill(HELD_BYTES_MAX)
         upstream_request = UpstreamRequest(
             request.method,
@@ -103,10 +103,7 @@ class Passthrough:
             body.length,
             expect_continue=waits,
         )
-        in_turn = gate(path, body.prefix) if gate is not None and body.complete else None
-        if in_turn is None:
-            return await self._client.send(upstream_request, safe_to_repeat=repeatable)
-        return await in_turn(lambda: self._client.send(upstream_request, safe_to_repeat=repeatable))
+        return await self._upstream.pass_on(upstream_request)
 
 
 async def relay(

@@ -13,14 +13,13 @@ from aiohttp import web
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Names, unloads
+from cacheproxy.edge.admission import Names, Running, unloads
 from cacheproxy.edge.lane import Lane, Repeatable
 from cacheproxy.edge.server import arrival
 from cacheproxy.edge.tally import Tally
 from cacheproxy.flow.found import Hit
 from cacheproxy.model import Identity, Outcome, Plan
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.tuning import Fills
 from cacheproxy.wire.dialects import UNIQUE_IDS
 
@@ -32,7 +31,7 @@ class Replay:
     lane: Lane | None
     """Learns hits that it may repeat; None: there is none."""
     names: Names
-    loaded: Loaded
+    running: Running
     fills: Fills
     config: Config
     flight_key: Callable[[Plan], str]
@@ -47,13 +46,13 @@ class Replay:
         arrived = arrival(caller.request)
         if self.lane is not None and arrived is not None and self._repeats(caller, found, plan, identity):
             told = tally.decision(caller.dialect.NAME, trail, self.clock)
-            ask, digest = caller.ask, identity.digest  # not the caller: a record must not hold the request
+            ask = caller.ask  # not the caller: a record must not hold the request
             repeatable = Repeatable(
                 found.entry,
                 self.flight_key(plan),
                 replace(told, trail="lane:hit", timings_s={}),
                 lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
-                lambda: self.loaded.note(digest, ask),
+                lambda: self.running.note(identity, ask),
             )
             self.lane.learn(arrived, repeatable, fixed.size_bytes)
         return await fixed.send(caller.request)

@@ -14,13 +14,12 @@ from aiohttp import web
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.origin import Origins
-from cacheproxy.edge.passthrough import Gate, Passthrough
+from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import error_reply
 from cacheproxy.errors import CallerError
 from cacheproxy.metrics import Metrics
+from cacheproxy.upstream.catalog import Catalog
 from cacheproxy.upstream.client import VIA
-from cacheproxy.upstream.models import Models
-from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect, EmbedDialect
 
 AT_ONCE = frozenset({("DELETE", "/api/delete"), ("POST", "/api/copy")})
@@ -38,10 +37,9 @@ class Routes:
     embed_dialects: Mapping[str, EmbedDialect]
     embed: Embed
     passthrough: Passthrough
-    models: Models
+    models: Catalog
     origins: Origins
     metrics: Metrics
-    gate: Gate
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request. Every reply has our `Via`, errors of our own too: it is how others know the proxy."""
@@ -66,11 +64,7 @@ class Routes:
         if call in AT_ONCE:
             async with self.models.changing():
                 return await self.passthrough.handle(request)
-        return await self.passthrough.handle(
-            request,
-            before_end=self._changed if call in AT_THE_END else None,
-            gate=self.gate if request.method == "POST" and path in runner.PATHS else None,
-        )
+        return await self.passthrough.handle(request, before_end=self._changed if call in AT_THE_END else None)
 
     async def _changed(self) -> None:
         async with self.models.changing():

@@ -25,6 +25,7 @@ class Tally:
     partition: str = ""
     reason: str = ""
     entry: str = ""
+    age_s: float | None = None
     saved_s: float = 0.0
     saved_tokens: int = 0
 
@@ -49,6 +50,7 @@ class Tally:
             partition=self.partition,
             reason=self.reason,
             entry=self.entry,
+            age_s=self.age_s,
             neighbour=trail.neighbour,
             saved_s=self.saved_s,
             saved_tokens=self.saved_tokens,

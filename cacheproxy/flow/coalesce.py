@@ -48,6 +48,8 @@ class Reply(Protocol):
     headers: tuple[tuple[str, str], ...]
     waited_s: float
     """How long the request waited for its turn before it was sent."""
+    source: str
+    """Name of the Ollama it comes from."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Bytes as they arrive. Raises UpstreamBrokenError."""
@@ -65,6 +67,8 @@ class Head:
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
+    source: str = ""
+    """Name of the Ollama that answered."""
 
 
 Fetch = Callable[[], Awaitable[Reply]]
@@ -128,7 +132,7 @@ class Flight:
             reply = await fetch()
             began_s += reply.waited_s
             try:
-                self._head = Head(reply.status, reply.reason, reply.headers)
+                self._head = Head(reply.status, reply.reason, reply.headers, reply.source)
                 self._wake()
                 async for piece in reply.chunks():
                     await self._deliver(piece)

@@ -15,7 +15,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -30,7 +30,7 @@ from cacheproxy.rules import keep
 from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.catalog import Catalog
 from cacheproxy.wire.dialects import EmbedDialect
 from cacheproxy.wire.embedding import Cost, EmbedAsk, Made, Vector, answer_of, seconds, vector_of
 
@@ -93,6 +93,19 @@ class Passed:
     rest: Rest | None = None
     outcome: Outcome = Outcome.MISS
 
+    @property
+    def source(self) -> str:
+        """Name of the Ollama that gave it."""
+        return self.head.source
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a call that was made for several asks brought: the vectors by their texts, and who gave them."""
+
+    vectors: Mapping[str, Vector]
+    source: str
+
 
 @dataclass(frozen=True, slots=True)
 class NotStored:
@@ -102,7 +115,7 @@ class NotStored:
 
 
 EmbedServed: TypeAlias = Assembled | Passed | NotStored
-Brought: TypeAlias = Passed | dict[str, Vector] | None
+Brought: TypeAlias = Passed | Shared | None
 """What one call brought: the reply to a single ask, or the vectors of several asks' texts; None if those failed."""
 
 
@@ -123,7 +136,7 @@ class Embeddings:
 
     memory: Memory
     exact: Exact
-    models: Models
+    models: Catalog
     settings: Cache
     metrics: Metrics
     clock: Clock
@@ -258,7 +271,7 @@ class Embeddings:
         reply, asks = await self._ask_together(call, texts, body)
         if isinstance(reply, Passed):
             if not in_part:
-                self._keep_behind(call, places, lambda: self._read(call, reply, texts), epoch)
+                self._keep_behind(call, places, lambda: self._read(call, reply, texts), epoch, reply.source)
                 return reply
             made = self._read(call, reply, texts)
             if not made:
@@ -267,16 +280,14 @@ class Embeddings:
                 await _drop(reply)
                 return await self._fetch(call, lambda: call.body)  # what came cannot be part of a reply, so none is
         else:
-            made = [reply[text] for text in texts]
-        self._keep_behind(call, places, lambda: made, epoch)
+            made = [reply.vectors[text] for text in texts]
+        self._keep_behind(call, places, lambda: made, epoch, reply.source)
         filled = list(vectors)
         for place, vector in zip(places, made, strict=True):
             filled[place] = vector
         return self._assembled(call, filled, shelf, Outcome.MISS, made[0].cost, asks=asks)
 
-    async def _ask_together(
-        self, call: EmbedCall, texts: Sequence[str], body: bytes
-    ) -> tuple[Passed | dict[str, Vector], int]:
+    async def _ask_together(self, call: EmbedCall, texts: Sequence[str], body: bytes) -> tuple[Passed | Shared, int]:
         """Send what is missing, in one call with others' that wait for the same place; and for how many asks it was.
 
         If that call fails, each of its asks is sent by itself: one's bad text must not fail another, and everybody gets
@@ -312,7 +323,7 @@ class Embeddings:
             return reply
         made = self._read(call, reply, batch.texts)
         await _drop(reply)
-        return dict(zip(batch.texts, made, strict=True)) if made else None
+        return Shared(dict(zip(batch.texts, made, strict=True)), reply.source) if made else None
 
     async def _fetch(self, call: EmbedCall, body: Callable[[], bytes]) -> Passed:
         """Send a body and read the reply, up to `cache.answer_max` bytes."""
@@ -320,7 +331,7 @@ class Embeddings:
         with call.trail.timed("upstream_first_byte"):
             reply = await call.fetch(body)
         call.trail.note("upstream", str(reply.status))
-        head, pieces = Head(reply.status, reply.reason, reply.headers), reply.chunks()
+        head, pieces = Head(reply.status, reply.reason, reply.headers, reply.source), reply.chunks()
         parts: list[bytes] = []
         size_bytes = 0
         try:
@@ -358,15 +369,15 @@ class Embeddings:
         return [Vector(spelt, cost, times[text]) for text, spelt in zip(texts, found, strict=True)]
 
     def _keep_behind(
-        self, call: EmbedCall, places: Sequence[int], read: Callable[[], Sequence[Vector]], epoch: int
+        self, call: EmbedCall, places: Sequence[int], read: Callable[[], Sequence[Vector]], epoch: int, source: str
     ) -> None:
-        """Write what `read` gives, one vector for each of the ask's `places`, behind the reply."""
+        """Write what `read` gives, one vector for each of the ask's `places`, behind the reply that `source` gave."""
         if len(self._keeping) >= KEEPING_MAX:
             self.metrics.fault(Fault.STORE_DROPPED)
             self.metrics.not_kept("busy")
             return
         plans = [call.plans[place] for place in places]
-        task = asyncio.create_task(self._keep(call, plans, read, epoch))
+        task = asyncio.create_task(self._keep(call, plans, read, epoch, source))
         self._keeping.add(task)
         keys = {plan.key for plan in plans}
         self._landing.update(dict.fromkeys(keys, task))
@@ -379,7 +390,7 @@ class Embeddings:
                 del self._landing[key]
 
     async def _keep(
-        self, call: EmbedCall, plans: Sequence[Plan], read: Callable[[], Sequence[Vector]], epoch: int
+        self, call: EmbedCall, plans: Sequence[Plan], read: Callable[[], Sequence[Vector]], epoch: int, source: str
     ) -> None:
         """Store the vectors of one call if they may be. All get one lifetime, so that their call stays whole.
 
@@ -392,7 +403,7 @@ class Embeddings:
         reason = ""
         if lifetime_s < 1:
             reason = "ttl"
-        elif not await self.models.still(call.embed.ask.model, call.identity):
+        elif not await self.models.still(call.embed.ask.model, call.identity, source):
             reason = "digest-changed"
         if reason:
             self.metrics.not_kept(reason)

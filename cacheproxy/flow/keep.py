@@ -22,7 +22,7 @@ from cacheproxy.model import Answer, Entry, Identity, Plan
 from cacheproxy.rules import keep
 from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
-from cacheproxy.upstream.models import Models
+from cacheproxy.upstream.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Keeper:
     settings: Cache
     memory: Memory
     exact: Exact
-    models: Models
+    models: Catalog
     compare: Compare | None
     replaced: Callable[[str], None]
     metrics: Metrics
@@ -68,7 +68,7 @@ class Keeper:
         if reason or answer is None:
             self.metrics.not_kept(reason)
             return
-        lifetime_s = await self._lifetime_s(flight.ask.model, plan, identity, asked)
+        lifetime_s = await self._lifetime_s(flight, plan, identity, asked)
         if lifetime_s:
             began_s = self.clock.monotonic()
             for entry in self._entries(answer, plan, near, identity, lifetime_s):
@@ -77,13 +77,14 @@ class Keeper:
         if self.compare is not None:
             await self.compare.note(near, answer, identity.short)
 
-    async def _lifetime_s(self, model: str, plan: Plan, identity: Identity, asked: Asked) -> float:
+    async def _lifetime_s(self, flight: Flight, plan: Plan, identity: Identity, asked: Asked) -> float:
         """How long to keep an answer; 0, and counted, if not at all."""
         lifetime_s = keep.lifetime_s(plan, self.settings, spread=self.spread())
-        if not await self.models.still(model, identity):
+        model, source = flight.ask.model, flight.head.source
+        if not await self.models.still(model, identity, source):
             self.metrics.not_kept("digest-changed")
             return 0.0
-        if await self.models.prints_date(model, identity):
+        if await self.models.prints_date(model, identity, source):
             # The day is that of the prompt, and the answer may have come after its end.
             midnight = asked.time + keep.until_midnight_s(asked.time)
             lifetime_s = min(lifetime_s, midnight - self.clock.now())

@@ -38,13 +38,15 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 class PlacedReply:
     """An upstream reply that gives its place back with its last byte, or when it is closed before."""
 
-    __slots__ = ("_give_back", "_reply", "headers", "reason", "status", "waited_s")
+    __slots__ = ("_give_back", "_reply", "headers", "reason", "source", "status", "waited_s")
 
     def __init__(self, reply: UpstreamReply, waited_s: float, give_back: Callable[[], None]) -> None:
         self.status = reply.status
         self.reason = reply.reason
         self.headers = reply.headers
         self.waited_s = waited_s
+        self.source = ""
+        """As `UpstreamReply.source`."""
         self._reply = reply
         self._give_back = give_back
 
@@ -90,6 +92,14 @@ class Batcher:
     def model_changes(self) -> int:
         """How often Ollama was sent an ask that made it load a model, as far as its settings here tell."""
         return self._order.changes
+
+    def rounds(self, group: Group) -> int:
+        """How many rounds of asks would go before one of `group` that came now; 0: it would go at once."""
+        return self._order.rounds(group)
+
+    def runs(self, model: str) -> bool:
+        """Whether an ask for the model (digest) holds a place."""
+        return self._order.runs(model)
 
     async def send(self, group: Group, fetch: Fetch, trail: Trail | None = None) -> PlacedReply:
         """Wait for a place, then `fetch`; whoever gets the reply must close it.

@@ -34,7 +34,15 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
 
 from cacheproxy import config
-from cacheproxy.errors import CallerError, ConfigError, UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.errors import (
+    CallerError,
+    ConfigError,
+    UpstreamAwayError,
+    UpstreamBrokenError,
+    UpstreamDroppedError,
+    UpstreamError,
+    UpstreamUnreachableError,
+)
 
 VIA = "1.1 cacheproxy"
 """Our entry in `Via` (RFC 9110 section 7.6.3). Requests carry it with the instance's id as comment, see `loops`."""
@@ -122,10 +130,6 @@ def loops(headers: Iterable[tuple[str, str]], instance_id: str) -> bool:
     return any(name.lower() == "via" and mark in value for name, value in headers)
 
 
-class _DroppedError(UpstreamUnreachableError):
-    """The connection was lost before the first byte of a reply."""
-
-
 class _Wire(ResponseHandler):
     """One connection to upstream: aiohttp's protocol, deaf while nobody awaits a reply."""
 
@@ -185,7 +189,7 @@ class _Wire(ResponseHandler):
 class UpstreamReply:
     """Upstream's answer: the head is there, the body comes as it arrives. Whoever holds one must `close` it."""
 
-    __slots__ = ("_finish", "_payload", "headers", "reason", "status")
+    __slots__ = ("_finish", "_payload", "headers", "reason", "source", "status")
     waited_s = 0.0
 
     def __init__(self, message: RawResponseMessage, payload: StreamReader, finish: Callable[[bool], None]) -> None:
@@ -193,6 +197,8 @@ class UpstreamReply:
         self.reason: str = message.reason
         self.headers: Headers = end_to_end(_decoded(message.raw_headers))
         """End-to-end headers, order and case as upstream wrote them; `Content-Length` is among them when it came."""
+        self.source = ""
+        """Name of the Ollama it came from; whoever knows several of them says so."""
         self._payload = payload
         self._finish = finish
 
@@ -229,13 +235,18 @@ class UpstreamReply:
 
 
 class UpstreamClient:
-    """Connections to one upstream. `settings.url` may carry a path prefix; anything unusable in it is a ConfigError."""
+    """Connections to one upstream. `settings.url` may carry a path prefix; anything unusable in it is a ConfigError.
 
-    def __init__(self, settings: config.Upstream, *, instance_id: str = "") -> None:
+    `setting`: the key that the URL comes from, for that error.
+    """
+
+    def __init__(self, settings: config.Upstream, *, instance_id: str = "", setting: str = "upstream.url") -> None:
         self._settings = settings
-        self._scheme, self._host, self._port, self._prefix = _split_url(settings.url)
+        self._scheme, self._host, self._port, self._prefix = _split_url(settings.url, setting)
         bracketed = f"[{self._host}]" if ":" in self._host else self._host
         self._authority = bracketed if self._port == _DEFAULT_PORTS[self._scheme] else f"{bracketed}:{self._port}"
+        self.name = f"{bracketed}:{self._port}{self._prefix}"
+        """The upstream in logs, metrics and `/stats`."""
         self.instance_id = instance_id or secrets.token_hex(8)
         """Marks our requests; workers of one listener share it, or a loop through another worker goes unseen."""
         self._tls: ssl.SSLContext | None = None
@@ -267,8 +278,8 @@ class UpstreamClient:
 
         `safe_to_repeat`: the request may run twice. Then it may use a pooled connection, and is sent once more on a
         fresh one if the first was lost before any byte of a reply; a streamed body rules both out.
-        Raises UpstreamUnreachableError (no byte came), UpstreamBrokenError (what came is not HTTP), and whatever the
-        body's iterator raises.
+        Raises UpstreamAwayError (no connection), UpstreamUnreachableError (no byte came), UpstreamBrokenError (what
+        came is not HTTP), and whatever the body's iterator raises.
         """
         head = self._head(request)
         if not safe_to_repeat or not (request.body is None or isinstance(request.body, bytes)):
@@ -277,7 +288,7 @@ class UpstreamClient:
         wire = self._take_idle()
         try:
             return await self._exchange(await self._connect() if wire is None else wire, head, request)
-        except _DroppedError:
+        except UpstreamDroppedError:
             return await self._exchange(await self._connect(), head, request)
 
     async def get_json(self, target: str, *, timeout_s: float, body: Any = None) -> Any:
@@ -352,9 +363,9 @@ class UpstreamClient:
             async with asyncio.timeout(timeout_s or None):
                 return await self._dial(lambda: _Wire(loop))
         except TimeoutError as error:
-            raise UpstreamUnreachableError(_unreachable(f"no connection in {timeout_s:g} s")) from error
+            raise UpstreamAwayError(_unreachable(f"no connection in {timeout_s:g} s")) from error
         except OSError as error:
-            raise UpstreamUnreachableError(_unreachable(_told(error))) from error
+            raise UpstreamAwayError(_unreachable(_told(error))) from error
 
     async def _dial(self, protocol: Callable[[], _Protocol]) -> _Protocol:
         """A new connection. Raises OSError."""
@@ -498,7 +509,7 @@ def _translated(error: BaseException, *, answered: bool) -> BaseException:
         return UpstreamBrokenError(f"Ollama's reply broke off in its head ({_told(error)})")
     if isinstance(error, SocketTimeoutError):
         return UpstreamUnreachableError("Ollama gave no answer within upstream.read_timeout")
-    return _DroppedError(f"Ollama closed the connection without an answer ({_told(error)}); its log may say why")
+    return UpstreamDroppedError(f"Ollama closed the connection without an answer ({_told(error)}); its log may say why")
 
 
 def _unreachable(reason: str) -> str:
@@ -538,18 +549,18 @@ def _readable(transport: asyncio.Transport | None) -> bool:
     return bool(poller.poll(0))
 
 
-def _split_url(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path prefix of `upstream.url`. Raises ConfigError."""
+def _split_url(url: str, setting: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path prefix of a URL in the config. Raises ConfigError."""
     hint = 'expected for example "http://127.0.0.1:11434"'
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f'upstream.url = "{url}": {error}; {hint}') from error
+        raise ConfigError(f'{setting} = "{url}": {error}; {hint}') from error
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("upstream.url holds a user or password; clients send their own Authorization header instead")
+        raise ConfigError(f"{setting} holds a user or password; clients send their own Authorization header instead")
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(f'upstream.url = "{url}": {hint}')
+        raise ConfigError(f'{setting} = "{url}": {hint}')
     if _FORBIDDEN.search(url) or " " in url:
-        raise ConfigError(f"upstream.url = {url!r}: holds a space or control character; {hint}")
+        raise ConfigError(f"{setting} = {url!r}: holds a space or control character; {hint}")
     return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.path.rstrip("/")

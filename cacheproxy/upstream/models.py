@@ -171,6 +171,10 @@ class Models:
             return 0.0
         return max(0.0, self._settings.digest_grace - (self._clock.monotonic() - self._read_at))
 
+    def has(self, identity: Identity) -> bool:
+        """Whether the last list, whatever its age, shows this very identity."""
+        return self._known.get(identity.canonical) == identity
+
     async def wait_settled(self) -> None:
         """While a change passes through, wait for its end, at most `SETTLE_WAIT_S`: what follows it then sees it."""
         if self._unsettled:

@@ -100,6 +100,22 @@ class Order:
         """More wait than may; who came last and cannot start must leave."""
         return self.waiting > self._limits.waiting_max
 
+    def rounds(self, group: Group) -> int:
+        """How many rounds of asks would go before one of `group` that came now; 0: it has a place.
+
+        A round is as many asks as one model runs side by side; all that wait count, for any may be first.
+        """
+        line, running = self._lines.get(group), self._running()
+        if line is not None:
+            at_once = not line.waiting and line.in_flight < self._limits.parallel
+        else:
+            at_once = group.model not in running and len(running) < self._limits.models_at_once
+        return 0 if at_once else 1 + self.waiting // self._limits.parallel
+
+    def runs(self, model: str) -> bool:
+        """Whether an ask for the model (digest) is in flight."""
+        return model in self._running()
+
     def come(self, group: Group, now_s: float) -> Ticket:
         """A new ask. Call `start` next, and then see whether it made the queue `overfull`."""
         line = self._lines.setdefault(group, _Line(group))
@@ -165,10 +181,14 @@ class Order:
 
     def _startable(self) -> list[_Line]:
         """Groups with none in flight that would not be in another's way."""
-        running = {line.group.model for line in self._lines.values() if line.in_flight}
+        running = self._running()
         if len(running) >= self._limits.models_at_once:
             return []
         return [line for line in self._lines.values() if not line.in_flight and line.group.model not in running]
+
+    def _running(self) -> set[str]:
+        """The models (digests) in flight."""
+        return {line.group.model for line in self._lines.values() if line.in_flight}
 
     def _ripe(self, line: _Line, now_s: float) -> bool:
         """Whether waiting for more asks of the group would gain nothing."""
@@ -203,5 +223,5 @@ class Order:
         self._loaded[group.model] = group
         self._loaded.move_to_end(group.model)
         if len(self._loaded) > self._limits.models_at_once:
-            running = {line.group.model for line in self._lines.values() if line.in_flight}
+            running = self._running()
             del self._loaded[next(model for model in self._loaded if model not in running)]

@@ -46,7 +46,10 @@ class Load:
 
 
 class Preloader:
-    """Loads models while nothing else is to be done. `wait_idle` returns when no caller's request is under way."""
+    """Loads models while nothing else is to be done. `wait_idle` returns when no caller's request is under way.
+
+    `is_ours`: whether a configured model is this Ollama's to load, of several.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Preloader:
         metrics: Metrics,
         *,
         wait_idle: Callable[[], Awaitable[None]],
+        is_ours: Callable[[str], bool] = lambda _name: True,
     ) -> None:
         self._send = send
         self._models = models
@@ -64,6 +68,7 @@ class Preloader:
         self._config = config
         self._metrics = metrics
         self._wait_idle = wait_idle
+        self._is_ours = is_ours
         self._order: deque[str] = deque(maxlen=ORDER_MAX)
         self._sizes: dict[str, int] = {}
         """What each model took in memory when it was last seen there, bytes."""
@@ -153,6 +158,8 @@ class Preloader:
     def _next(self) -> Load | None:
         while self._wanted:
             name = self._wanted.popleft()
+            if not self._is_ours(name):
+                continue
             identity = self._models.identify(name)
             if identity is None:
                 self._metrics.load("configured", "failed")

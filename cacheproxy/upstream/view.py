@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cacheproxy.clock import Clock
-from cacheproxy.model import Identity
+from cacheproxy.model import Ask, Identity
+from cacheproxy.upstream.fleet import Fleet
 from cacheproxy.upstream.loaded import Loaded, LoadedModel, Wish
-from cacheproxy.upstream.models import Models, canonical_name
+from cacheproxy.upstream.models import canonical_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,22 @@ class View:
     """What callers asked of a model, by digest."""
 
 
-def view_of(models: Models, loaded: Loaded) -> View:
-    """What these know now. What Ollama names in text that UTF-8 cannot carry is left out: nobody needs it."""
-    trusted_s = models.trusted_s
-    identities = tuple(models.identities) if trusted_s else ()
-    identities = tuple(one for one in identities if _is_plain(one.digest + one.server_version))
+def view_of(fleet: Fleet) -> View:
+    """What is known now. What Ollama names in text that UTF-8 cannot carry is left out: nobody needs it.
+
+    With several Ollamas nobody else can say where an ask would go, so what these have loaded is left out too.
+    """
+    listed = [models for member in fleet.members if (models := member.models).trusted_s]
+    names = {identity.canonical for models in listed for identity in models.identities}
+    found = (fleet.models.identify(name) for name in sorted(names))
+    identities = tuple(one for one in found if one is not None and _is_plain(one.digest + one.server_version))
     digests = {identity.digest for identity in identities}
+    loaded = fleet.members[0].loaded
+    alone = len(fleet.members) == 1
     return View(
-        trusted_s,
+        min((models.trusted_s for models in listed), default=0.0),
         identities,
-        tuple(replace(model, name="") for model in loaded.models if model.digest in digests),
+        tuple(replace(model, name="") for model in loaded.models if alone and model.digest in digests),
         {digest: wish for digest, wish in loaded.wishes.items() if digest in digests},
     )
 
@@ -51,10 +58,10 @@ def _is_plain(text: str) -> bool:
 
 
 class Replica:
-    """Names to identities by the last view taken; `loaded` is what that view says of the loaded models."""
+    """Names to identities by the last view taken; `ollama` is what that view says of the loaded models."""
 
-    def __init__(self, loaded: Loaded, clock: Clock) -> None:
-        self.loaded = loaded
+    def __init__(self, ollama: Loaded, clock: Clock) -> None:
+        self.ollama = ollama
         self._clock = clock
         self._known: Mapping[str, Identity] = {}
         self._until_s = 0.0
@@ -67,7 +74,7 @@ class Replica:
             self._known = known
             self._mark += 1
         self._until_s = self._clock.monotonic() + view.trusted_s
-        self.loaded.take(view.loaded, view.wishes)
+        self.ollama.take(view.loaded, view.wishes)
 
     @property
     def mark(self) -> int | None:
@@ -80,3 +87,11 @@ class Replica:
             return None
         canonical = canonical_name(name)
         return None if canonical is None else self._known.get(canonical)
+
+    def note(self, identity: Identity, ask: Ask) -> None:
+        """Remember what the caller of an ask chose itself."""
+        self.ollama.note(identity.digest, ask)
+
+    def loaded(self, identity: Identity) -> Loaded:  # noqa: ARG002 - as a fleet, which may have several
+        """What is loaded where an ask for this model would go now."""
+        return self.ollama

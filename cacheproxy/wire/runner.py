@@ -43,17 +43,27 @@ class Needs(NamedTuple):
 
 def needs(path: str, body: bytes) -> Needs | None:
     """What a POST of `body` to `path` needs; None if nothing, or nobody can tell."""
-    content = _CONTENT.get(path)
-    if content is None:
+    model, members = _read(path, body)
+    if not model or not members.get(_CONTENT[path]):
         return None
+    return Needs(model, () if path.startswith("/v1/") else options(members))
+
+
+def named(path: str, body: bytes) -> str:
+    """The model that a POST of `body` to `path` runs, loads or unloads, as spelt there; empty if nobody can tell."""
+    return _read(path, body)[0]
+
+
+def _read(path: str, body: bytes) -> tuple[str, Mapping[str, Any]]:
+    """The model and all members; both empty for what runs no model or cannot be read."""
+    if path not in _CONTENT:
+        return "", {}
     try:
         members = read(body)
     except UnkeyableError:
-        return None
+        return "", {}
     model = members.get("model")
-    if not isinstance(model, str) or not members.get(content):
-        return None
-    return Needs(model, () if path.startswith("/v1/") else options(members))
+    return (model, members) if isinstance(model, str) else ("", {})
 
 
 def options(members: Mapping[str, Any]) -> Options:

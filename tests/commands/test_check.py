@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from cacheproxy import config
-from cacheproxy.commands.check import Finding, look, near, ollama_address, tunings
+from cacheproxy.commands.check import Finding, Installed, differences, look, near, ollama_address, tunings
 from tests.fakes.command import COMMAND, environment, run
 from tests.fakes.house import open_house
 from tests.fakes.redis_server import free_port
@@ -193,3 +193,40 @@ def test_check_tells_what_is_added_for_each_model():
         "ok",
         "warn",
     ]
+
+
+async def test_check_looks_at_every_ollama(fake_ollama, clean_redis, monkeypatch):
+    """One that is away is a warning while another answers, and names the setting it stands in."""
+    away = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", away)
+    monkeypatch.setenv("CACHEPROXY_UPSTREAM__OTHERS", fake_ollama.url)
+    monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+    found = [one for one in await asyncio.to_thread(lambda: list(look(None))) if one.thing == "ollama"]
+    monkeypatch.setenv("CACHEPROXY_UPSTREAM__OTHERS", f"{away}/also")
+    none = [one for one in await asyncio.to_thread(lambda: list(look(None))) if one.thing == "ollama"]
+
+    assert [one.state for one in found] == ["warn", "ok"]
+    assert "upstream.url" in found[0].text
+    assert [one.state for one in none] == ["warn", "FAIL"]
+    assert "upstream.others" in none[1].text
+
+
+def test_check_tells_why_ollamas_share_no_asks():
+    """Other versions, other digests, and models that one of them lacks."""
+    one = Installed("http://one", "0.33.0", {"a": "1", "b": "2"})
+    found = [
+        finding.text
+        for other in (
+            Installed("http://same", "0.33.0", {"b": "2", "a": "1"}),
+            Installed("http://old", "0.32.0", {"a": "1", "b": "2"}),
+            Installed("http://other", "0.33.0", {"a": "9", "c": "3"}),
+        )
+        for finding in differences([one, other])
+    ]
+
+    assert found == [
+        "http://old is 0.32.0, http://one is 0.33.0: they share no asks",
+        "not the same at http://one and http://other: a; pull anew",
+        "at only one of http://one and http://other: b, c",
+    ]
+    assert list(differences([one])) == list(differences([])) == []

@@ -5,12 +5,13 @@ import os
 import pty
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cacheproxy import __version__
-from cacheproxy.app import Report
+from cacheproxy.app import Report, Seen
 from cacheproxy.commands.serve import banner, missing
 from tests.fakes import wire
 from tests.fakes.command import address, read_banner, run, serving
@@ -128,9 +129,8 @@ def test_a_taken_port_is_told_and_exits_1(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-REPORT = Report(
-    "http://127.0.0.1:1", "http://127.0.0.1:2", "http://ollama:11434", "0.33.0", "", ["a"], "redis 8 at x", "", "x"
-)
+OLLAMA = Seen("http://ollama:11434", "0.33.0", "", ["a"])
+REPORT = Report("http://127.0.0.1:1", "http://127.0.0.1:2", OLLAMA, "redis 8 at x", "", "x")
 
 
 def test_the_banner_counts_one_model_as_one():
@@ -140,3 +140,27 @@ def test_the_banner_counts_one_model_as_one():
     assert lines[1].endswith("Ollama 0.33.0 at http://ollama:11434 (1 model)")
     assert lines[4:6] == ["  near     x", "  config   my.toml"]
     assert missing(REPORT) == []
+
+
+def test_every_ollama_has_its_line_and_one_that_is_away_its_complaint():
+    """Named with its setting; while another answers, nothing is lost but its share."""
+    away = Seen("http://other:11434", "", "cannot reach Ollama (connection refused); check", [])
+    some = replace(REPORT, others=(away, replace(OLLAMA, url="http://third:11434")))
+
+    assert [line for line in banner(some, None) if line.startswith("  also")] == [
+        "  also     http://other:11434",
+        "  also     Ollama 0.33.0 at http://third:11434 (1 model)",
+    ]
+    expected = (
+        'no Ollama at http://other:11434 (connection refused): start it with "ollama serve" or set upstream.others; '
+    )
+    assert missing(some) == [expected + "the others answer"]
+
+
+def test_with_every_ollama_away_only_hits_are_left():
+    """Each has its line all the same."""
+    away = Seen("http://ollama:11434", "", "(connection refused)", [])
+    lines = missing(replace(REPORT, upstream=away, others=(replace(away, url="http://other:11434"),)))
+
+    assert len(lines) == 2
+    assert all(line.endswith("hits from Redis go on, everything else gets an error") for line in lines)

@@ -40,7 +40,7 @@ def open_merging(ollama: FakeOllama, server: RedisServer, **sections: Any) -> An
 @asynccontextmanager
 async def no_place(house: House) -> AsyncIterator[None]:
     """While inside, somebody else holds the model's only place at Ollama."""
-    batcher = house.app.batcher
+    batcher = house.first.batcher
     ticket, _ = await batcher._wait_turn(Group(house.ollama.digest(MODEL)))
     try:
         yield
@@ -242,12 +242,12 @@ async def test_who_leaves_while_waiting_takes_only_its_texts_along(merging: Hous
             if leaves != "all":
                 tasks += await gathered(merging, "b", "c")
         await until(lambda: merging.app.embeddings.batches.gathered == len(tasks))
-        assert merging.app.batcher.waiting == (0 if leaves == "all" else 1)
+        assert merging.app.fleet.waiting == (0 if leaves == "all" else 1)
     replies = await asyncio.gather(*tasks)
 
     assert asked(merging) == {"the first": [["b", "c"]], "another": [["a", "b", "c"]], "all": []}[leaves]
     assert all(reply.status == 200 for reply in replies)
-    assert merging.app.batcher.in_flight == 0
+    assert merging.app.fleet.in_flight == 0
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -262,7 +262,7 @@ async def test_when_the_last_leaves_a_running_call_ends(merging: House, count: i
     await merging.ollama.wait_until(lambda: merging.calls(EMBED) == 1)
     for connection in connections:
         connection.close()
-    await until(lambda: merging.app.batcher.in_flight == 0)
+    await until(lambda: merging.app.fleet.in_flight == 0)
 
     assert (await embed(merging, "next")).status == 200
     assert len(merging.app.embeddings.batches) == 0
@@ -286,7 +286,7 @@ async def test_what_differs_in_more_than_its_texts_goes_apart(
     """What shapes a vector, what else is asked of Ollama, and who asks."""
     async with no_place(merging):
         tasks = [asyncio.create_task(embed(merging, text, **more)) for text, more in (("a", one), ("b", other))]
-        await until(lambda: merging.app.batcher.waiting == 2)
+        await until(lambda: merging.app.fleet.waiting == 2)
     replies = await asyncio.gather(*tasks)
 
     assert sorted(asked(merging)) == ["a", "b"]
@@ -308,7 +308,7 @@ async def test_by_default_every_ask_is_a_call_of_its_own(fake_ollama: FakeOllama
     async with open_house(fake_ollama, clean_redis, upstream={"parallel": 1}) as house:
         async with no_place(house):
             tasks = [asyncio.create_task(embed(house, text)) for text in "ab"]
-            await until(lambda: house.app.batcher.waiting == 2)
+            await until(lambda: house.app.fleet.waiting == 2)
         replies = await asyncio.gather(*tasks)
 
         assert sorted(asked(house)) == ["a", "b"]

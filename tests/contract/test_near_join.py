@@ -335,7 +335,7 @@ async def test_one_whose_leader_fails_asks_by_itself(
         blocker = await leader(house, "Who painted the Mona Lisa?", stream=False)
         fake_ollama.next(fault)
         first = asyncio.create_task(house.chat(QUESTION, stream=stream))
-        await until(lambda: house.app.batcher.waiting == 1)
+        await until(lambda: house.app.fleet.waiting == 1)
         second = await joiner(house, stream=stream)
         fake_ollama.release()
         failed, own = await first, await second

@@ -10,18 +10,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cacheproxy.edge.admin import (
-    PATHS,
-    Admin,
-    Part,
-    Readiness,
-    Selection,
-    check_exposure,
-    host_name,
-    is_loopback,
-    origin_host,
-    select,
-)
+from cacheproxy.app import App
+from cacheproxy.config import Config
+from cacheproxy.edge.admin import Admin, Page, answer, check_exposure, host_name, is_loopback, origin_host
+from cacheproxy.edge.condition import Condition, Part, Readiness
+from cacheproxy.edge.entries import Entries, Selection, select
 from cacheproxy.errors import ConfigError, StoreUnavailableError
 
 OK = Part("ok")
@@ -71,19 +64,30 @@ class Port:
         return answer
 
 
+PATHS = ["/", "/healthz", "/readyz", "/stats", "/metrics", "/entries", "/below/"]
+
+
+async def stats():
+    """What is counted."""
+    return {"asks": 7, "odd": "caf\udce9"}
+
+
+async def below(request):
+    """Says which path it was asked for."""
+    return answer({"path": request.path})
+
+
 @contextlib.asynccontextmanager
 async def running(token="", listen="127.0.0.1:11436", **options):
     """An admin port on a free port of loopback, whatever `listen` it believes in."""
     parts = Parts()
-    admin = Admin(
-        token,
-        listen=listen,
+    condition = Condition(
         readiness=lambda: parts.readiness,
-        stats=lambda: {"asks": 7, "odd": "caf\udce9"},
+        stats=stats,
         exposition=lambda: (b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"),
-        purge=parts.purge,
-        **options,
     )
+    pages = {**condition.pages(), **Entries(parts.purge).pages(), "/below/": Page("below", {"GET": below})}
+    admin = Admin(token, listen=listen, pages=pages, **options)
     runner = web.ServerRunner(web.Server(admin.handle))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -162,7 +166,13 @@ async def test_the_root_lists_every_path(port):
     status, _, body = await port.ask("GET", "/")
 
     assert status == 200
-    assert list(body) == list(PATHS)
+    assert list(body) == PATHS
+
+
+async def test_a_page_for_all_paths_below_one_gets_these_and_not_its_own(port):
+    """`/below/` takes what lies below it, however deep; itself it is no path."""
+    assert (await port.ask("GET", "/below/a/b"))[2] == {"path": "/below/a/b"}
+    assert (await port.ask("GET", "/below"))[0] == (await port.ask("GET", "/stats/a"))[0] == 404
 
 
 @pytest.mark.fault(77)
@@ -414,8 +424,10 @@ def test_host_and_origin_are_read_strictly():
 def test_the_reference_page_has_every_path_and_method():
     """docs/reference/admin.md has a row for each path."""
     page = (Path(__file__).parents[2] / "docs" / "reference" / "admin.md").read_text(encoding="utf-8")
+    pages = App(Config()).admin.pages
 
-    assert [f"| `{path}` | {methods[0]} |" in page for path, (methods, _) in PATHS.items()] == [True] * len(PATHS)
+    missing = [path for path, found in pages.items() if f"| `{path}` | {', '.join(found.handlers)} |" not in page]
+    assert missing == []
 
 
 def test_a_selection_is_one_pair():

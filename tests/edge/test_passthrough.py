@@ -12,11 +12,20 @@ from aiohttp import web
 from cacheproxy import config
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import Headers, Server, read_body
-from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest
+from cacheproxy.upstream.fleet import reads
 from tests.fakes.scripted import Peer, Script, ScriptedServer
 from tests.fakes.wire import ask, chunked, connect, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Alone(UpstreamClient):
+    """One Ollama of which nothing is known."""
+
+    async def pass_on(self, request: UpstreamRequest) -> UpstreamReply:
+        """Send it."""
+        return await self.send(request, safe_to_repeat=reads(request.method, request.target.partition("?")[0]))
 
 
 @contextlib.asynccontextmanager
@@ -25,7 +34,7 @@ async def relaying(
 ) -> AsyncIterator[Server]:
     """A proxy that only relays; `read_first`: up to so many bytes of each body are read before."""
     settings = settings or config.Server()
-    client = UpstreamClient(config.Upstream(url=upstream), instance_id="me")
+    client = Alone(config.Upstream(url=upstream), instance_id="me")
     passthrough = Passthrough(client, settings)
 
     async def handle(req: web.BaseRequest) -> web.StreamResponse:
@@ -371,7 +380,7 @@ async def test_last_hook_runs_before_a_client_can_know_of_success() -> None:
         order.append("hook")
 
     async with ScriptedServer(script) as upstream:
-        client = UpstreamClient(config.Upstream(url=upstream.url))
+        client = Alone(config.Upstream(url=upstream.url))
         passthrough = Passthrough(client, config.Server())
 
         async def handle(req: web.BaseRequest) -> web.StreamResponse:

@@ -13,6 +13,7 @@ import pytest_asyncio
 from cacheproxy.app import App
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
+from cacheproxy.upstream.member import Member
 from tests.fakes import wire
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.redis_server import RedisServer
@@ -38,6 +39,11 @@ class House:
     def admin_port(self) -> int:
         """The operator's port."""
         return int(self.app.admin_url.rsplit(":", 1)[1])
+
+    @property
+    def first(self) -> Member:
+        """What the proxy keeps about the Ollama, or about the first of several."""
+        return self.app.fleet.members[0]
 
     async def ask(self, method: str, target: str, body: Any = b"", **more: Any) -> Response:
         """One request on a connection of its own."""

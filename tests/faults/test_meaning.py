@@ -75,7 +75,7 @@ values = st.sampled_from(
 
 
 @pytest.mark.fault(84)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(members=st.lists(st.tuples(names, values), max_size=5))
 async def test_any_mixture_of_member_names_is_answered_as_ollama_answers_it(
     house: House, members: list[tuple[str, str]]

@@ -44,6 +44,7 @@ class FakeUpstream:
     def __init__(self, status=200):
         self.status, self.reason, self.headers = status, "OK", (("Content-Type", "application/x-ndjson"),)
         self.waited_s = 0.0
+        self.source = "one"
         self.calls = self.closed = 0
         self.landed = []
         self.arrived = 0
@@ -618,7 +619,7 @@ STEPS = st.lists(
 
 @pytest.mark.fault(103)
 @given(steps=STEPS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_schedule_of_events_leaves_a_flight_or_mixes_a_reply(steps):
     """Every follower gets a whole reply of one fetch, an error, or left by itself; and at idle the maps are empty."""
     asyncio.run(asyncio.wait_for(play(steps), 10))

@@ -133,7 +133,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_schedule_leaves_a_call_or_gives_anybody_anothers_result(steps: list[tuple[str, int]]) -> None:
     """Every ask that stays gets a result of a call with its texts, or its error; a call nobody waits for ends."""
     asyncio.run(asyncio.wait_for(play(steps), 10))

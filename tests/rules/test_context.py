@@ -154,7 +154,7 @@ async def test_without_num_ctx_the_loaded_context_counts(fake_ollama, clean_redi
     async with open_house(fake_ollama, clean_redis, context={"budget": 0.8}) as house:
         await house.chat(messages=long)
         assert len(received(house)) == 3
-        await until(lambda: bool(house.app.loaded.models))
+        await until(lambda: bool(house.first.loaded.models))
         await house.chat(messages=[*long, *talk("au")])
         assert received(house) == talk("u")
         around = await house.chat(messages=long, headers=[("Cache-Control", "no-store")])

@@ -220,7 +220,7 @@ any_text = st.lists(st.sampled_from([*LITERALS, *LINES]) | st.text(max_size=8), 
 
 
 @given(st.sampled_from(WRAPPINGS), st.sampled_from(COMPARED), any_text, any_text, any_text)
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_no_context_can_slide_into_the_question(wrapping, pattern, context, other, question):
     """Whatever a document says, all that is compared lies within what was asked."""
     template = Template.of("x", pattern)
@@ -237,7 +237,7 @@ def test_no_context_can_slide_into_the_question(wrapping, pattern, context, othe
 
 
 @given(any_text.filter(bool))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_question_and_setting_together_are_the_whole_text(text):
     """Nothing falls between the two, so texts of one setting differ in their questions and nowhere else."""
     part = parts(of_prompt(text))

@@ -251,5 +251,5 @@ class BreakerMachine(RuleBasedStateMachine):
         assert self.breaker.state is State.CLOSED
 
 
-BreakerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+BreakerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestBreakerInAnyOrder = BreakerMachine.TestCase

@@ -63,7 +63,6 @@ ENTRIES = st.builds(
 
 
 @given(entry=ENTRIES)
-@settings(deadline=None)
 @example(entry=replace(ENTRY, answer=Answer('"tool_calls":null,"logprobs":null}', tool_calls=({"a": 1},))))
 @example(entry=replace(ENTRY, answer=Answer("", final={"tool_calls": None, "logprobs": None})))
 def test_an_entry_comes_back_as_it_went(entry):
@@ -164,7 +163,7 @@ def test_an_answer_that_encode_did_not_write_is_corrupt(answer):
     flip=st.integers(0, 10_000),
     field=st.sampled_from(FIELDS),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_random_bytes_are_an_entry_or_one_known_error(changes, flip, field):
     """A flipped bit, or anything at all under our key."""
     fields = dict(encode(ENTRY) | changes)

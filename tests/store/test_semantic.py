@@ -180,7 +180,7 @@ async def test_a_scope_is_compared_with_regard_to_case(near, upper):
 
 @pytest.mark.fault(38)
 @given(scope=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_scope_is_read_as_a_query(clean_redis, scope):
     """Scopes are hex; if one ever were not, it would still be no syntax, and find nobody else's entries."""
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.errors import UpstreamBrokenError, UpstreamBusyError, UpstreamUnreachableError
@@ -335,7 +335,6 @@ async def play(steps: list[tuple[str, int]]) -> None:
     await asyncio.gather(*(asker.task for asker in askers), return_exceptions=True)
 
 
-@settings(deadline=None)
 @given(st.lists(STEPS, max_size=40))
 def test_whatever_happens_every_place_is_free_in_the_end(steps: list[tuple[str, int]]):
     """Asking, answering, finishing, failing, leaving and waiting in any order."""

@@ -78,7 +78,7 @@ async def test_a_running_proxy_looks_on(clean_redis: RedisServer, caplog: pytest
             for number in range(TIMES + 1):
                 model = ("llama3:latest", "llama3.2:latest")[number % 2]
                 await house.chat(f"{number}?", model=model)
-                await until(lambda model=model: [m.name for m in house.app.loaded.models] == [model])  # type: ignore[misc]
+                await until(lambda model=model: [m.name for m in house.first.loaded.models] == [model])  # type: ignore[misc]
             await until(lambda: "models_at_once = 3 says so; 1 would spare" in caplog.text)
     finally:
         await ollama.close()

@@ -241,3 +241,25 @@ def test_nobody_is_overtaken_without_end(parallel, models, steps, seconds):
             schedule.step("end", 0)
         # Four others may be overdue before it, each with a turn; and it may be behind asks of its own group.
         assert schedule.now_s - came_s <= (4 + others) * (schedule.limits.turn_s + 3 * seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "coming", "group", "rounds"),
+    [
+        ({}, [], A, 0),
+        ({}, ["A1"], A, 1),  # behind the one in flight
+        ({"parallel": 2}, ["A1"], A, 0),
+        ({}, ["A1", "A2"], A, 2),
+        ({"parallel": 2}, ["A1", "A2", "A3"], A, 1),  # beside the one that waits
+        ({"parallel": 2}, ["A1", "A2", "A3", "A4"], A, 2),
+        ({"parallel": 2, "models_at_once": 2}, ["A1"], A_LONG, 1),  # one form of a model at a time
+        ({}, ["A1"], B, 1),
+        ({"models_at_once": 2}, ["A1"], B, 0),
+    ],
+)
+def test_how_many_rounds_would_go_before_an_ask_is_known(given, coming, group, rounds):
+    """0: it would go at once, but for the window."""
+    order = Play(**given).come(*coming).order
+
+    assert order.rounds(group) == rounds
+    assert order.runs("A") == bool(coming)

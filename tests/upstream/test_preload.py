@@ -20,7 +20,7 @@ def loads(ollama):
 
 def in_memory(house: House):
     """The names the proxy knows to be loaded."""
-    return {model.name for model in house.app.loaded.models}
+    return {model.name for model in house.first.loaded.models}
 
 
 async def load_count(house: House, reason, result):
@@ -58,7 +58,7 @@ async def test_they_are_loaded_again_after_ollama_was_away(fake_ollama, clean_re
         fake_ollama.tags_down()
         await until(lambda: not house.app.models.reachable)
         fake_ollama.scheduler.unload(fake_ollama.library.find(parse_name("llama3.2")))
-        await house.app.loaded.refresh()
+        await house.first.loaded.refresh()
         assert in_memory(house) == set()
         fake_ollama.calm()
         await until(lambda: len(in_memory(house)) == 1)
@@ -76,7 +76,7 @@ async def test_a_warm_up_says_one_token(fake_ollama, clean_redis):
 async def test_what_is_loaded_and_what_it_takes_is_told(fake_ollama, clean_redis):
     """In `/stats` and as gauges by model."""
     async with open_house(fake_ollama, clean_redis, tuning={"preload": ["llama3.2"]}) as house:
-        await until(lambda: len(in_memory(house)) == 1 and house.app.preload.loading == "")
+        await until(lambda: len(in_memory(house)) == 1 and house.first.preload.loading == "")
         stats = await house.stats()
         text = (await house.admin("GET", "/metrics")).body.decode()
 
@@ -136,7 +136,7 @@ async def test_nothing_is_loaded_while_a_request_is_under_way(fake_ollama, clean
         await fake_ollama.wait_until(lambda: fake_ollama.stalled == 1)
         del fake_ollama._always["/api/tags"]
         await until(lambda: house.app.models.reachable)
-        await house.app.loaded.refresh()
+        await house.first.loaded.refresh()
         assert loads(fake_ollama) == []
 
         fake_ollama.calm()
@@ -162,7 +162,7 @@ async def ask_in_turn(house: House, order):
     """Ask each model something new, and wait until the proxy has seen it in memory."""
     for at, model in enumerate(order):
         await house.chat(f"question {at}", model=model)
-        await house.app.loaded.refresh()
+        await house.first.loaded.refresh()
 
 
 async def test_the_next_model_is_loaded_ahead_and_the_least_valuable_one_unloaded(three_models, clean_redis):
@@ -181,6 +181,6 @@ async def test_nothing_is_loaded_by_guess_unasked_or_over_the_budget(three_model
     """The model in use stays, whatever comes next."""
     async with open_house(three_models, clean_redis, tuning=tuning) as house:
         await ask_in_turn(house, "ababacb")
-        await house.app.loaded.refresh()
+        await house.first.loaded.refresh()
 
         assert loads(three_models) == []

@@ -166,7 +166,7 @@ def received(house: House):
 
 async def seen_loaded(house: House):
     """Wait until the proxy knows that the model is loaded."""
-    await until(lambda: any(model.name.startswith(MODEL) for model in house.app.loaded.models))
+    await until(lambda: any(model.name.startswith(MODEL) for model in house.first.loaded.models))
 
 
 async def test_by_default_a_model_in_use_stays_longer_and_nothing_else_changes(house: House):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from cacheproxy.config import Upstream
 from cacheproxy.errors import UpstreamUnreachableError
+from cacheproxy.upstream.catalog import Catalog
+from cacheproxy.upstream.health import Health
 from cacheproxy.upstream.loaded import Loaded, Wish
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.view import Replica, View, view_of
@@ -42,7 +45,9 @@ class House:
 
     def publish(self) -> None:
         """Let the replica know what is known."""
-        self.replica.take(view_of(self.models, self.loaded))
+        member = SimpleNamespace(models=self.models, loaded=self.loaded, health=Health())
+        fleet: Any = SimpleNamespace(members=[member], models=Catalog([member]))  # type: ignore[list-item]
+        self.replica.take(view_of(fleet))
 
     async def stop(self) -> None:
         """The same, when a change begins."""
@@ -140,9 +145,9 @@ async def test_a_replica_knows_what_callers_asked_of_models() -> None:
     house.loaded.wished("unlisted", Wish(keep_alive=True))
     house.publish()
 
-    assert dict(house.replica.loaded.wishes) == {digest: Wish(num_ctx=8192, keep_alive=True)}
+    assert dict(house.replica.ollama.wishes) == {digest: Wish(num_ctx=8192, keep_alive=True)}
     house.replica.take(View())
-    assert dict(house.replica.loaded.wishes) == {}
+    assert dict(house.replica.ollama.wishes) == {}
 
 
 def test_only_a_wish_that_is_new_is_told() -> None:

@@ -278,7 +278,7 @@ ORDERLESS = {
 @pytest.mark.case(37)
 @pytest.mark.fault(92)
 @given(text=spellings(ORDERLESS))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_order_blanks_escapes_and_spelling_of_numbers_make_no_other_key(text):
     """Two clients that mean the same share the answer."""
     assert keys(text) == keys(json.dumps(ORDERLESS))
@@ -315,7 +315,7 @@ def meaning(request):
 
 @pytest.mark.fault(91)
 @given(one=REQUESTS, other=REQUESTS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_two_requests_share_a_key_exactly_if_they_mean_the_same(one, other):
     """Small requests, so that equal ones come up often."""
     same = keys(json.dumps({"model": "m", **one})) == keys(json.dumps({"model": "m", **other}))

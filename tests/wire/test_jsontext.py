@@ -148,7 +148,7 @@ def test_brackets_and_commas_inside_strings_count_for_nothing():
 @pytest.mark.parametrize("parse", [chat.parse, generate.parse], ids=["chat", "generate"])
 @given(data=st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(data=b'{"model":"m","prompt":"x","messages":[{"role":"user","content":"\\ud800"}]}')
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_are_an_ask_or_one_known_error(parse, data):
     """No other exception can come out of a parser."""
     found = reason(parse, data)
@@ -185,7 +185,7 @@ MEMBER_NAMES = st.sampled_from([
 )
 @example(body={"model": "m", "prompt": "x", "options": {"temperature": 10**400}})
 @example(body={"model": "m", "messages": [{"role": [], "content": {}}]})
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_body_of_right_names_and_wrong_types_is_an_ask_or_one_known_error(parse, body):
     """Random values under the names the parsers act on."""
     found = reason(parse, json.dumps(body).encode())
@@ -194,7 +194,6 @@ def test_any_body_of_right_names_and_wrong_types_is_an_ask_or_one_known_error(pa
 
 
 @given(value=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON_VALUES, max_size=4))
-@settings(deadline=None)
 def test_what_is_written_reads_back_as_the_same_value(value):
     """Also with every escape of Go's in it."""
     assert read(write(value)) == value

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.model import Answer
@@ -63,7 +63,6 @@ def names(line):
 
 @BOTH
 @given(answer=ANSWERS, context=st.none() | st.lists(st.integers(0, 200_000), max_size=5).map(tuple))
-@settings(deadline=None)
 def test_a_replay_folds_back_to_the_answer_it_was_made_from(dialect, answer, context):
     """Streamed and whole, whatever is in it."""
     if dialect is generate:
@@ -75,7 +74,6 @@ def test_a_replay_folds_back_to_the_answer_it_was_made_from(dialect, answer, con
 
 @BOTH
 @given(text=TEXT, thinking=TEXT, data=st.data())
-@settings(deadline=None)
 def test_an_answer_is_the_same_however_it_was_cut_into_chunks(dialect, text, thinking, data):
     """Text and thinking may come a letter at a time; each other member is the last chunk's."""
     cuts = data.draw(st.lists(st.integers(0, 30), max_size=5).map(sorted))

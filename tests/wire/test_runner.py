@@ -7,7 +7,7 @@ import pytest
 from cacheproxy.demo.library import RUNNER_OPTIONS as OLLAMAS
 from cacheproxy.demo.ollama import INFERENCE
 from cacheproxy.wire import runner
-from cacheproxy.wire.runner import Needs, needs
+from cacheproxy.wire.runner import Needs, named, needs
 
 MESSAGES = [{"role": "user", "content": "why?"}]
 
@@ -63,6 +63,12 @@ def test_an_ask_needs_its_model(path, members):
 def test_what_runs_nothing_or_cannot_be_read_needs_nothing(path, raw):
     """Loading and unloading never wait, and Ollama words its own refusals."""
     assert needs(path, raw) is None
+
+
+def test_what_only_loads_or_unloads_names_its_model_all_the_same():
+    """It belongs to the Ollama at which that model is loaded."""
+    assert named("/api/generate", body(keep_alive=0)) == named("/api/chat", body(messages=MESSAGES)) == "m"
+    assert named("/api/generate", b"{") == named("/api/generate", b'{"model": 1}') == named("/api/show", body()) == ""
 
 
 def test_only_options_that_make_ollama_load_anew_count():

@@ -208,7 +208,7 @@ async def test_what_callers_ask_of_a_model_is_known_from_every_worker(
     async with workers(fake_ollama, clean_redis) as house, callers(house.port, 12) as connections:
         await exchange(connections[0], chat())
         await house.settled()
-        loaded, digest = house.app.loaded, fake_ollama.digest(MODEL)
+        loaded, digest = house.app.fleet.members[0].loaded, fake_ollama.digest(MODEL)
         for caller in connections:
             loaded.take(loaded.models, {})
             await house.app.fronts.publish()
