@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, check_exposure
+from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.dashboard import Dashboard
@@ -25,10 +27,12 @@ from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.entries import Entries, Query, Selection
 from cacheproxy.edge.explain import Explaining
 from cacheproxy.edge.history import History
+from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.live import Live
 from cacheproxy.edge.opinions import Opinion, Opinions
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.routes import Routes
 from cacheproxy.edge.server import Server
 from cacheproxy.errors import CacheError, ConfigError
@@ -37,12 +41,14 @@ from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.explain import Explain
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.lookup import LookUp
 from cacheproxy.flow.near import Near
 from cacheproxy.flow.serve import Serve
 from cacheproxy.flow.shadow import Compare
 from cacheproxy.flow.together import Batches
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.reload import Changes, own, take_over
 from cacheproxy.rules.question import templates_of
 from cacheproxy.store.account import Account
 from cacheproxy.store.apart import Apart
@@ -57,6 +63,7 @@ from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.store.shelf import Listing, Shelf, Wanted
 from cacheproxy.traces import Traces
+from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.crowding import Crowding
@@ -67,7 +74,10 @@ from cacheproxy.upstream.member import Member
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Limits
 from cacheproxy.upstream.preload import Preloader
+from cacheproxy.upstream.view import view_of
 from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
+from cacheproxy.workers.fronts import Fronts, take_alone
+from cacheproxy.workers.messages import Report as FrontReport
 from embeddings.load import load
 
 ASIDE_TIMEOUT_S = 5.0
@@ -102,6 +112,7 @@ class Report:
     near: str
     others: tuple[Seen, ...] = ()
     """Further Ollamas (`upstream.others`)."""
+    workers: int = 1
 
 
 class App:
@@ -109,13 +120,15 @@ class App:
 
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
         check_exposure(config.admin.listen, config.admin.token)
-        self.config = config
+        self.config = config = own(config)
         self._clock = clock or SystemClock()
         self._accepting = False
         self._draining = False
+        self._in_use: dict[str, Any] = {}
         self._build_store()
         self._build_embedder()
         self._build_upstream()
+        self._build_fronts()
         self._build_proxy()
         self._build_admin()
 
@@ -218,13 +231,44 @@ class App:
         member = Member(client.name, url, client, batcher, models, loaded, preload, health)
         return member
 
+    def _build_fronts(self) -> None:
+        """The processes that share the port. What they go by is told to them as soon as it changes here."""
+        count = self.config.server.workers - 1
+        if count and not hasattr(socket, "SO_REUSEPORT"):
+            raise ConfigError("server.workers: this system does not let several processes share a port; set it to 1")
+        self.fronts = fronts = Fronts(count, view=lambda: view_of(self.fleet), told=self._front_told)
+        if count:
+            for member in self.fleet.members:
+                member.models.before_change.append(fronts.publish)
+                member.models.on_change.append(fronts.publish_nowait)
+                member.loaded.on_read.append(fronts.publish_nowait)
+                member.loaded.on_forget.append(fronts.publish_nowait)
+                member.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
+            self.connection.on_change.append(fronts.clear_nowait)
+        self.metrics.watch("workers", lambda: 1.0 + fronts.up)
+
+    def _front_told(self, report: FrontReport) -> None:
+        """Count what a front answered as if it had been answered here."""
+        for decision, count in report.decisions:
+            for step, seconds in decision.timings_s.items():
+                self.metrics.step(step, seconds)
+            self.decisions.tell(decision, count)
+        for digest, wish in report.wishes.items():
+            for member in self.fleet.members:
+                member.loaded.wished(digest, wish)
+        for kind, count in report.faults.items():
+            for _ in range(count):
+                self.metrics.fault(Fault(kind))
+
     def _build_flow(self) -> Serve:
         config, metrics, clock = self.config, self.metrics, self._clock
         self.flights = Flights()
-        guards = config.semantic.guards
+        self._guards = guards = list(config.semantic.guards)
         shadowing = config.semantic.mode == "shadow"
         compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
-        keeper = Keeper(config.cache, self.memory, self.exact, self.models, compare, metrics, clock)
+        keeper = Keeper(
+            config.cache, self.memory, self.exact, self.models, compare, self.fronts.forget_nowait, metrics, clock
+        )
         near = Near(
             self.vectors,
             self.semantic,
@@ -240,13 +284,22 @@ class App:
         self.embeddings = Embeddings(
             self.memory, self.exact, self.models, config.cache, metrics, clock, Batches(config.batching.max_size)
         )
-        return Serve(self.memory, self.exact, near, self.flights, keeper, metrics, clock)
+        lookup = LookUp(self.memory, self.exact, metrics.fault, clock)
+        return Serve(lookup, self.exact, near, self.flights, keeper, clock)
 
     def _build_proxy(self) -> None:
         config, metrics, clock = self.config, self.metrics, self._clock
         passthrough = Passthrough(self.fleet, config.server)
+        self._fills = tuning.Fills(config)
+        serve = self._build_flow()
+        self.lane = Lane(
+            self.memory, self.models, self.flights, self.decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
+        )
+        lane = self.lane if config.server.repeat_lane else None
         self.cached = cached = Cached(
-            serve=self._build_flow(),
+            admission=Admission(self.models, self.fleet, self._fills, config, clock, lambda: self.connection.secret),
+            replay=Replay(lane, self.models, self.fleet, self._fills, config, serve.flight_key, clock),
+            serve=serve,
             fleet=self.fleet,
             passthrough=passthrough,
             config=config,
@@ -255,7 +308,6 @@ class App:
             clock=clock,
             templates=templates_of(config.semantic),
             feedback=self.feedback,
-            secret=lambda: self.connection.secret,
         )
         self._explain = Explain(
             serve=cached.serve,
@@ -263,7 +315,7 @@ class App:
             models=self.models,
             config=config,
             templates=cached.templates,
-            fit=cached.fit,
+            fit=cached.admission.fit,
             secret=lambda: self.connection.secret,
         )
         embed = Embed(
@@ -287,7 +339,11 @@ class App:
             origins=Origins(config.server),
             metrics=metrics,
         )
-        self._proxy = Server(routes.handle, config.server.listen, config.server)
+        self._handle = routes.handle
+        self._proxy = Server(
+            routes.handle, config.server.listen, config.server, lane=lane, reuse_port=bool(len(self.fronts))
+        )
+        self._inside: Server | None = None
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
 
     def _build_admin(self) -> None:
@@ -296,7 +352,7 @@ class App:
         self.live = Live(self.stats, self._clock)
         self.decisions.listeners.append(self.live.decided)
         pages = {
-            **Condition(self.readiness, self.stats, metrics.text).pages(),
+            **Condition(self.readiness, self.stats, self._exposition).pages(),
             **History(self.account, config).pages(),
             **self.live.pages(),
             **Opinions(self.take_feedback).pages(),
@@ -346,8 +402,9 @@ class App:
             if self.traces is not None:
                 await self.traces.open()
             await self.fleet.open()
-            await _listen(self._proxy, "server")
+            await _listen(self._proxy, "server", shared=bool(len(self.fronts)))
             await _listen(self._admin, "admin")
+            await self._open_fronts()
             await self.fleet.open_preload()
             if self.config.semantic.mode != "off":  # last: loading takes seconds, and nothing above waits for it
                 await self.apart.open()
@@ -358,11 +415,42 @@ class App:
             raise
         self._accepting = True
 
+    async def _open_fronts(self) -> None:
+        """Start them; they listen within a second. They get the addresses as they are in use."""
+        if not len(self.fronts):
+            return
+        config = self.config
+        try:
+            path = self.fronts.make_inside()
+            self._inside = Server(self._handle, config.server.listen, config.server, path=path)
+            await self._inside.open()
+        except OSError as error:
+            raise ConfigError(f"server.workers: no socket for them can be made: {error}") from error
+        host = f"[{self._proxy.host}]" if ":" in self._proxy.host else self._proxy.host
+        server = config.server.model_copy(update={"listen": f"{host}:{self._proxy.port}"})
+        redis = config.redis.model_copy(update={"url": self.embedded.url} if self.embedded else {})
+        self._in_use = {"server": server, "redis": redis}
+        self.fronts.open(config.model_copy(update=self._in_use))
+
+    def reload(self, fresh: Config) -> Changes:
+        """Take over what is live of another configuration; what differs. Asks under way may see some of each."""
+        changes = take_over(self.config, fresh)
+        self._guards[:] = self.config.semantic.guards
+        self._fills.forget()
+        self.memory.resize(self.config.cache.memory)
+        self.memory.clear()
+        self.fronts.configure(self.config.model_copy(update=self._in_use))
+        return changes
+
     async def close(self) -> None:
         """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
         self._accepting = False
         await self.fleet.close_preload()
-        await self._proxy.drain(self.config.server.drain_timeout)
+        drain_s = self.config.server.drain_timeout
+        await asyncio.gather(self._proxy.drain(drain_s), self.fronts.drain(drain_s))
+        if self._inside is not None:
+            await self._inside.close()
+        self.lane.flush()
         await self.live.close()
         await self._admin.close()
         await self.flights.close()
@@ -380,17 +468,24 @@ class App:
             await self.embedded.close()
 
     async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until Ollama has answered or refused for the first time and Redis answers, at most `timeout_s`."""
+        """Wait until Ollama has answered or refused for the first time, Redis answers and all workers listen.
+
+        At most `timeout_s`.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.models.wait_first_read()
                 while self.connection.state != "up":  # noqa: ASYNC110 - a freshly started Redis loads its data
                     await asyncio.sleep(0.01)
+                await self.fronts.wait_up()
 
     async def _wait_idle(self) -> None:
-        """Until no caller's request is under way, and it is known which model is at home where."""
+        """Until no caller's request is under way at any process, and it is known which model is at home where."""
         await self.models.wait_first_read()
-        await self._proxy.wait_idle()
+        servers = [server for server in (self._proxy, self._inside) if server is not None]
+        while any(server.in_flight for server in servers):
+            for server in servers:
+                await server.wait_idle()
 
     def _loaded_bytes(self, part: Literal["size_bytes", "vram_bytes"]) -> dict[str, float]:
         """What each loaded model takes, at all Ollamas together."""
@@ -408,6 +503,7 @@ class App:
             upstream=self._upstream_part(),
             models=self._models_part(bool(names)),
             embedder=self._embedder_part(),
+            workers=self._workers_part(),
             accepting=self._accepting,
         )
 
@@ -430,6 +526,12 @@ class App:
             return Part("degraded", "the list is from before Ollama went away")
         return Part("down", "no list of models yet")
 
+    def _workers_part(self) -> Part:
+        away = len(self.fronts) - self.fronts.up
+        if not len(self.fronts):
+            return Part("off")
+        return Part("degraded", f"{away} of {len(self.fronts) + 1} do not listen") if away else Part("ok")
+
     def _embedder_part(self) -> Part:
         if self.config.semantic.mode == "off":
             return Part("off")
@@ -438,9 +540,14 @@ class App:
         state = self.semantic.state
         return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
+    def _exposition(self) -> tuple[bytes, str]:
+        self.lane.flush()
+        return self.metrics.text()
+
     async def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
         fleet, fleet_reason = await self._fleet()
+        self.lane.flush()
         readiness = self.readiness()
         return self.metrics.snapshot() | {
             "models_installed": self.models.names,
@@ -450,6 +557,8 @@ class App:
             "upstreams": [_told(member) for member in self.fleet.members],
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
+            "workers": [asdict(front) for front in self.fronts.states],
+            "repeat_lane": {"requests": len(self.lane), "bytes": self.lane.size_bytes},
             "fleet": fleet,
             "fleet_reason": fleet_reason,
         }
@@ -481,6 +590,7 @@ class App:
             return sum([await self.exact.purge(each) for each in doomed])
         finally:
             self.memory.clear()
+            await self.fronts.clear()
 
     async def list_entries(self, query: Query) -> Listing | None:
         """The newest entries; None for a model nobody has installed. Raises CacheError."""
@@ -494,7 +604,10 @@ class App:
         if opinion.good:
             self.metrics.feedback(good=True)
             return {}
-        deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
+        try:
+            deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
+        finally:
+            await self.fronts.clear()
         if not deleted and not apart:
             return None
         self.metrics.feedback(good=False)
@@ -519,6 +632,7 @@ class App:
             redis=line,
             redis_note=found.note if redis.state == "up" else "",
             near=self._near_line(),
+            workers=len(self.fronts) + 1,
         )
 
     def _near_line(self) -> str:
@@ -563,8 +677,11 @@ def _told(member: Member) -> dict[str, Any]:
     }
 
 
-async def _listen(server: Server, section: str) -> None:
+async def _listen(server: Server, section: str, *, shared: bool = False) -> None:
+    """Listen; where the port will be `shared` with processes of ours, no other may be there."""
     try:
+        if shared:
+            take_alone(server.host, server.port)
         await server.open()
     except OSError as error:
         reason = error.strerror or str(error)

@@ -25,6 +25,7 @@ from cacheproxy.commandline.options import (
     failures,
     load,
     port_of,
+    read,
     refuse,
 )
 
@@ -71,22 +72,21 @@ def serve(
     """Start the proxy.
 
     It serves until Ctrl-C or SIGTERM. Replies under way then have server.drain_timeout to finish; a second signal ends
-    at once.
+    at once. SIGHUP reads the configuration again: thresholds, guards, lifetimes, budgets, rules of models and the log's
+    level change at once, the rest at the next start; a configuration with a mistake changes nothing.
     """
-    settings = load(
-        config_file,
-        {
-            "server": {"listen": listen},
-            "admin": {"listen": admin_listen},
-            "upstream": {"url": upstream},
-            "redis": {"url": redis},
-            "log": {"level": str(log_level or "")},
-        },
-    )
+    flags = {
+        "server": {"listen": listen},
+        "admin": {"listen": admin_listen},
+        "upstream": {"url": upstream},
+        "redis": {"url": redis},
+        "log": {"level": str(log_level or "")},
+    }
+    settings = load(config_file, flags)
     from cacheproxy.commands import serve as command
 
     with failures():
-        fine = command.run(settings, source=config_file)
+        fine = command.run(settings, source=config_file, load=lambda: read(config_file, flags))
     raise typer.Exit(FINE if fine else FAILED)
 
 

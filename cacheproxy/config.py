@@ -184,12 +184,6 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-def _only_one(workers: int) -> int:
-    if workers > 1:
-        raise ValueError("more than one is not available yet")
-    return workers
-
-
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 """A duration that cannot be none at all."""
@@ -207,8 +201,9 @@ class Server(_Section):
     """[server]: the port that clients of Ollama use."""
 
     listen: str = "127.0.0.1:11435"
-    workers: Annotated[int, Field(ge=1), AfterValidator(_only_one)] = 1
+    workers: int = Field(1, ge=1, le=64)
     origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = ()
+    repeat_lane: bool = True
     header_timeout: Duration = 10.0
     body_timeout: Duration = 15.0
     idle_timeout: Duration = 75.0

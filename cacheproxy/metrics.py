@@ -370,6 +370,13 @@ FAMILIES = (
         "Worry when it is few while `memory_bytes` is full: single answers are very large.",
     ),
     Family(
+        "workers",
+        "gauge",
+        (),
+        "Processes that answer on the port, this one included.",
+        "Worry when it is less than `server.workers` for more than a few seconds.",
+    ),
+    Family(
         "ledger_waiting",
         "gauge",
         (),
@@ -887,7 +894,8 @@ The admin port's `/metrics` (Prometheus) and `/stats` (JSON) read the same count
   count under `{OTHER}`.
 * Percentiles in `/stats` cover the time since the start and are at most 1.6 % off between 1 µs and 2.3 h. Windows there
   (1, 5 and 15 minutes) are exact to within five seconds; their rates are over the time really covered.
-* Each process counts for itself. `process_*` (memory, CPU time, open files) come from the operating system.
+* All workers (`server.workers`) are counted together, at most a tenth of a second late. `process_*` (memory, CPU time,
+  open files) are the main one's, and come from the operating system; so are `memory_bytes` and `memory_entries`.
 """
 
 

@@ -385,10 +385,18 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
         load(overrides={"server": {"origins": [origin]}}, env={})
 
 
-def test_more_than_one_worker_is_refused_as_long_as_nothing_starts_them() -> None:
-    """A setting without an effect would be believed."""
-    with pytest.raises(ConfigError, match=r"server\.workers = 2: more than one is not available yet"):
-        load(overrides={"server": {"workers": 2}}, env={})
+@pytest.mark.parametrize("workers", [0, 65])
+def test_a_number_of_workers_that_no_machine_wants_is_refused(workers: int) -> None:
+    """Each is a process with memory of its own."""
+    with pytest.raises(ConfigError, match=rf"server\.workers = {workers}: Input should be"):
+        load(overrides={"server": {"workers": workers}}, env={})
+
+
+def test_a_process_can_hand_its_configuration_to_another() -> None:
+    """As the main process does with its workers: dumped as JSON and read again, it is the same."""
+    config = load(Path(__file__).parent.parent / "config.toml", env={})
+
+    assert Config.model_validate_json(config.model_dump_json()) == config
 
 
 def test_a_port_out_of_range_is_named() -> None:

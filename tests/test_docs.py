@@ -190,6 +190,7 @@ def bypass_reasons():
                 choices = [given.body, given.orelse] if isinstance(given, ast.IfExp) else [given]
                 found |= {choice.value for choice in choices}
     found |= _words_returned("rules/admit.py", "_refusal")
+    found |= _words_returned("edge/admission.py", "admit")
     return found | _words_returned("edge/cached.py", "_admit") | {"unknown-model"}
 
 

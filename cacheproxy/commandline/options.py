@@ -42,9 +42,14 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 def load(path: Path | None, flags: dict[str, dict[str, str]] | None = None) -> config.Config:
     """The configuration with the flags that were given (not empty) over it, or the end of the program."""
-    given = {name: {key: text for key, text in keys.items() if text} for name, keys in (flags or {}).items()}
     with failures():
-        return config.load(path, {name: keys for name, keys in given.items() if keys})
+        return read(path, flags or {})
+
+
+def read(path: Path | None, flags: dict[str, dict[str, str]]) -> config.Config:
+    """The same. Raises ConfigError."""
+    given = {name: {key: text for key, text in keys.items() if text} for name, keys in flags.items()}
+    return config.load(path, {name: keys for name, keys in given.items() if keys})
 
 
 def port_of(path: Path | None, url: str, token: str) -> admin_port.AdminPort:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -20,34 +22,30 @@ from cacheproxy.app import App, Report, Seen
 from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
+from cacheproxy.loop import loop_factory
+
+_log = logging.getLogger("cacheproxy")
 
 _WITHOUT_ANY = "hits from Redis go on, everything else gets an error"
 LOOK_S_MAX = 3.0
 """How long the banner waits for a first word from Redis and Ollama. Both ports serve meanwhile."""
 
 
-def run(settings: Config, *, source: Path | None) -> bool:
+def run(settings: Config, *, source: Path | None, load: Callable[[], Config]) -> bool:
     """Serve until SIGINT or SIGTERM; False when it could not start, which standard error then explains.
 
-    `source`: the file the settings came from. Raises ConfigError for settings that can never work.
+    `source`: the file the settings came from; `load` reads them again, for SIGHUP. Raises ConfigError for settings
+    that can never work.
     """
     log.configure(settings.log)
     app = App(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(app, source))
+        return runner.run(_serve(app, source, load))
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Maker of the event loop: the faster uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
-async def _serve(app: App, source: Path | None) -> bool:
+async def _serve(app: App, source: Path | None, load: Callable[[], Config]) -> bool:
     ended = asyncio.Event()
+    _on_hangup(ended, lambda: _reload(app, load))
     _on_signals(
         ended, f"stopping; replies under way have {app.config.server.drain_timeout:g} s, Ctrl-C again cuts them"
     )
@@ -83,6 +81,33 @@ def _on_signals(ended: asyncio.Event, message: str) -> None:
         loop.add_signal_handler(number, end)
 
 
+def _on_hangup(ended: asyncio.Event, reload: Callable[[], None]) -> None:
+    """SIGHUP calls `reload`, unless it says that the terminal this runs in was closed: that sets `ended`."""
+    had_terminal = os.isatty(0)
+
+    def hang_up() -> None:
+        if had_terminal and not os.isatty(0):
+            ended.set()
+        else:
+            reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+
+def _reload(app: App, load: Callable[[], Config]) -> None:
+    """Read the configuration again and use what can be used at once. The log says what came of it."""
+    try:
+        fresh = load()
+    except ConfigError as error:
+        _log.error("the configuration was not reloaded and nothing changed: %s", error)
+        return
+    changes = app.reload(fresh)
+    log.configure(app.config.log)
+    _log.info("configuration reloaded: %s", ", ".join(changes.taken) or "nothing that changes at once is different")
+    if changes.waiting:
+        _log.warning("these settings change at the next start: %s", ", ".join(changes.waiting))
+
+
 def banner(report: Report, source: Path | None) -> list[str]:
     """What to show at start: who talks to whom, what is there, and the line to paste. Pure."""
     lines = [
@@ -90,6 +115,7 @@ def banner(report: Report, source: Path | None) -> list[str]:
         f"  clients  {report.proxy_url}  ->  {_shown(report.upstream)}",
         *(f"  also     {_shown(other)}" for other in report.others),
         f"  admin    {report.admin_url}  (/stats, /metrics, /readyz)",
+        *([f"  workers  {report.workers} processes share the port"] if report.workers > 1 else []),
         f"  redis    {report.redis.removeprefix('redis ')}",
         f"  near     {report.near}",
         f"  config   {source or 'defaults and environment; no file was named'}",

@@ -7,34 +7,31 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from cacheproxy.clock import Clock
-from cacheproxy.config import Config, parse_duration
+from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
+from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
-from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch
 from cacheproxy.flow.feedback import Feedback
-from cacheproxy.flow.near import Kin
+from cacheproxy.flow.found import Absent, Hit, Kin, Relay
 from cacheproxy.flow.record import Recorder
-from cacheproxy.flow.serve import Absent, Call, Hit, Relay, Serve
+from cacheproxy.flow.serve import Call, Serve
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Identity, Outcome
-from cacheproxy.rules import context
-from cacheproxy.rules.admit import admit, admit_near
-from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
-from cacheproxy.upstream import tuning
 from cacheproxy.upstream.client import UpstreamRequest, loops
 from cacheproxy.upstream.fleet import Fleet
 from cacheproxy.upstream.member import Errand
@@ -42,13 +39,8 @@ from cacheproxy.upstream.order import Group
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 
-ASIDE_ABOVE_BYTES = 512 * 1024
-"""Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
 ERRANDS_MAX = 64
 """Things done behind the replies of hits at once (unloading a model, noting what was served); more are left out."""
-
-
-_Result = TypeVar("_Result")
 
 
 class InFlight:
@@ -60,8 +52,10 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Handler of the paths that have a dialect. `secret` gives the store's present secret."""
+    """Handler of the paths that have a dialect."""
 
+    admission: Admission
+    replay: Replay
     serve: Serve
     fleet: Fleet
     passthrough: Passthrough
@@ -71,7 +65,6 @@ class Cached:
     clock: Clock
     templates: Sequence[Template]
     feedback: Feedback
-    secret: Callable[[], bytes]
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
     _now: InFlight = field(default_factory=InFlight)
 
@@ -104,80 +97,34 @@ class Cached:
         self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
     ) -> Call | str:
         """The call as the cache will treat it, or the reason to go around it."""
-        if not body.complete:
-            return "too-large"
-        if "Content-Encoding" in request.headers:
-            return "content-encoding"
-        size_bytes = len(body.prefix)
-        try:
-            with trail.timed("parse"):
-                ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
-        except UnkeyableError as error:
-            return error.reason
-        honor = self.config.cache.cache_control == "honor"
-        headers_sent = joined(request, (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization"))
-        controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
-        identity = self.fleet.models.identify(ask.model)
-        tally.model = identity.short if identity else ""
-        forward = body.prefix if ask.forward is None else ask.forward
-        if identity is not None:
-            ask = self._fit(ask, identity, forward, dialect)
-        secret, fitted_ask = self.secret(), ask
-        plan = await worked(
-            size_bytes,
-            lambda: admit(fitted_ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
-        )
-        tally.partition = plan.partition
+        admitted = await self.admission.admit(request, body, dialect, trail, tally)
+        if isinstance(admitted, str):
+            return admitted
+        ask, plan, identity = admitted.ask, admitted.plan, admitted.identity
         if plan.reason == "unknown-model" or identity is None:
             self.fleet.models.unknown_nowait()
         if not plan.cacheable or identity is None:
-            body.prefix = forward
+            body.prefix = admitted.forward
             return plan.reason
-        if loops(sent := header_pairs(request), self.fleet.instance_id):
+        if "Via" in request.headers and loops(header_pairs(request), self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
-        fitted = forward if ask.forward is None else ask.forward
-        upstream_request = UpstreamRequest(request.method, request.raw_path, sent, fitted)
+        fitted = admitted.forward if ask.forward is None else ask.forward
         return Call(
             ask=ask,
             plan=plan,
-            plan_near=lambda: worked(
-                size_bytes,
-                lambda: admit_near(
-                    ask, plan, identity, controls, config=self.config, templates=self.templates, secret=secret
-                ),
-            ),
+            plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
-            fetch=self._fetch(upstream_request, ask, identity, trail),
+            fetch=self._fetch(request, fitted, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )
 
-    def _fetch(self, request: UpstreamRequest, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
+    def _fetch(self, request: web.BaseRequest, body: bytes, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
         """How Ollama is asked: in turn, unless the model runs elsewhere."""
         errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
-        return lambda: self.fleet.send(lambda: request, errand, trail)
-
-    def _fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
-        """`fit`, and what the caller chose itself is remembered for the asks that follow."""
-        if dialect.NAME in tuning.DIALECTS and not identity.remote:
-            self.fleet.note(identity, ask)
-        return self.fit(ask, identity, body, dialect)
-
-    def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
-        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
-        if dialect.NAME not in tuning.DIALECTS or identity.remote:
-            return ask
-        fill = tuning.fill_for(self.config, identity.short)
-        loaded = self.fleet.loaded(identity)
-        found, wish = loaded.of(identity.digest), loaded.wish(identity.digest)
-        options = tuning.added_options(fill, ask, found, wish)
-        keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
-        ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
-        if not self.config.context.budget:
-            return ask
-        limit = context.limit(ask, found.context_length if found else 0)
-        body = body if ask.forward is None else ask.forward
-        return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
+        return lambda: self.fleet.send(
+            lambda: UpstreamRequest(request.method, request.raw_path, header_pairs(request), body), errand, trail
+        )
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.bypass(reason)
@@ -209,11 +156,12 @@ class Cached:
         with call.trail.timed("reply"):
             if isinstance(found, Hit):
                 tally.tier, tally.entry = found.tier, found.entry.id
-                now = self.clock.now()
-                tally.age_s = now - found.entry.made
+                tally.age_s = self.clock.now() - found.entry.made
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
-                return await reply.send_hit(caller, found, now)
+                return await self.replay.send(
+                    caller, found, plan=call.plan, identity=call.identity, tally=tally, trail=call.trail
+                )
             if found.kin is not None:
                 tally.entry = found.kin.answered.entry_id
             return await self._relay(caller, found, call)
@@ -267,22 +215,3 @@ class Cached:
             await self.fleet.unload(model)
         except UpstreamError:
             self.metrics.fault(Fault.UPSTREAM_UNREACHABLE)
-
-
-async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:
-    """What `work` on a body of this size returns; it must be pure, and is done in a thread if it would take long."""
-    return await asyncio.to_thread(work) if size_bytes > ASIDE_ABOVE_BYTES else work()
-
-
-def joined(request: web.BaseRequest, names: Iterable[str]) -> CIMultiDict[str]:
-    """These of the request's headers, the values of one that came several times joined as RFC 9110 section 5.3 says."""
-    sent = request.headers
-    return CIMultiDict({name: ", ".join(sent.getall(name)) for name in names if name in sent})
-
-
-def unloads(keep_alive: object) -> bool:
-    """Whether a `keep_alive` tells Ollama to unload the model after the request."""
-    try:
-        return keep_alive is not None and not isinstance(keep_alive, bool) and parse_duration(keep_alive) == 0
-    except ValueError:
-        return False

@@ -36,6 +36,8 @@ class Readiness:
     models: Part
     """`degraded`: the list is old but still trusted (`upstream.digest_grace`); `down`: there is none."""
     embedder: Part = field(default=Part("off"))
+    workers: Part = field(default=Part("off"))
+    """The processes that share the port with this one; `off`: there are none."""
     accepting: bool = True
     """False while starting or draining."""
 
@@ -47,7 +49,13 @@ class Readiness:
     @property
     def parts(self) -> dict[str, Part]:
         """The parts by name."""
-        return {"redis": self.redis, "upstream": self.upstream, "models": self.models, "embedder": self.embedder}
+        return {
+            "redis": self.redis,
+            "upstream": self.upstream,
+            "models": self.models,
+            "embedder": self.embedder,
+            "workers": self.workers,
+        }
 
     @property
     def degraded(self) -> list[str]:

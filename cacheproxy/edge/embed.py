@@ -16,7 +16,8 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.cached import InFlight, joined
+from cacheproxy.edge.admission import joined
+from cacheproxy.edge.cached import InFlight
 from cacheproxy.edge.passthrough import Passthrough, break_off
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cacheproxy.flow.near import Kin
-from cacheproxy.flow.serve import Hit
+from cacheproxy.flow.found import Hit, Kin
 from cacheproxy.model import Ask, Entry, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import VIA
@@ -33,6 +32,15 @@ def hit(found: Hit, now: float) -> Headers:
         *similarity,
         ("X-Cache-Entry", entry.id),
         ("Via", VIA),
+    )
+
+
+def alike_until(entry: Entry, now: float) -> float:
+    """Unix time, s, from which on `hit` says something else of an entry's age than `now`, or `Date` another second."""
+    return min(
+        int(now) + 1,
+        entry.made + max(0, int(now - entry.made) + 1),
+        entry.expires - int(entry.expires - now),
     )
 
 

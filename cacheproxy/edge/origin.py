@@ -51,6 +51,10 @@ EXPOSED_HEADERS = (
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 MAX_AGE_S = 12 * 3600
+HOST_MAX = 200
+"""Longest `Host` remembered as allowed, characters, and"""
+HOSTS_MAX = 100
+"""most of them; others are looked at anew each time."""
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
 
@@ -67,6 +71,9 @@ class Ruling:
         return None if self.status is None else Plain(status=self.status)
 
 
+_GO_ON = Ruling()
+
+
 class Origins:
     """The rules of one listener. `settings.origins` are allowed besides the defaults, as with OLLAMA_ORIGINS."""
 
@@ -76,6 +83,7 @@ class Origins:
         host, _ = config.split_listen(settings.listen)
         self._check_host = _is_loopback(host)
         self._own_names = _own_names() if self._check_host else frozenset()
+        self._hosts_allowed: set[str] = set()
 
     def judge(self, request: web.BaseRequest) -> Ruling:
         """The ruling on a request. Its headers are left on the request, for whatever reply it gets."""
@@ -101,7 +109,7 @@ class Origins:
             headers += () if self._any_origin else (("Vary", "Origin"),)
         if self._check_host and not self._host_allowed(host):
             return Ruling(403, headers)
-        return Ruling(None, headers)
+        return Ruling(None, headers) if headers else _GO_ON
 
     def _preflight(self, origin: str, *, private_network: bool) -> Headers:
         private = (("Access-Control-Allow-Private-Network", "true"),) if private_network else ()
@@ -122,6 +130,14 @@ class Origins:
         return any(_matches(pattern, origin) for pattern in self._origins)
 
     def _host_allowed(self, host: str) -> bool:
+        if host in self._hosts_allowed:
+            return True
+        allowed = self._names_us(host)
+        if allowed and len(host) <= HOST_MAX and len(self._hosts_allowed) < HOSTS_MAX:
+            self._hosts_allowed.add(host)
+        return allowed
+
+    def _names_us(self, host: str) -> bool:
         name = _without_port(host).lower()
         if name in {"", "localhost"} or name in self._own_names or name.endswith(_LOCAL_SUFFIXES):
             return True

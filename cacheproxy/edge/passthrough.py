@@ -86,7 +86,7 @@ class Passthrough:
                 refusal.force_close()
             return refusal
         try:
-            return await _relay(request, body, reply, extra_headers, before_end)
+            return await relay(request, body, reply, (("Via", VIA), *extra_headers), before_end)
         finally:
             await reply.close()
 
@@ -106,11 +106,12 @@ class Passthrough:
         return await self._upstream.pass_on(upstream_request)
 
 
-async def _relay(
-    request: web.BaseRequest, body: Body, reply: Reply, extra: Headers, before_end: BeforeEnd | None
+async def relay(
+    request: web.BaseRequest, body: Body, reply: Reply, extra: Headers, before_end: BeforeEnd | None = None
 ) -> web.StreamResponse:
+    """Write a reply as it comes, to its end or its break; `extra` replaces headers of the same name."""
     response = PlainStream(status=reply.status, reason=reply.reason)
-    response.headers.extend((*reply.headers, ("Via", VIA)))
+    response.headers.extend(reply.headers)
     response.add_headers(extra)
     unframed = request.version < HttpVersion11 and "Content-Length" not in response.headers
     if unframed or not body.complete:

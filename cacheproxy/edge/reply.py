@@ -7,7 +7,7 @@ byte. Refuses to know how an answer was found.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,21 +15,17 @@ from aiohttp.http import HttpVersion11
 
 from cacheproxy.clock import Clock
 from cacheproxy.edge import headers
+from cacheproxy.edge.fixed import Fixed
 from cacheproxy.edge.passthrough import break_off
-from cacheproxy.edge.server import Plain, PlainStream, error_reply
+from cacheproxy.edge.server import REPLY_HEADERS, PlainStream, error_reply
 from cacheproxy.errors import UpstreamBrokenError
 from cacheproxy.flow.coalesce import Follower
-from cacheproxy.flow.near import chunk_without_askers_own, without_askers_own
-from cacheproxy.flow.serve import Hit, Relay
+from cacheproxy.flow.found import Hit, Relay, chunk_without_askers_own, without_askers_own
 from cacheproxy.model import Answer, Ask, Plan
 from cacheproxy.wire.dialects import Dialect
 from cacheproxy.wire.jsontext import read_answer, write
 
 NDJSON = "application/x-ndjson"
-CHUNKED_ABOVE_BYTES = 2048
-"""Go's server gives a body up to this size a Content-Length and sends a larger one in chunks; so do we."""
-WRITE_BYTES = 48 * 1024
-"""Lines of a replayed stream written at once: few writes, each below the 64 KiB that some clients take in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +38,34 @@ class Caller:
     extra: headers.Headers
 
 
-async def send_hit(caller: Caller, found: Hit, now: float) -> web.StreamResponse:
-    """Replay an entry. `now`: Unix time, s."""
-    head = headers.hit(found, now) + caller.extra
-    return await _send_answer(caller, found.entry.answer, head, now)
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a reply is made of besides the answer and the time; it may outlive the request.
+
+    `extra`: a caller's, and what its page needs.
+    """
+
+    ask: Ask
+    dialect: Dialect
+    extra: headers.Headers
+
+    @classmethod
+    def of(cls, caller: Caller) -> Form:
+        """A caller's."""
+        return cls(caller.ask, caller.dialect, caller.extra + caller.request.get(REPLY_HEADERS, ()))
+
+    def hit(self, found: Hit, now: float) -> Fixed:
+        """The replay of an entry. `now`: Unix time, s."""
+        return self.answer(found.entry.answer, headers.hit(found, now), now)
+
+    def answer(self, answer: Answer, head: headers.Headers, now: float) -> Fixed:
+        """An answer whole, streamed or not as it was asked for."""
+        ask, dialect = self.ask, self.dialect
+        if ask.stream:
+            kind = (("Content-Type", dialect.STREAM_TYPE), *dialect.STREAM_HEADERS, ("X-Accel-Buffering", "no"))
+            return Fixed.stream(dialect.stream(ask, answer, now), kind + head + self.extra)
+        body = dialect.whole(ask, answer, now)
+        return Fixed.whole(body, (("Content-Type", dialect.WHOLE_TYPE), *head, *self.extra))
 
 
 async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> web.StreamResponse:
@@ -64,19 +84,12 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
         return _failed(caller.request, follower, head)
     if relay.kin is not None:
         answer = without_askers_own(answer)
-    return await _send_answer(caller, answer, head, clock.now())
+    return await Form.of(caller).answer(answer, head, clock.now()).send(caller.request)
 
 
 def _form(ask: Ask) -> tuple[object, ...]:
     """What must be equal for one reply's bytes to be another's."""
     return ask.dialect, ask.stream, ask.with_usage, ask.model, ask.echo
-
-
-async def _send_answer(caller: Caller, answer: Answer, head: headers.Headers, now: float) -> web.StreamResponse:
-    if caller.ask.stream:
-        return await _send_stream(caller, caller.dialect.stream(caller.ask, answer, now), head)
-    body = caller.dialect.whole(caller.ask, answer, now)
-    return await send_whole(caller.request, body, head, content_type=caller.dialect.WHOLE_TYPE)
 
 
 def absent(request: web.BaseRequest) -> web.StreamResponse:
@@ -89,38 +102,9 @@ def absent(request: web.BaseRequest) -> web.StreamResponse:
 async def send_whole(
     request: web.BaseRequest, body: bytes, head: headers.Headers, *, content_type: str
 ) -> web.StreamResponse:
-    """A body of our own, framed as Go's server would frame it."""
-    if len(body) <= CHUNKED_ABOVE_BYTES:
-        reply: PlainStream = Plain(status=200, body=body, headers={"Content-Type": content_type})
-        reply.add_headers(head)
-        return reply
-    reply = PlainStream(status=200, headers={"Content-Type": content_type})
-    reply.add_headers(head)
-    await reply.prepare(request)
-    await reply.write(body)
-    return reply
-
-
-async def _send_stream(caller: Caller, lines: Iterable[bytes], head: headers.Headers) -> web.StreamResponse:
-    """All lines in few writes, the last line in one of its own, as it arrives from Ollama."""
-    reply = PlainStream(status=200, headers=_stream_head(caller.dialect) | {"X-Accel-Buffering": "no"})
-    reply.add_headers(head)
-    await reply.prepare(caller.request)
-    held: list[bytes] = []
-    held_bytes = 0
-    last = b""
-    for line in lines:
-        if last:
-            held.append(last)
-            held_bytes += len(last)
-        if held_bytes + len(line) > WRITE_BYTES and held:
-            await reply.write(b"".join(held))
-            held, held_bytes = [], 0
-        last = line
-    if held:
-        await reply.write(b"".join(held))
-    await reply.write(last)
-    return reply
+    """A body of our own."""
+    extra = request.get(REPLY_HEADERS, ())
+    return await Fixed.whole(body, (("Content-Type", content_type), *head, *extra)).send(request)
 
 
 def _stream_head(dialect: Dialect) -> dict[str, str]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -21,6 +22,7 @@ from aiohttp import http_parser, web
 from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 
 from cacheproxy import config
+from cacheproxy.edge.lane import Arrival, Handler, Lane, LaneConnection
 from cacheproxy.errors import BodyTimeoutError, CallerError
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,6 @@ _READ_BYTES = 64 * 1024
 _LINGER_S = 5.0
 _CANCEL_S = 5.0
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Headers = tuple[tuple[str, str], ...]
 
 REPLY_HEADERS: web.RequestKey[Headers] = web.RequestKey("REPLY_HEADERS", tuple)
@@ -59,9 +60,8 @@ class PlainStream(web.StreamResponse):
         request = self._req
         if request is not None:
             self.add_headers(request.get(REPLY_HEADERS, ()))
-            leaving = isinstance(request.protocol, _Connection) and request.protocol.leaving
             unframed = request.version < HttpVersion11 and self.content_length is None
-            if leaving or unframed:
+            if is_leaving(request) or unframed:
                 self.force_close()
         given = {name.lower() for name in self.headers}
         await super()._prepare_headers()
@@ -151,19 +151,25 @@ class Body:
     async def _next(self) -> bytes:
         if self.complete:
             return b""
-        await self._invite()
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        content = self._request.content
         try:
-            async with asyncio.timeout(self._patience_s()):
-                piece = await self._request.content.readany()
+            # All of it is there as a rule, and needs neither deadline nor invitation.
+            piece = content.read_nowait(-1) if content.is_eof() else await self._wait_next()
         except TimeoutError as error:
             raise BodyTimeoutError(f"the request's body came too slowly: {self._received} bytes so far") from error
         except (web.RequestPayloadError, HttpProcessingError) as error:
             raise CallerError("the request's body does not end as its head says") from error
-        self._waited_s += loop.time() - began_s
         self._received += len(piece)
-        self.complete = not piece or self._request.content.at_eof()
+        self.complete = not piece or content.at_eof()
+        return piece
+
+    async def _wait_next(self) -> bytes:
+        await self._invite()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        async with asyncio.timeout(self._patience_s()):
+            piece = await self._request.content.readany()
+        self._waited_s += loop.time() - began_s
         return piece
 
     def _patience_s(self) -> float | None:
@@ -206,15 +212,23 @@ async def read_body(request: web.BaseRequest, bytes_max: int, settings: config.S
     return body
 
 
-class _Connection(web.RequestHandler):
+def is_leaving(request: web.BaseRequest) -> bool:
+    """True while the server drains: the connection ends with the reply to this request, which must say so."""
+    return isinstance(request.protocol, _Connection) and request.protocol.leaving
+
+
+def arrival(request: web.BaseRequest) -> Arrival | None:
+    """The request as it came, if the repeat lane may learn it."""
+    return request.protocol.received if isinstance(request.protocol, _Connection) else None
+
+
+class _Connection(LaneConnection):
     """One client connection. Adds to aiohttp's a deadline for heads and a way to leave after the present request."""
 
     __slots__ = ("_head_deadline", "_head_timeout_s", "_listener")
 
-    def __init__(
-        self, listener: _Listener, *, loop: asyncio.AbstractEventLoop, head_timeout_s: float, **kwargs: Any
-    ) -> None:
-        super().__init__(listener, loop=loop, **kwargs)
+    def __init__(self, listener: _Listener, *, head_timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(listener, **kwargs)
         self._listener = listener
         self._head_timeout_s = head_timeout_s
         self._head_deadline: asyncio.TimerHandle | None = None
@@ -319,14 +333,15 @@ class _Serving:
 class _Listener(web.Server):
     """aiohttp's factory of connections, making ours."""
 
-    def __init__(self, handler: Handler, *, head_timeout_s: float, **kwargs: Any) -> None:
+    def __init__(self, handler: Handler, *, head_timeout_s: float, lane: Lane | None, **kwargs: Any) -> None:
         super().__init__(handler, handler_cancellation=True, **kwargs)
         self._head_timeout_s = head_timeout_s
+        self._lane = lane
         self._serving = _Serving()
         self.leaving = False
 
     def __call__(self) -> _Connection:
-        return _Connection(self, loop=self._loop, head_timeout_s=self._head_timeout_s, **self._kwargs)
+        return _Connection(self, loop=self._loop, head_timeout_s=self._head_timeout_s, lane=self._lane, **self._kwargs)
 
     def serving(self) -> _Serving:
         """Context of one request in flight."""
@@ -336,6 +351,7 @@ class _Listener(web.Server):
         """Close idle connections, wait for requests in flight, then cancel what is left."""
         self.leaving = True
         for connection in self._ours():
+            connection.release()
             if connection.idle:
                 connection.force_close()
         try:
@@ -357,21 +373,36 @@ class _Listener(web.Server):
 
 
 class Server:
-    """One listening port. `listen`: HOST:PORT, port 0 lets the system choose. Every request goes to `handler`."""
+    """One listening port. `listen`: HOST:PORT, port 0 lets the system choose.
 
-    def __init__(self, handler: Handler, listen: str, settings: config.Server, *, reuse_port: bool = False) -> None:
+    Every request goes to `handler`, but for those that `lane` answers. With `path` it listens on a Unix socket there
+    instead; with `reuse_port` other processes may listen beside it.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listen: str,
+        settings: config.Server,
+        *,
+        lane: Lane | None = None,
+        reuse_port: bool = False,
+        path: Path | None = None,
+    ) -> None:
         self._handler = handler
         self._host, self._port = config.split_listen(listen)
         self._settings = settings
+        self._lane = lane
         self._reuse_port = reuse_port
+        self._path = path
         self._listener: _Listener | None = None
         self._runner: web.ServerRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._site: web.TCPSite | web.UnixSite | None = None
 
     @property
     def port(self) -> int:
         """The port in use; before `open` the one asked for."""
-        return self._site.port if self._site is not None else self._port
+        return self._site.port if isinstance(self._site, web.TCPSite) else self._port
 
     @property
     def host(self) -> str:
@@ -385,6 +416,7 @@ class Server:
         self._listener = _Listener(
             self._guarded,
             head_timeout_s=self._settings.header_timeout,
+            lane=self._lane,
             keepalive_timeout=self._settings.idle_timeout,
             access_log=None,
             max_line_size=HEAD_BYTES_MAX,
@@ -395,10 +427,18 @@ class Server:
         )
         self._runner = web.ServerRunner(self._listener)
         await self._runner.setup()
-        self._site = web.TCPSite(
-            self._runner, self._host, self._port, backlog=_BACKLOG, reuse_port=self._reuse_port or None
-        )
+        if self._path is not None:
+            self._site = web.UnixSite(self._runner, self._path, backlog=_BACKLOG)
+        else:
+            self._site = web.TCPSite(
+                self._runner, self._host, self._port, backlog=_BACKLOG, reuse_port=self._reuse_port or None
+            )
         await self._site.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served."""
+        return self._listener.serving().count if self._listener is not None else 0
 
     async def wait_idle(self) -> None:
         """Wait until no request is under way; before `open`, return at once."""

@@ -265,6 +265,10 @@ class Flights:
     def __len__(self) -> int:
         return sum(map(len, self._flying.values()))
 
+    def __contains__(self, key: object) -> bool:
+        """Whether anything of this key is under way, or just being kept."""
+        return key in self._flying
+
     @property
     def followers(self) -> int:
         """Callers who wait for what is under way."""

@@ -13,8 +13,9 @@ from typing import TypeAlias
 
 from cacheproxy.config import Config
 from cacheproxy.errors import CacheError, EmbedderError, EntryCorruptError, UnkeyableError
+from cacheproxy.flow.lookup import HIT, standing
 from cacheproxy.flow.near import NO_VECTOR, Nearness
-from cacheproxy.flow.serve import HIT, Serve, standing
+from cacheproxy.flow.serve import Serve
 from cacheproxy.flow.vectors import Embedded
 from cacheproxy.model import Ask, Identity, Match, NearPlan, Outcome, Plan
 from cacheproxy.rules.admit import admit, admit_near

@@ -37,7 +37,8 @@ class Asked:
 class Keeper:
     """Everything needed to store an answer.
 
-    `compare` is there in shadow mode only. `spread` gives random numbers in 0..1 for the jitter of lifetimes.
+    `compare` is there in shadow mode only. `replaced` gets the key of each entry written: other processes may hold an
+    older one. `spread` gives random numbers in 0..1 for the jitter of lifetimes.
     """
 
     settings: Cache
@@ -45,6 +46,7 @@ class Keeper:
     exact: Exact
     models: Catalog
     compare: Compare | None
+    replaced: Callable[[str], None]
     metrics: Metrics
     clock: Clock
     spread: Callable[[], float] = random.random
@@ -128,4 +130,5 @@ class Keeper:
             self.metrics.not_kept("redis")
             return
         self.memory.put(entry, size_bytes)
+        self.replaced(entry.key)
         self.metrics.kept(size_bytes)

@@ -10,18 +10,18 @@ and what may be served (rules/accept.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EmbedderError
-from cacheproxy.flow.coalesce import Flight, Flights
+from cacheproxy.flow.coalesce import Flights
+from cacheproxy.flow.found import Kin
 from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.vectors import Embedded, Vectors
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Answer, Match, NearPlan, Neighbour, Plan, Verdict
+from cacheproxy.model import Match, NearPlan, Neighbour, Plan, Verdict
 from cacheproxy.rules.accept import accept
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.semantic import Semantic
@@ -32,8 +32,6 @@ _log = logging.getLogger("cacheproxy.flow")
 NO_VECTOR = Embedded()
 FLIGHTS_MAX = 5
 """Flights judged for one ask, the nearest ones: as many as a look-up brings entries."""
-_ASKERS_OWN = ("context", "logprobs")
-"""Members of an answer that hold the tokens of the question it was given to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +57,6 @@ class Nearness:
             return None
         vector, space = self.embedded.vector, self.embedded.space
         return Question(self.plan.question, self.plan.scope, vector, space, epoch, entry_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Kin:
-    """A question in flight whose answer an ask in other words may have."""
-
-    flight: Flight
-    answered: Question
-    asked: str
-    similarity: float
-    threshold: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +170,3 @@ class Near:
             _log.exception("a guard raised")
             self.metrics.fault(Fault.GUARD)
             return Verdict(serve=False, reason="guard:raised")
-
-
-def without_askers_own(answer: Answer) -> Answer:
-    """An answer as another question may have it: what belongs to the one it was given to is cut."""
-    return replace(answer, context=None, logprobs=())
-
-
-def chunk_without_askers_own(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same for one chunk of an answer under way."""
-    return {name: value for name, value in chunk.items() if name not in _ASKERS_OWN}

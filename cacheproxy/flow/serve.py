@@ -7,24 +7,20 @@ Refuses to know HTTP: it says what was found, and the edge words it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from cacheproxy.clock import Clock
-from cacheproxy.errors import CacheError, EntryCorruptError, UpstreamError, UpstreamUnreachableError
+from cacheproxy.errors import UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
+from cacheproxy.flow.found import Absent, Hit, Relay, Served
 from cacheproxy.flow.keep import Asked, Keeper
-from cacheproxy.flow.near import Kin, Near, Nearness, without_askers_own
+from cacheproxy.flow.lookup import LookUp
+from cacheproxy.flow.near import Kin, Near, Nearness
 from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.record import Recorder
-from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Ask, Entry, Identity, NearPlan, Outcome, Plan
+from cacheproxy.model import Ask, Identity, NearPlan, Outcome, Plan
 from cacheproxy.store.exact import Exact
-from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
-
-HIT, EXPIRED, CHECK_MISMATCH = "hit", "expired", "check-mismatch"
-"""What an entry found by its key can be to an ask, among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,64 +38,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """An entry to replay. `tier` is where it was found."""
-
-    entry: Entry
-    outcome: Outcome
-    tier: str
-    similarity: float = 1.0
-    """Of the question asked to the one that was answered; 1 for exact hits."""
-    threshold: float = 1.0
-    question: str = ""
-    """The question asked, where that is not the one that was answered."""
-
-    @classmethod
-    def near(cls, nearness: Nearness) -> Hit:
-        """A semantic hit. What belongs to the other question alone (its tokens as context) is cut."""
-        assert nearness.match is not None  # noqa: S101 - it is served
-        entry = nearness.match.entry
-        return cls(
-            replace(entry, answer=without_askers_own(entry.answer)),
-            Outcome.SEMANTIC,
-            "redis",
-            similarity=nearness.match.similarity,
-            threshold=nearness.plan.threshold,
-            question=nearness.plan.question,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """A flight to follow; its head has come."""
-
-    follower: Follower
-    outcome: Outcome
-    kin: Kin | None = None
-    """The question it answers, where that is another than the one asked. Its answer is then complete, or a stream that
-    the caller takes as one; what belongs to the other question alone must be cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """Nothing stored, and the caller wants nothing else (`only-if-cached`)."""
-
-    outcome: Outcome = Outcome.MISS
-
-
-Served: TypeAlias = Hit | Relay | Absent
-
-
-@dataclass(frozen=True, slots=True)
 class Serve:
     """The parts of the story, joined once by `app.py`."""
 
-    memory: Memory
+    lookup: LookUp
     exact: Exact
     near: Near
     flights: Flights
     keeper: Keeper
-    metrics: Metrics
     clock: Clock
 
     async def serve(self, call: Call) -> Served:
@@ -108,14 +54,15 @@ class Serve:
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
         plan, trail = call.plan, call.trail
-        await self.flights.wait_landed(self._flight_key(plan), plan.needs)
-        found = await self._look_up(plan, trail) if plan.read else None
+        await self.flights.wait_landed(self.flight_key(plan), plan.needs)
+        found = await self.lookup.look(plan, trail) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found
 
         near = await self._look_near(call)
         if near.acceptable and self.near.serves:
-            return Hit.near(near)
+            assert near.match is not None  # noqa: S101 - it is served
+            return Hit.near(near.match, near.plan)
         if plan.only_if_cached:
             return Absent()
 
@@ -129,9 +76,9 @@ class Serve:
 
     def is_under_way(self, plan: Plan) -> bool:
         """Whether an equal ask is being answered right now, so that this one would join it."""
-        return self.flights.flying(self._flight_key(plan), plan.needs)
+        return self.flights.flying(self.flight_key(plan), plan.needs)
 
-    def _flight_key(self, plan: Plan) -> str:
+    def flight_key(self, plan: Plan) -> str:
         """Who shares it may share a flight: its ask is proven as an entry's is, and no purge lies between."""
         return f"{plan.key} {plan.check.hex()} {self.exact.epoch}"
 
@@ -190,7 +137,7 @@ class Serve:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
         asked = Asked(self.exact.epoch, self.clock.now())
         follower, started = self.flights.follow(
-            self._flight_key(call.plan),
+            self.flight_key(call.plan),
             call.ask,
             call.recorder(),
             call.fetch,
@@ -209,53 +156,3 @@ class Serve:
             call.trail.mark("upstream_first_byte", max(0.0, self.clock.monotonic() - sent_s))
         call.trail.note("upstream" if started else "joined", str(head.status))
         return Relay(follower, Outcome.MISS if started else Outcome.JOINED)
-
-    async def _look_up(self, plan: Plan, trail: Trail) -> Hit | None:
-        """The entry for a plan: fresh (`exact`), or expired but good enough if Ollama is away (`stale`)."""
-        with trail.timed("memory"):
-            entry = self.memory.get(plan)
-        trail.note("memory", "no" if entry is None else "hit")
-        if entry is not None:
-            return Hit(entry, Outcome.EXACT, "memory")
-        clears = self.memory.clears
-        try:
-            with trail.timed("exact"):
-                entry, size_bytes = await self.exact.get(plan)
-        except EntryCorruptError:
-            self.metrics.fault(Fault.ENTRY_CORRUPT)
-            trail.note("exact", "corrupt")
-            return None
-        except CacheError:
-            self.metrics.fault(Fault.REDIS_UNAVAILABLE)
-            trail.note("exact", "away")
-            return None
-        if entry is None:
-            trail.note("exact", "no")
-            return None
-        hit = self._judge(entry, plan, trail)
-        if hit is not None and hit.outcome is Outcome.EXACT and clears == self.memory.clears:
-            self.memory.put(entry, size_bytes)
-        return hit
-
-    def _judge(self, entry: Entry, plan: Plan, trail: Trail) -> Hit | None:
-        """Whether an entry found by its key is the plan's, young enough, and tells all the plan needs."""
-        now = self.clock.now()
-        word = standing(entry, plan, now)
-        trail.note("exact", word)
-        if word == CHECK_MISMATCH:
-            self.metrics.fault(Fault.CHECK_MISMATCH)
-        if word == HIT:
-            return Hit(entry, Outcome.EXACT, "redis")
-        stale = word == EXPIRED and now - entry.expires <= plan.stale_if_error_s
-        return Hit(entry, Outcome.STALE, "redis") if stale else None
-
-
-def standing(entry: Entry, plan: Plan, now: float) -> str:
-    """What an entry found under a plan's key is to it: `hit`, or in one word why it may not answer. Pure."""
-    if not Exact.proves(entry, plan):
-        return CHECK_MISMATCH
-    if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
-        return "too-old"
-    if entry.answer.missing & plan.needs:
-        return "lacks-" + min(entry.answer.missing & plan.needs)
-    return HIT if entry.expires > now else EXPIRED

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from cacheproxy.config import Config
 from cacheproxy.model import ALL_THERE, Ask, Identity, NearPlan, Part, Plan
@@ -119,8 +120,10 @@ def _material(canonical_part: bytes, ask: Ask, identity: Identity, partition: st
 
 def _family(ask: Ask, identity: Identity) -> str:
     """Whose answers an ask may share: under an Ollama that may translate it otherwise, its own dialect's alone."""
+    if not ask.translated:
+        return ask.family
     version = tuple(int(number) for number in re.findall(r"[0-9]{1,9}", identity.server_version)[:2])
-    return ask.family if not ask.translated or version >= TRANSLATES_SINCE else f"{ask.dialect}-translated"
+    return ask.family if version >= TRANSLATES_SINCE else f"{ask.dialect}-translated"
 
 
 def partition_of(headers: Mapping[str, str], config: Config, secret: bytes, *, remote: bool) -> str:
@@ -128,8 +131,13 @@ def partition_of(headers: Mapping[str, str], config: Config, secret: bytes, *, r
 
     For remote models `Authorization` always counts: it decides whose account answers.
     """
-    names = sorted({name.lower() for name in config.cache.partition_headers} | ({"authorization"} if remote else set()))
+    names = _partition_names(config.cache.partition_headers, remote)
     return canonical.partition_hash([(name, headers[name]) for name in names if name in headers], secret)
+
+
+@lru_cache(maxsize=8)
+def _partition_names(configured: tuple[str, ...], remote: bool) -> tuple[str, ...]:
+    return tuple(sorted({name.lower() for name in configured} | ({"authorization"} if remote else set())))
 
 
 def _refusal(ask: Ask, identity: Identity | None, controls: Controls, config: Config) -> str:

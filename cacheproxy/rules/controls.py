@@ -38,6 +38,8 @@ def read_controls(headers: Mapping[str, str], body: Mapping[str, Any], *, honor_
 
     `headers`: names compared without regard to case (a multidict does). Never raises.
     """
+    if not body and not any(name in headers for name in CONTROL_HEADERS):
+        return _NO_WISHES
     wishes: dict[str, Any] = {}
     if honor_cache_control:
         wishes |= _directives(headers.get("Cache-Control", ""))
@@ -54,6 +56,7 @@ _AGES = frozenset({"max_age", "stale_if_error"})
 _HEADERS = {"ttl": "X-Cache-TTL", "threshold": "X-Cache-Threshold", "mode": "X-Cache-Mode"}
 CONTROL_HEADERS = ("Cache-Control", *_HEADERS.values())
 """All that `read_controls` reads."""
+_NO_WISHES = Controls()
 
 
 def _directives(text: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Entry, Plan
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.connection import Connection
+from cacheproxy.store.together import Together
 
 SCAN_COUNT = 500
 """Keys looked at in one step of a purge: about 0.2 ms of Redis's time each, so others are not held up."""
@@ -43,6 +44,7 @@ class Exact:
 
     def __init__(self, connection: Connection, prefix: str) -> None:
         self._connection = connection
+        self._together = Together(connection, entry_codec.FIELDS)
         self._prefix = prefix
 
     @property
@@ -65,9 +67,10 @@ class Exact:
     async def get(self, plan: Plan) -> tuple[Entry | None, int]:
         """The entry under the plan's key, unproven and perhaps expired, with its size in bytes; None if there is none.
 
+        What is asked for in one turn of the event loop is read in one round trip.
         Raises StoreUnavailableError, or EntryCorruptError, after which the key is gone.
         """
-        values = await self._connection.run(lambda redis: _awaitable(redis.hmget(plan.key, list(entry_codec.FIELDS))))
+        values = await self._together.read(plan.key)
         try:
             return _entry(plan.key, values)
         except EntryCorruptError:

@@ -34,7 +34,7 @@ class Memory:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self.size_bytes = 0
         self.clears = 0
-        """How often all was forgotten. What was read from Redis before the last time must not be put."""
+        """How often something was forgotten. What was read from Redis before the last time must not be put."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -57,6 +57,14 @@ class Memory:
         self._held.move_to_end(plan.key)
         return entry
 
+    def touch(self, entry: Entry) -> bool:
+        """Whether this very entry is still here; then it was used now. Whoever holds it judges its age."""
+        held = self._held.get(entry.key)
+        if held is None or held.entry is not entry:
+            return False
+        self._held.move_to_end(entry.key)
+        return True
+
     def put(self, entry: Entry, size_bytes: int) -> None:
         """Hold an entry whose stored form has `size_bytes`; make room by dropping the least recently used."""
         size_bytes += ENTRY_OVERHEAD_BYTES
@@ -68,10 +76,19 @@ class Memory:
         while self.size_bytes > self._bytes_max:
             self._drop(next(iter(self._held)))
 
+    def resize(self, bytes_max: int) -> None:
+        """Hold so much from now on; what is here and too much goes with the next `put`."""
+        self._bytes_max = bytes_max
+
     def clear(self) -> None:
         """Forget everything."""
         self._held.clear()
         self.size_bytes = 0
+        self.clears += 1
+
+    def forget_key(self, key: str) -> None:
+        """Forget the entry under a key, also one that is just being read from Redis."""
+        self._drop(key)
         self.clears += 1
 
     def forget(self, doomed: Callable[[Entry], bool]) -> None:

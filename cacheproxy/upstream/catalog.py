@@ -8,7 +8,7 @@ every answer here is that Ollama's. Refuses to merge lists: what clients see of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from cacheproxy.model import Identity
@@ -46,6 +46,14 @@ class Catalog:
     def server_version(self) -> str:
         """The version of the first Ollama that is up."""
         return self._in_charge().models.server_version
+
+    @property
+    def mark(self) -> Hashable | None:
+        """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
+        if len(self._members) == 1:
+            return self.first.models.mark
+        marks = tuple((member.models.mark, member.health.up) for member in self._members)
+        return marks if any(mark is not None for mark, _ in marks) else None
 
     def identify(self, name: str) -> Identity | None:
         """The identity that counts for a name as a caller spelt it; None while it is unknown or a change is under way.

@@ -26,7 +26,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError, EofStream, SocketTimeoutError, StreamReader
@@ -84,6 +84,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Headers = tuple[tuple[str, str], ...]
+_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +361,16 @@ class UpstreamClient:
             raise UpstreamUnreachableError("the proxy is stopping")
         try:
             async with asyncio.timeout(timeout_s or None):
-                _, wire = await loop.create_connection(lambda: _Wire(loop), self._host, self._port, ssl=self._tls)
+                return await self._dial(lambda: _Wire(loop))
         except TimeoutError as error:
             raise UpstreamAwayError(_unreachable(f"no connection in {timeout_s:g} s")) from error
         except OSError as error:
             raise UpstreamAwayError(_unreachable(_told(error))) from error
+
+    async def _dial(self, protocol: Callable[[], _Protocol]) -> _Protocol:
+        """A new connection. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        _, wire = await loop.create_connection(protocol, self._host, self._port, ssl=self._tls)
         return wire
 
     async def _exchange(
@@ -414,13 +420,14 @@ class UpstreamClient:
         """Request line and headers: the client's end-to-end ones, and no others than `Host`, `Via` and framing."""
         lines = [f"{request.method} {self._prefix}{request.target} HTTP/1.1", f"Host: {self._authority}"]
         lines += [f"{name}: {value}" for name, value in end_to_end(request.headers) if name.lower() not in _SET_BY_US]
-        lines += ["Accept-Encoding: identity", f"Via: {VIA} ({self.instance_id})", *_framing(request)]
+        lines += ["Accept-Encoding: identity", f"Via: {VIA} ({self.instance_id})", *framing(request)]
         if " " in request.target or any(_FORBIDDEN.search(line) for line in lines):
             raise CallerError("the request's head holds a character that HTTP forbids there")
         return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
 
 
-def _framing(request: UpstreamRequest) -> list[str]:
+def framing(request: UpstreamRequest) -> list[str]:
+    """The lines of a request's head that say where its body ends."""
     expect = ["Expect: 100-continue"] if request.expect_continue else []
     if request.body is None:
         return ["Content-Length: 0"] if request.method in {"POST", "PUT", "PATCH"} else []

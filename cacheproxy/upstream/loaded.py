@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +47,13 @@ class Wish:
     keep_alive: bool = False
     """A caller said how long it shall stay."""
 
+    @classmethod
+    def of(cls, ask: Ask) -> Wish:
+        """What one ask's caller chose."""
+        num_ctx = ask.body.get("options", {}).get("num_ctx")
+        chosen = isinstance(num_ctx, int) and num_ctx > 0
+        return cls(num_ctx if chosen else 0, ask.keep_alive is not None)
+
 
 _NO_WISH = Wish()
 
@@ -59,10 +66,23 @@ class Loaded:
         self._every_s = every_s
         self.on_read: list[Callable[[], None]] = []
         """Called after each read."""
+        self.on_forget: list[Callable[[], None]] = []
+        """Called when what was read may be wrong and is forgotten."""
+        self.on_wish: list[Callable[[str, Wish], None]] = []
+        """Called with a model's digest when what callers asked of it has changed."""
         self._models: Mapping[str, LoadedModel] = {}
         self._wishes: dict[str, Wish] = {}
         self._unseen: dict[str, int] = {}
         self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of_another(cls) -> Loaded:
+        """For what another process reads: nothing is known until `take`."""
+
+        async def nothing() -> None:
+            return None
+
+        return cls(nothing, every_s=1.0)
 
     async def open(self) -> None:
         """Start reading. Returns at once; until the first read nothing is known."""
@@ -87,21 +107,35 @@ class Loaded:
         """What callers asked of the model."""
         return self._wishes.get(digest, _NO_WISH)
 
+    @property
+    def wishes(self) -> Mapping[str, Wish]:
+        """What callers asked, by digest."""
+        return self._wishes
+
     def note(self, digest: str, ask: Ask) -> None:
         """Remember what the caller of an ask for an installed model chose itself."""
-        known = wish = self.wish(digest)
-        num_ctx = ask.body.get("options", {}).get("num_ctx")
-        if isinstance(num_ctx, int) and num_ctx > 0:
-            wish = replace(wish, num_ctx=num_ctx)
-        if ask.keep_alive is not None:
-            wish = replace(wish, keep_alive=True)
+        self.wished(digest, Wish.of(ask))
+
+    def wished(self, digest: str, more: Wish) -> None:
+        """Remember what a caller asked of an installed model."""
+        known = self.wish(digest)
+        wish = Wish(more.num_ctx or known.num_ctx, known.keep_alive or more.keep_alive)
+        self._unseen.pop(digest, None)
         if wish != known:
             self._wishes[digest] = wish
-        self._unseen.pop(digest, None)
+            for tell in self.on_wish:
+                tell(digest, wish)
+
+    def take(self, models: Iterable[LoadedModel], wishes: Mapping[str, Wish]) -> None:
+        """Know what another process has read and been asked, and nothing else."""
+        self._models = {model.digest: model for model in models}
+        self._wishes = dict(wishes)
 
     def forget(self) -> None:
         """What is known may be wrong (a request that loads or unloads passed by): know nothing until the next read."""
         self._models = {}
+        for tell in self.on_forget:
+            tell()
 
     async def refresh(self) -> None:
         """Read now. Never raises."""

@@ -37,6 +37,10 @@ UNKNOWN_REFRESH_S = 1.0
 """Least time between two reads that unknown names cause."""
 SETTLE_WAIT_S = 1.0
 """The longest an ask waits for a change of models under way; copying and deleting take milliseconds."""
+SPELLING_MAX = 200
+"""Longest spelling remembered, characters, and"""
+SPELLINGS_MAX = 1000
+"""most of them; others are completed anew each time."""
 REMEMBER_S = 60.0
 """How often an unchanged list is remembered again, so that its remembered age is right to this much."""
 
@@ -87,6 +91,9 @@ class Models:
         self._recall = recall
         self._on_read = on_read
         self._known: Mapping[str, Identity] = {}
+        self._mark = 0
+        self._spelled: dict[str, Identity] = {}
+        """What callers' spellings of known names stand for: asks use few, and completing a name takes 5 us."""
         self._read_at = float("-inf")
         self._unsettled = 0
         self._settled = asyncio.Event()
@@ -99,6 +106,10 @@ class Models:
         """All that runs: the event loop itself keeps no strong reference to a task."""
         self._prints_date: dict[str, bool] = {}
         self._first_read = asyncio.Event()
+        self.on_change: list[Callable[[], None]] = []
+        """Called when what names stand for was read or a change has ended; must not raise."""
+        self.before_change: list[Callable[[], Awaitable[None]]] = []
+        """Awaited when a change begins, before it passes: whoever else identifies names must stop by then."""
         self.reachable = False
         self.reason = "not asked yet"
         """Why Ollama is not reachable; empty when it is."""
@@ -131,16 +142,34 @@ class Models:
         """What each installed name stood for in the last list."""
         return list(self._known.values())
 
-    def identify(self, name: str) -> Identity | None:
-        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+    @property
+    def mark(self) -> int | None:
+        """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
         if self._unsettled or self._clock.monotonic() - self._read_at > self._settings.digest_grace:
             return None
-        return self.known(name)
+        return self._mark
+
+    def identify(self, name: str) -> Identity | None:
+        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+        return None if self.mark is None else self.known(name)
 
     def known(self, name: str) -> Identity | None:
         """The identity a name had in the last list, whatever its age."""
+        identity = self._spelled.get(name)
+        if identity is not None:
+            return identity
         canonical = canonical_name(name)
-        return None if canonical is None else self._known.get(canonical)
+        identity = None if canonical is None else self._known.get(canonical)
+        if identity is not None and len(name) <= SPELLING_MAX and len(self._spelled) < SPELLINGS_MAX:
+            self._spelled[name] = identity
+        return identity
+
+    @property
+    def trusted_s(self) -> float:
+        """For how long the names of the last list have an identity; 0 while none has."""
+        if self._unsettled:
+            return 0.0
+        return max(0.0, self._settings.digest_grace - (self._clock.monotonic() - self._read_at))
 
     def has(self, identity: Identity) -> bool:
         """Whether the last list, whatever its age, shows this very identity."""
@@ -177,6 +206,8 @@ class Models:
         self._unsettled += 1
         self._settled.clear()
         try:
+            for wait_told in self.before_change:
+                await wait_told()
             yield
         except BaseException:
             self._start(self._settle())
@@ -186,11 +217,16 @@ class Models:
     async def _settle(self) -> None:
         try:
             if not await self.refresh():
-                self._known = {}
+                self._take({})
         finally:
             self._unsettled -= 1
             if not self._unsettled:
                 self._settled.set()
+            self._tell_change()
+
+    def _tell_change(self) -> None:
+        for tell in self.on_change:
+            tell()
 
     async def refresh(self) -> bool:
         """Read the list; a read that had begun before this call does not count. False if Ollama gave none."""
@@ -221,15 +257,25 @@ class Models:
         self.reachable, self.reason = True, ""
         self.server_version = str(version.get("version", "")) if isinstance(version, dict) else ""
         known = _identities(listed, self.server_version)
-        changed = known != self._known
-        self._known, self._read_at = known, self._clock.monotonic()
+        changed = self._take(known)
+        self._read_at = self._clock.monotonic()
         self._first_read.set()
         self._on_read(True)
+        self._tell_change()
         if changed or self._read_at - self._remembered_at >= REMEMBER_S:
             with contextlib.suppress(CacheError):
                 await self._remember({"version": self.server_version, "tags": listed, "read": self._clock.now()})
                 self._remembered_at = self._read_at
         return True
+
+    def _take(self, known: Mapping[str, Identity]) -> bool:
+        """Names stand for this from now on; whether that is something else."""
+        changed = known != self._known
+        self._known = known
+        if changed:
+            self._mark += 1
+            self._spelled.clear()
+        return changed
 
     async def _poll(self) -> None:
         """Read for ever. A slow or failing read is simply followed by the next."""
@@ -247,8 +293,9 @@ class Models:
                 kept = None
             if isinstance(kept, dict) and isinstance(kept.get("read"), (int, float)) and not self.reachable:
                 self.server_version = str(kept.get("version", ""))
-                self._known = _identities(kept.get("tags"), self.server_version)
+                self._take(_identities(kept.get("tags"), self.server_version))
                 self._read_at = self._clock.monotonic() - max(0.0, self._clock.now() - kept["read"])
+                self._tell_change()
                 return
             await asyncio.sleep(0.2)
             await self.refresh()

@@ -63,6 +63,29 @@ def fill_for(config: Config, model: str) -> Fill:
     return replace(base, options=options, pins_num_ctx=base.pins_num_ctx and "num_ctx" not in options)
 
 
+class Fills:
+    """What `fill_for` says, remembered by model: it is asked for at each ask, and matches patterns."""
+
+    REMEMBERED_MAX = 1000
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._by_model: dict[str, Fill] = {}
+
+    def forget(self) -> None:
+        """The configuration has changed."""
+        self._by_model.clear()
+
+    def of(self, model: str) -> Fill:
+        """What is added for a model."""
+        fill = self._by_model.get(model)
+        if fill is None:
+            if len(self._by_model) >= self.REMEMBERED_MAX:
+                self._by_model.clear()
+            fill = self._by_model[model] = fill_for(self._config, model)
+        return fill
+
+
 def added_options(fill: Fill, ask: Ask, loaded: LoadedModel | None, wish: Wish) -> dict[str, Any]:
     """The options an ask left out and gets."""
     given = ask.body.get("options", {})

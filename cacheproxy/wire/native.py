@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from cacheproxy.model import ALL_THERE, Answer, Ask, JSONObject, Parts
@@ -244,9 +245,16 @@ def relay(ask: Ask, now: float) -> Callable[[Mapping[str, Any]], bytes]:
 
 def timestamp(now: float) -> str:
     """`created_at` as Go prints it: RFC 3339 in UTC, trailing zeros of the fraction cut."""
-    moment = datetime.fromtimestamp(now, UTC)
-    fraction = f".{moment.microsecond:06d}".rstrip("0").rstrip(".")
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    microseconds = round(now * 1_000_000)
+    second, microsecond = divmod(microseconds, 1_000_000)
+    fraction = f".{microsecond:06d}".rstrip("0").rstrip(".")
+    return f"{_second(second)}{fraction}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    """A Unix time in whole seconds; remembered, for many replies are written in one."""
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _head(ask: Ask, answer: Answer, now: float) -> tuple[dict[str, Any], Answer]:

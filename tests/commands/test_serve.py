@@ -1,6 +1,8 @@
 """The proxy as a service manager and a person at a terminal meet it: its banner, its complaints, its end."""
 
 import asyncio
+import os
+import pty
 import signal
 import socket
 from dataclasses import replace
@@ -61,6 +63,42 @@ def test_without_ollama_serve_says_so_in_one_line_and_goes_on(tmp_path):
         "hits from Redis go on, everything else gets an error"
     )
     assert [line for line in errors.splitlines() if "no Ollama" in line] == [expected]
+
+
+def test_sighup_reads_the_configuration_again(tmp_path, simulated):
+    """What can change does, what cannot is named, and a mistake changes nothing; it goes on serving in any case."""
+    path = tmp_path / "cacheproxy.toml"
+    path.write_text("")
+    with serving(tmp_path, "--config", str(path), "--upstream", simulated) as process:
+        lines = read_banner(process)
+        told = []
+        for text in ('[cache]\nttl = "never"', '[cache]\nttl = "5m"\n[redis]\nprefix = "other"'):
+            path.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            told.append(next(line for line in process.stderr if "reloaded" in line))
+        told.append(next(line for line in process.stderr if "next start" in line))
+        with socket.create_connection(address(lines[1]), timeout=5):
+            pass
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    assert "was not reloaded and nothing changed: cacheproxy.toml: cache.ttl = 'never'" in told[0]
+    assert told[1].endswith("configuration reloaded: cache.ttl\n")
+    assert told[2].endswith("redis.prefix\n")
+    assert process.returncode == 0
+
+
+def test_a_terminal_that_is_closed_ends_it(tmp_path):
+    """A hang-up of that kind reloads nothing: nobody is left to press Ctrl-C."""
+    ours, theirs = pty.openpty()
+    with serving(tmp_path, stdin=theirs) as process:
+        os.close(theirs)
+        read_banner(process)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=30)
+
+    assert process.returncode == 0
 
 
 async def test_a_second_signal_ends_a_drain_at_once(tmp_path, fake_ollama):

@@ -149,7 +149,7 @@ async def test_ready_means_that_some_asks_are_answered_as_they_should_be(port, r
     assert body["ready"] is (status == 200)
     assert body["degraded"] == degraded
     assert body["parts"]["redis"] == {"state": readiness.redis.state, "reason": readiness.redis.reason}
-    assert list(body["parts"]) == ["redis", "upstream", "models", "embedder"]
+    assert list(body["parts"]) == ["redis", "upstream", "models", "embedder", "workers"]
 
 
 @pytest.mark.fault(78)

@@ -46,11 +46,14 @@ async def run_beside(*arguments: str, check: int = 0, **env: Any) -> subprocess.
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+def serving(
+    folder: Path, *arguments: str, stdin: int = subprocess.DEVNULL, **env: str
+) -> Iterator[subprocess.Popen[str]]:
     """`cacheproxy serve` on free ports with its data in `folder`; killed if the test does not end it."""
     env.setdefault("CACHEPROXY_REDIS__DATA_DIR", str(folder))
     process = subprocess.Popen(
         [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *arguments],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

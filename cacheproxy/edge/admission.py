@@ -1,0 +1,164 @@
+"""From a request's bytes to an admitted ask: parsed, fitted with our options, its keys made and its controls read.
+
+The same for every process that answers asks, so that all of them find one answer under one key. Refuses to know
+whether there is an answer, and to have any effect besides noting what callers ask of a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from cacheproxy.clock import Clock
+from cacheproxy.config import Config, parse_duration
+from cacheproxy.edge.server import Body
+from cacheproxy.edge.tally import Tally
+from cacheproxy.errors import UnkeyableError
+from cacheproxy.model import Ask, Identity, NearPlan, Plan
+from cacheproxy.rules import context
+from cacheproxy.rules.admit import admit, admit_near
+from cacheproxy.rules.controls import CONTROL_HEADERS, Controls, read_controls
+from cacheproxy.rules.question import Template
+from cacheproxy.trail import Trail
+from cacheproxy.upstream import tuning
+from cacheproxy.upstream.loaded import Loaded
+from cacheproxy.wire.dialects import Dialect
+
+ASIDE_ABOVE_BYTES = 512 * 1024
+"""Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
+
+_Result = TypeVar("_Result")
+
+
+class Names(Protocol):
+    """Who knows what a model name stands for (`upstream.models.Models`)."""
+
+    def identify(self, name: str) -> Identity | None:
+        """The identity of a name as a caller spelt it; None while it is unknown or a change is under way."""
+        ...
+
+
+class Running(Protocol):
+    """Who knows what Ollama has in memory (`upstream.fleet.Fleet`)."""
+
+    def note(self, identity: Identity, ask: Ask) -> None:
+        """Remember what the caller of an ask chose itself."""
+        ...
+
+    def loaded(self, identity: Identity) -> Loaded:
+        """What is loaded where an ask for this model would go now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An ask that could be read, with the plan for it. `identity` is None for a name that stands for nothing."""
+
+    ask: Ask
+    plan: Plan
+    identity: Identity | None
+    controls: Controls
+    forward: bytes
+    """What is sent upstream if the ask takes no part in the cache."""
+    size_bytes: int
+    """Of the body as it came."""
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What it takes to admit. `secret` gives the store's present secret."""
+
+    names: Names
+    running: Running
+    fills: tuning.Fills
+    config: Config
+    clock: Clock
+    secret: Callable[[], bytes]
+
+    async def admit(
+        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
+    ) -> Admitted | str:
+        """The ask in a request whose body was read, or why there is none to read."""
+        if not body.complete:
+            return "too-large"
+        if "Content-Encoding" in request.headers:
+            return "content-encoding"
+        size_bytes = len(body.prefix)
+        try:
+            with trail.timed("parse"):
+                ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
+        except UnkeyableError as error:
+            return error.reason
+        honor = self.config.cache.cache_control == "honor"
+        headers_sent = joined(request, (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization"))
+        controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
+        identity = self.names.identify(ask.model)
+        tally.model = identity.short if identity else ""
+        forward = body.prefix if ask.forward is None else ask.forward
+        if identity is not None:
+            if dialect.NAME in tuning.DIALECTS and not identity.remote:
+                self.running.note(identity, ask)
+            ask = self.fit(ask, identity, forward, dialect)
+        secret, fitted_ask = self.secret(), ask
+        plan = await worked(
+            size_bytes,
+            lambda: admit(fitted_ask, identity, controls, config=self.config, headers=headers_sent, secret=secret),
+        )
+        tally.partition = plan.partition
+        return Admitted(ask, plan, identity, controls, forward, size_bytes, secret)
+
+    async def admit_near(self, admitted: Admitted, identity: Identity, templates: Sequence[Template]) -> NearPlan:
+        """What is decided about near answers to an admitted ask."""
+        return await worked(
+            admitted.size_bytes,
+            lambda: admit_near(
+                admitted.ask,
+                admitted.plan,
+                identity,
+                admitted.controls,
+                config=self.config,
+                templates=templates,
+                secret=admitted.secret,
+            ),
+        )
+
+    def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
+        """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
+        if dialect.NAME not in tuning.DIALECTS or identity.remote:
+            return ask
+        fill = self.fills.of(identity.short)
+        loaded = self.running.loaded(identity)
+        found, wish = loaded.of(identity.digest), loaded.wish(identity.digest)
+        options = tuning.added_options(fill, ask, found, wish)
+        keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
+        ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
+        if not self.config.context.budget:
+            return ask
+        limit = context.limit(ask, found.context_length if found else 0)
+        body = body if ask.forward is None else ask.forward
+        return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
+
+
+async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:
+    """What `work` on a body of this size returns; it must be pure, and is done in a thread if it would take long."""
+    return await asyncio.to_thread(work) if size_bytes > ASIDE_ABOVE_BYTES else work()
+
+
+def joined(request: web.BaseRequest, names: Iterable[str]) -> CIMultiDict[str]:
+    """These of the request's headers, the values of one that came several times joined as RFC 9110 section 5.3 says."""
+    sent = request.headers
+    return CIMultiDict({name: ", ".join(sent.getall(name)) for name in names if name in sent})
+
+
+def unloads(keep_alive: object) -> bool:
+    """Whether a `keep_alive` tells Ollama to unload the model after the request."""
+    try:
+        return keep_alive is not None and not isinstance(keep_alive, bool) and parse_duration(keep_alive) == 0
+    except ValueError:
+        return False

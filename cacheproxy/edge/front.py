@@ -1,0 +1,139 @@
+"""A front's one handler: exact answers from here, everything else from the main process, byte for byte.
+
+It answers what needs nobody else: an ask whose exact answer lies in its own memory or in Redis. Whatever else an ask
+may be, or if in doubt, it is relayed, and the main process answers and counts it as if the client had come there.
+So each ask is counted once: here if it is answered here. Refuses to ask Ollama.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from cacheproxy import config
+from cacheproxy.clock import Clock
+from cacheproxy.decisions import Decisions
+from cacheproxy.edge import headers, reply
+from cacheproxy.edge.admission import Admission, unloads
+from cacheproxy.edge.origin import Origins
+from cacheproxy.edge.passthrough import relay
+from cacheproxy.edge.replay import Replay
+from cacheproxy.edge.server import REPLY_HEADERS, Body, error_reply, expects_continue, header_pairs, read_body
+from cacheproxy.edge.tally import Tally
+from cacheproxy.errors import CallerError, UpstreamError
+from cacheproxy.flow.found import Hit
+from cacheproxy.flow.lookup import LookUp
+from cacheproxy.metrics import Fault
+from cacheproxy.model import Ask, Identity, Outcome, Plan
+from cacheproxy.trail import Trail
+from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamRequest
+from cacheproxy.wire.dialects import Dialect
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """Relays requests to the main process; `settings` give the deadlines for bodies."""
+
+    def __init__(self, client: UpstreamClient, settings: config.Server) -> None:
+        self._client = client
+        self._settings = settings
+
+    async def handle(self, request: web.BaseRequest, body: Body | None = None) -> web.StreamResponse:
+        """Relay one request, of which `body` may have been read in part. Its client leaving ends it there too."""
+        request[REPLY_HEADERS] = ()  # the main process puts them on the reply
+        body = Body(request, self._settings) if body is None else body
+        waits = expects_continue(request) and not body.complete and not body.prefix
+        sent = UpstreamRequest(
+            request.method,
+            request.raw_path,
+            header_pairs(request),
+            (body.prefix if request.body_exists else None) if body.complete else body.chunks(),
+            body.length,
+            expect_continue=waits,
+        )
+        try:
+            answer = await self._client.send(sent, safe_to_repeat=False)
+        except (CallerError, UpstreamError) as error:
+            text = str(error)
+            if isinstance(error, UpstreamError):
+                log.warning("the main process gave no answer: %s", error)
+                text = "the main process of cacheproxy gave no answer"
+            refusal = error_reply(request.path, error.status, text)
+            refusal.headers.add("Via", VIA)
+            refusal.force_close()
+            return refusal
+        try:
+            return await relay(request, body, answer, ())
+        finally:
+            await answer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The handler. `known` is false until Redis has told the secret that all processes make keys with."""
+
+    dialects: Mapping[str, Dialect]
+    admission: Admission
+    lookup: LookUp
+    replay: Replay
+    relay: Relay
+    origins: Origins
+    config: config.Config
+    decisions: Decisions
+    fault: Callable[[Fault], None]
+    known: Callable[[], bool]
+    clock: Clock
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request."""
+        ruling = self.origins.judge(request)
+        path = request.raw_path.split("?", 1)[0]
+        dialect = self.dialects.get(path) if request.method == "POST" else None
+        if dialect is None or ruling.status is not None or not self.known():
+            return await self.relay.handle(request)
+        try:
+            body = await read_body(request, self.config.cache.body_max, self.config.server)
+        except CallerError as error:
+            refusal = error_reply(path, error.status, str(error))
+            refusal.headers.add("Via", VIA)
+            return refusal
+        return await self._answer(request, body, dialect) or await self.relay.handle(request, body)
+
+    async def _answer(self, request: web.BaseRequest, body: Body, dialect: Dialect) -> web.StreamResponse | None:
+        """The exact answer, counted; None if there is none here, of which nothing is counted."""
+        trail, tally = Trail(self.clock), Tally()
+        try:
+            found = await self._find(request, body, dialect, trail, tally)
+        except Exception:
+            self.fault(Fault.INTERNAL)
+            raise
+        if found is None:
+            return None
+        ask, plan, identity, hit = found
+        tally.outcome, tally.tier, tally.entry = hit.outcome, hit.tier, hit.entry.id
+        tally.save(hit.entry.answer)
+        tally.age_s = self.clock.now() - hit.entry.made
+        extra = headers.trail(trail) if self.config.cache.headers == "trail" else ()
+        try:
+            with trail.timed("reply"):
+                caller = reply.Caller(request, ask, dialect, extra)
+                return await self.replay.send(caller, hit, plan=plan, identity=identity, tally=tally, trail=trail)
+        finally:
+            self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
+
+    async def _find(
+        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
+    ) -> tuple[Ask, Plan, Identity, Hit] | None:
+        admitted = await self.admission.admit(request, body, dialect, trail, tally)
+        if isinstance(admitted, str):
+            return None
+        ask, plan, identity = admitted.ask, admitted.plan, admitted.identity
+        # A chat that was cut, and a model to be unloaded behind the reply, are more than an answer.
+        if identity is None or not plan.cacheable or not plan.read or ask.dropped or unloads(ask.keep_alive):
+            return None
+        found = await self.lookup.look(plan, trail)
+        return (ask, plan, identity, found) if found is not None and found.outcome is Outcome.EXACT else None

@@ -1,0 +1,81 @@
+"""The exact tier of one ask: the process's own memory, then Redis, and whether what lies there may be served.
+
+Refuses to fail: what the cache cannot do is noted in the trail, counted, and nothing was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cacheproxy.clock import Clock
+from cacheproxy.errors import CacheError, EntryCorruptError
+from cacheproxy.flow.found import Hit
+from cacheproxy.metrics import Fault
+from cacheproxy.model import Entry, Outcome, Plan
+from cacheproxy.store.exact import Exact
+from cacheproxy.store.memory import Memory
+from cacheproxy.trail import Trail
+
+HIT, EXPIRED, CHECK_MISMATCH = "hit", "expired", "check-mismatch"
+"""What an entry found by its key can be to an ask, among others."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Where answers are found by key. `fault` counts what went wrong."""
+
+    memory: Memory
+    exact: Exact
+    fault: Callable[[Fault], None]
+    clock: Clock
+
+    async def look(self, plan: Plan, trail: Trail) -> Hit | None:
+        """The entry for a plan: fresh (`exact`), or expired but good enough if Ollama is away (`stale`)."""
+        with trail.timed("memory"):
+            entry = self.memory.get(plan)
+        trail.note("memory", "no" if entry is None else "hit")
+        if entry is not None:
+            return Hit(entry, Outcome.EXACT, "memory")
+        clears = self.memory.clears
+        try:
+            with trail.timed("exact"):
+                entry, size_bytes = await self.exact.get(plan)
+        except EntryCorruptError:
+            self.fault(Fault.ENTRY_CORRUPT)
+            trail.note("exact", "corrupt")
+            return None
+        except CacheError:
+            self.fault(Fault.REDIS_UNAVAILABLE)
+            trail.note("exact", "away")
+            return None
+        if entry is None:
+            trail.note("exact", "no")
+            return None
+        hit = self._judge(entry, plan, trail)
+        if hit is not None and hit.outcome is Outcome.EXACT and clears == self.memory.clears:
+            self.memory.put(entry, size_bytes)
+        return hit
+
+    def _judge(self, entry: Entry, plan: Plan, trail: Trail) -> Hit | None:
+        """Whether an entry found by its key is the plan's, young enough, and tells all the plan needs."""
+        now = self.clock.now()
+        word = standing(entry, plan, now)
+        trail.note("exact", word)
+        if word == CHECK_MISMATCH:
+            self.fault(Fault.CHECK_MISMATCH)
+        if word == HIT:
+            return Hit(entry, Outcome.EXACT, "redis")
+        stale = word == EXPIRED and now - entry.expires <= plan.stale_if_error_s
+        return Hit(entry, Outcome.STALE, "redis") if stale else None
+
+
+def standing(entry: Entry, plan: Plan, now: float) -> str:
+    """What an entry found under a plan's key is to it: `hit`, or in one word why it may not answer. Pure."""
+    if not Exact.proves(entry, plan):
+        return CHECK_MISMATCH
+    if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
+        return "too-old"
+    if entry.answer.missing & plan.needs:
+        return "lacks-" + min(entry.answer.missing & plan.needs)
+    return HIT if entry.expires > now else EXPIRED

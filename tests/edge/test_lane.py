@@ -1,0 +1,628 @@
+"""The repeat lane gives the replies and the counts that there would be without it, and only faster."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cacheproxy.edge import lane
+from cacheproxy.flow import coalesce
+from cacheproxy.model import Decision
+from cacheproxy.store import connection
+from tests.fakes.clock import FakeClock
+from tests.fakes.house import MODEL, House, open_house, until
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.redis_server import RedisServer
+from tests.fakes.wire import Response, Wire, chunked, connect, request
+
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "why?"}]}
+WHOLE = ASK | {"stream": False}
+
+
+def ask(body: Any = WHOLE, path: str = "/api/chat", **headers: str) -> bytes:
+    """The bytes of one ask; in names of headers `_` stands for `-`."""
+    return request("POST", path, body, headers=[(name.replace("_", "-"), value) for name, value in headers.items()])
+
+
+def heard(house: House) -> Counter[str]:
+    """Asks by the trail they will have left, from now on."""
+    trails: Counter[str] = Counter()
+
+    def hear(decision: Decision, count: int) -> None:
+        trails[decision.trail] += count
+
+    house.app.decisions.listeners.append(hear)
+    return trails
+
+
+async def taught(house: House, wire: Wire, data: bytes) -> None:
+    """Send a request until the lane knows it."""
+    for _ in range(2):
+        await wire.send(data)
+        assert (await wire.response()).status == 200
+        await house.settled()
+    assert data in house.app.lane._records
+
+
+def told(response: Response) -> tuple[int, list[tuple[str, str]], bytes, list[int]]:
+    """What a reply says, without what differs from one moment, or one run of the model, to the next."""
+    assert response.complete
+    headers = [(name, "" if name == "Content-Length" else value) for name, value in response.headers if name != "Date"]
+    body = re.sub(rb'"(created_at|created|id|\w*_duration)":("[^"]*"|[0-9]+)', b"", response.body)
+    return response.status, headers, body, [len(chunk.data) > 0 for chunk in response.chunks]
+
+
+# --- With the lane and without it ---
+
+REQUESTS = [
+    ask(),
+    ask(),
+    ask(ASK),
+    ask({"model": MODEL, "prompt": "why?", "stream": False}, "/api/generate"),
+    ask(ASK | {"temperature": 0}, "/v1/chat/completions"),
+    ask({"model": MODEL, "max_tokens": 50, "messages": ASK["messages"]}, "/v1/messages"),
+    ask(Authorization="Bearer somebody"),
+    ask(Origin="http://localhost:3000"),
+    ask(Cache_Control="no-cache"),
+    ask(Cache_Control="max-age=1"),
+    ask(WHOLE | {"keep_alive": 0}),
+    ask(WHOLE | {"model": "unheard-of"}),
+    ask(Connection="close"),
+    request("GET", "/api/version"),
+    request("POST", "/api/chat", chunked(b'{"model":"llama3.2",'), headers=[("Transfer-Encoding", "chunked")]),
+    request("POST", "/api/chat", WHOLE, version="1.0", headers=[("Connection", "keep-alive")]),
+    b"POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+]
+
+EVENTS = ("", "purge", "copy", "new digest", "a second", "two seconds", "an hour")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests sent one behind the other, cut into pieces at some places (shares of the whole, in 1/1000)."""
+
+    connection: int
+    requests: list[int]
+    cuts: list[int] = field(default_factory=list)
+    apart: bool = False
+    """Each head in a piece of its own, as httpx and others send it."""
+    event: str = ""
+    """What happens before the last piece, when the requests sent by then have their replies."""
+
+    def pieces(self) -> list[bytes]:
+        """The bytes, cut."""
+        data = b"".join(REQUESTS[number] for number in self.requests)
+        at = {len(data) * cut // 1000 for cut in self.cuts}
+        start = 0
+        for number in self.requests if self.apart else []:
+            at |= {start, start + REQUESTS[number].find(b"\r\n\r\n") + 4}
+            start += len(REQUESTS[number])
+        places = sorted(at - {0, len(data)})
+        return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+    def complete(self, pieces: list[bytes]) -> int:
+        """How many requests these pieces complete."""
+        sent, count = sum(map(len, pieces)), 0
+        for number in self.requests:
+            sent -= len(REQUESTS[number])
+            count += sent >= 0
+        return count
+
+
+batches = st.builds(
+    Batch,
+    connection=st.integers(0, 1),
+    requests=st.lists(st.sampled_from([0] * 8 + list(range(len(REQUESTS)))), min_size=1, max_size=3),
+    cuts=st.one_of(st.just([]), st.lists(st.integers(1, 999), max_size=3)),
+    apart=st.booleans(),
+    event=st.sampled_from(("",) * 6 + EVENTS),
+)
+
+
+class Client:
+    """Two connections to one house, opened when needed and again when they were closed."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.wires: dict[int, Wire] = {}
+
+    async def take(self, number: int, count: int) -> list[Any]:
+        """So many replies; `closed` in place of those that do not come."""
+        replies: list[Any] = []
+        for _ in range(count):
+            try:
+                replies.append(told(await self.wires[number].response()))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                replies.append("closed")
+                break
+        await self.house.settled()
+        return replies
+
+    async def write(self, number: int, data: bytes) -> None:
+        """Send one piece, and let the server see it by itself."""
+        wire = self.wires.get(number)
+        if wire is None or wire.reader.at_eof():
+            if wire is not None:
+                wire.close()
+            wire = self.wires[number] = await connect(self.house.port)
+        try:
+            await wire.send(data)
+        except ConnectionError:
+            return
+        await asyncio.sleep(0.001)
+
+    def close(self) -> None:
+        """Close what is open."""
+        for wire in self.wires.values():
+            wire.close()
+
+
+@dataclass
+class Pair:
+    """Two houses that differ in the lane alone, before one Ollama, at one time."""
+
+    houses: list[House]
+    clock: FakeClock
+    lane_answers: Counter[str]
+
+    async def begin(self) -> None:
+        """Nothing stored, nothing known."""
+        for house in self.houses:
+            assert (await house.admin("DELETE", "/entries?all=true")).status == 200
+            await house.app.models.refresh()
+
+    async def happen(self, event: str) -> None:
+        """The same to both."""
+        self.clock.advance({"a second": 1, "two seconds": 2, "an hour": 3600}.get(event, 0))
+        if event == "new digest":
+            self.houses[0].ollama.set_digest(MODEL)
+        for house in self.houses:
+            if event == "purge":
+                assert (await house.admin("DELETE", "/entries?all=true")).status == 200
+            elif event == "copy":
+                await house.ask("POST", "/api/copy", {"source": MODEL, "destination": "another"})
+            elif event == "new digest":
+                await house.app.models.refresh()
+
+    async def exchange(self, clients: list[Client], batch: Batch) -> list[list[Any]]:
+        """Send a batch to both; the replies of each, those first that were due before the event."""
+        pieces = batch.pieces()
+        due = batch.complete(pieces[:-1]) if batch.event else 0
+        replies = []
+        for client in clients:
+            for piece in pieces[:-1]:
+                await client.write(batch.connection, piece)
+            replies.append(await client.take(batch.connection, due))
+        await self.happen(batch.event)
+        for number, client in enumerate(clients):
+            await client.write(batch.connection, pieces[-1])
+            replies[number] += await client.take(batch.connection, len(batch.requests) - due)
+        return replies
+
+    async def counts(self) -> list[Counter[str]]:
+        """What each has counted until now."""
+        counted = []
+        for house in self.houses:
+            stats = await house.stats()
+            flat = Counter(
+                {"asks": stats["asks"], "tokens": stats["saved"]["tokens"], "kept": stats["kept"]["entries"]}
+            )
+            for name in ("outcomes", "tiers", "bypass", "not_kept", "faults"):
+                flat.update({f"{name} {key}": number for key, number in stats[name].items()})
+            for name in ("models", "dialects"):
+                flat.update({f"{name} {key}": total["asks"] for key, total in stats[name].items()})
+            counted.append(flat)
+        return counted
+
+
+@pytest_asyncio.fixture
+async def pair(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Pair]:
+    """Both open, empty; what decides by the time that passed is switched off."""
+    monkeypatch.setattr(coalesce, "LANDING_S_MAX", 10.0)
+    # A heartbeat that had begun before a purge makes the proxy forget its copies once more, some time after it.
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 3600.0)
+    clock = FakeClock()
+    async with AsyncExitStack() as stack:
+        houses = [
+            await stack.enter_async_context(
+                open_house(
+                    fake_ollama,
+                    clean_redis,
+                    clock=clock,
+                    server={"repeat_lane": on},
+                    upstream={"digest_ttl": 3600},
+                    redis={"prefix": f"lane-{on}"},
+                    cache={"ttl_jitter": 0, "ttl": 1800},
+                )
+            )
+            for on in (True, False)
+        ]
+        yield Pair(houses, clock, heard(houses[0]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(batches, min_size=1, max_size=8))
+async def test_any_stream_of_requests_gets_the_replies_and_counts_it_would_get_without(
+    pair: Pair, steps: list[Batch]
+) -> None:
+    """Whatever is pipelined, cut, purged, expired or changed in between; and after it the lane still answers."""
+    await pair.begin()
+    before = await pair.counts()
+    clients = [Client(house) for house in pair.houses]
+    try:
+        for batch in [*steps, *[Batch(2, [0], apart=bool(len(steps) % 2))] * 3]:
+            lane_answers = pair.lane_answers["lane:hit"]
+            with_lane, without = await pair.exchange(clients, batch)
+            assert with_lane == without
+    finally:
+        for client in clients:
+            client.close()
+
+    after = await pair.counts()
+    assert pair.lane_answers["lane:hit"] > lane_answers
+    assert after[0] - before[0] == after[1] - before[1]
+
+
+# --- What it is for, and where it stays out ---
+
+
+async def test_a_repeated_request_is_answered_like_any_other_hit(house: House) -> None:
+    """Same status, headers and body; the counts have it the moment that somebody looks."""
+    trails = heard(house)
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        await wire.send(ask(Accept="*/*"))  # the same ask in other bytes
+        slow = await wire.response()
+        await wire.send(ask())
+        fast = await wire.response()
+
+    assert told(fast) == told(slow)
+    assert fast.header("X-Cache") == "EXACT"
+    stats = await house.stats()
+    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 2, "lane:hit": 1}
+    assert (stats["outcomes"]["exact"], stats["tiers"]["memory"], stats["gauges"]["asks_in_flight"]) == (3, 3, 0)
+    assert stats["latency"]["outcomes"]["exact"]["memory"]["count"] == 3
+    assert stats["repeat_lane"]["requests"] == 2
+
+
+async def test_a_repeated_stream_comes_as_it_came_with_its_last_line_apart(house: House) -> None:
+    """Chunk by chunk the same."""
+    async with await connect(house.port) as wire:
+        await wire.send(ask(ASK))
+        await wire.response()
+        await house.settled()
+        await wire.send(ask(ASK))
+        slow = await wire.response()
+        await wire.send(ask(ASK))
+        fast = await wire.response()
+
+    assert told(fast) == told(slow)
+    assert len(fast.chunks) == 2
+    assert fast.lines()[-1]["done"] is True
+    assert fast.header("X-Accel-Buffering") == "no"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(ask(WHOLE | {"keep_alive": 0}), id="the model is to be unloaded"),
+        pytest.param(ask(Cache_Control="max-age=60"), id="the entry may become too old"),
+        pytest.param(ask(ASK | {"max_tokens": 500}, "/v1/messages"), id="an id that no other reply may have"),
+        pytest.param(ask(Expect="100-continue"), id="an interim reply is due"),
+        pytest.param(ask(WHOLE | {"junk": "x" * lane.BYTES_MAX}), id="too long"),
+    ],
+)
+async def test_what_wants_more_than_the_same_reply_gets_no_record(house: House, data: bytes) -> None:
+    """It is answered all the same, each time the slow way."""
+    trails = heard(house)
+    async with await connect(house.port) as wire:
+        for _ in range(4):
+            await wire.send(data)
+            reply = await wire.response()
+            if reply.status == 100:
+                reply = await wire.response()
+            await house.settled()
+
+    assert reply.header("X-Cache") == "EXACT"
+    assert trails["lane:hit"] == len(house.app.lane) == 0
+
+
+async def test_the_lane_can_be_switched_off(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
+    """Then every request goes the slow way."""
+    async with open_house(fake_ollama, clean_redis, server={"repeat_lane": False}) as house:
+        trails = heard(house)
+        for _ in range(3):
+            assert (await house.chat(stream=False)).status == 200
+            await house.settled()
+
+        assert trails["memory:hit"] == 2
+        assert trails["lane:hit"] == 0
+
+
+async def test_with_the_trail_in_the_headers_there_is_no_lane(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """The times in it are another request's."""
+    async with open_house(fake_ollama, clean_redis, cache={"headers": "trail"}) as house:
+        for _ in range(3):
+            reply = await house.chat(stream=False)
+            await house.settled()
+
+        assert reply.header("X-Cache-Trail") == "memory:hit"
+
+
+async def test_an_answer_asked_for_anew_is_what_the_lane_gives_from_then_on(house: House) -> None:
+    """Also while it is being kept: who asks again at once gets the new one."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        await wire.send(ask(Cache_Control="no-cache"))
+        await wire.response()
+        await wire.send(ask())
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+        entry = house.app.lane._records[ask()].hit.entry
+
+    assert house.app.memory.touch(entry)
+
+
+async def test_age_and_lifetime_in_the_headers_move_with_time(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """The lane renders anew when they would read otherwise, and only then."""
+    clock = FakeClock(1_000_000.25)
+    async with (
+        open_house(fake_ollama, clean_redis, clock=clock, cache={"ttl_jitter": 0, "ttl": 100}) as house,
+        await connect(house.port) as wire,
+    ):
+        await taught(house, wire, ask())
+        read = []
+        for seconds in (0.1, 0.6, 0.1, 0.3, 98.8, 0.2):
+            clock.advance(seconds)
+            await wire.send(ask())
+            reply = await wire.response()
+            status = reply.header("Cache-Status") or ""
+            read.append((reply.header("X-Cache"), reply.header("Age"), status.split("; ")[2]))
+
+    assert read == [
+        ("EXACT", "0", "ttl=99"),
+        ("EXACT", "0", "ttl=99"),
+        ("EXACT", "0", "ttl=99"),
+        ("EXACT", "1", "ttl=98"),
+        ("EXACT", "99", "ttl=0"),
+        ("MISS", None, "fwd-status=200"),
+    ]
+
+
+async def test_the_lane_forgets_what_was_used_least_recently(house: House) -> None:
+    """What it holds is bounded, in bytes."""
+    house.app.lane._bytes_max = 3 * (lane.OVERHEAD_BYTES + 2_000)
+    for number in range(9):
+        data = ask(X_Number=str(number))
+        async with await connect(house.port) as wire:
+            await wire.send(data)
+            await wire.response()
+            await house.settled()
+
+    assert 2 <= len(house.app.lane) <= 4
+    assert house.app.lane.size_bytes <= house.app.lane._bytes_max
+    assert ask(X_Number="8") in house.app.lane._records
+
+
+async def test_a_record_does_not_hold_the_request_that_it_was_learned_from(house: House) -> None:
+    """Nor its connection: there are thousands of records, and callers come and go."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+    await until(lambda: not house.app._proxy._listener._connections)  # type: ignore[union-attr]
+    gc.collect()
+
+    assert [thing for thing in gc.get_objects() if isinstance(thing, web.BaseRequest)] == []
+
+
+async def test_with_an_earlier_reply_in_the_way_the_lane_is_closed(house: House) -> None:
+    """It waits for no one: the slow way and its back-pressure take over until the caller has read."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        here = next(iter(house.app._proxy._listener._connections))  # type: ignore[union-attr]
+        trails = heard(house)
+        here.pause_writing()
+        await wire.send(ask())
+        await until(lambda: trails["memory:hit"] == 1)
+        here.resume_writing()
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+        await wire.send(ask())
+        await wire.response()
+
+    house.app.lane.flush()
+    assert trails == {"memory:hit": 1, "lane:hit": 1}
+
+
+async def test_a_draining_proxy_tells_the_caller_to_leave(house: House) -> None:
+    """`Connection: close`, which the lane never says."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        house.app._proxy._listener.leaving = True  # type: ignore[union-attr]
+        await wire.send(ask())
+        reply = await wire.response()
+
+    assert reply.header("Connection") == "close"
+
+
+async def test_a_slow_hit_is_told_by_itself(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no mean hides it; the others are told together."""
+    told_of: list[int] = []
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        house.app.decisions.listeners.append(lambda _decision, count: told_of.append(count))
+        monkeypatch.setattr(lane, "SLOW_S", 60.0)
+        for _ in range(3):
+            await wire.send(ask())
+            await wire.response()
+        house.app.lane.flush()
+        monkeypatch.setattr(lane, "SLOW_S", -1.0)
+        await wire.send(ask())
+        await wire.response()
+
+    assert told_of == [3, 1]
+
+
+async def test_hits_are_told_soon_without_anyone_looking(house: House) -> None:
+    """A ledger or a live view hears of them within a moment."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        trails = heard(house)
+        await wire.send(ask())
+        await wire.response()
+
+        await until(lambda: trails["lane:hit"] == 1)
+
+
+async def test_a_first_request_answered_by_the_lane_ends_the_wait_for_a_head(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """Else `server.header_timeout` would end a connection that has had its reply."""
+    async with open_house(fake_ollama, clean_redis, server={"header_timeout": 0.3}) as house:
+        async with await connect(house.port) as wire:
+            await taught(house, wire, ask())
+        async with await connect(house.port) as wire:
+            trails = heard(house)
+            await wire.send(ask())
+            await wire.response()
+            await asyncio.sleep(0.5)
+            await wire.send(ask())
+            assert (await wire.response()).status == 200
+
+        house.app.lane.flush()
+        assert trails == {"lane:hit": 2}
+
+
+async def test_an_idle_connection_is_kept_as_long_after_the_lane_as_after_others(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """`server.idle_timeout` counts from the last reply, and then ends the connection."""
+    async with (
+        open_house(fake_ollama, clean_redis, server={"idle_timeout": 1}) as house,
+        await connect(house.port) as wire,
+    ):
+        await taught(house, wire, ask())
+        for _ in range(3):
+            await asyncio.sleep(0.6)
+            await wire.send(ask())
+            assert (await wire.response()).status == 200
+        assert await wire.rest(timeout_s=5) == b""
+
+
+async def test_what_is_half_read_is_not_the_lanes(house: House) -> None:
+    """Bytes that look like a known request, in the middle of another, are that one's body."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        inner = ask()
+        outer = request("POST", "/api/generate", b"", headers=[("Content-Length", str(len(inner)))])
+        await wire.send(outer)
+        await asyncio.sleep(0.01)
+        await wire.send(inner)
+        reply = await wire.response()
+
+    assert reply.status == 400
+
+
+async def taught_apart(house: House, wire: Wire, head: bytes, body: bytes) -> None:
+    """Send a request, head and body apart, until the lane knows it."""
+    for _ in range(2):
+        await wire.send(head)
+        await asyncio.sleep(0.005)
+        await wire.send(body)
+        assert (await wire.response()).status == 200
+        await house.settled()
+    assert house.app.lane.knows_head(head)
+
+
+@pytest.fixture
+def apart() -> tuple[bytes, bytes]:
+    """Head and body of an ask."""
+    head, end, body = ask().partition(b"\r\n\r\n")
+    return head + end, body
+
+
+async def test_a_request_whose_body_comes_after_its_head_is_repeated_too(
+    house: House, apart: tuple[bytes, bytes]
+) -> None:
+    """Most Python clients send it so. The same bytes at once are the same request."""
+    head, body = apart
+    async with await connect(house.port) as wire:
+        await taught_apart(house, wire, head, body)
+        trails = heard(house)
+        for pieces in ((head, body), (head + body,)):
+            for piece in pieces:
+                await wire.send(piece)
+                await asyncio.sleep(0.001)
+            assert (await wire.response()).header("X-Cache") == "EXACT"
+
+    house.app.lane.flush()
+    assert trails == {"lane:hit": 2}
+
+
+async def test_a_known_head_with_another_body_goes_the_slow_way(house: House, apart: tuple[bytes, bytes]) -> None:
+    """And so does what follows in pieces that are neither."""
+    head, body = apart
+    other = body.replace(b"why?", b"who?")
+    async with await connect(house.port) as wire:
+        await taught_apart(house, wire, head, body)
+        await wire.send(head)
+        await asyncio.sleep(0.001)
+        await wire.send(other + head[:20])
+        assert (await wire.response()).header("X-Cache") == "MISS"
+        await wire.send(head[20:])
+        await asyncio.sleep(0.001)
+        await wire.send(body)
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+
+
+async def test_a_known_head_without_body_is_not_kept_from_the_server(
+    house: House, apart: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a moment it counts as begun: the deadlines of a body hold, and a drain waits for it."""
+    head, body = apart
+    async with await connect(house.port) as wire:
+        await taught_apart(house, wire, head, body)
+        await wire.send(head)
+        await until(lambda: not house.app._proxy._listener.serving().empty.is_set())  # type: ignore[union-attr]
+        monkeypatch.setattr(lane, "HOLD_S", 60.0)
+        await wire.send(body)
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+        await wire.send(head)
+        await asyncio.sleep(0.01)
+        draining = asyncio.create_task(house.app._proxy.drain(5.0))
+        await asyncio.sleep(0.01)
+        await wire.send(body)
+        reply = await wire.response()
+        await draining
+
+    assert (reply.header("X-Cache"), reply.header("Connection")) == ("EXACT", "close")
+
+
+async def test_a_caller_who_leaves_after_a_known_head_leaves_nothing_behind(
+    house: House, apart: tuple[bytes, bytes]
+) -> None:
+    """Neither a timer nor a request."""
+    head, body = apart
+    async with await connect(house.port) as wire:
+        await taught_apart(house, wire, head, body)
+        before = (await house.stats())["asks"]
+        await wire.send(head)
+    await asyncio.sleep(2 * lane.HOLD_S)
+
+    assert (await house.stats())["asks"] == before
+    assert not house.app._proxy._listener._connections  # type: ignore[union-attr]
