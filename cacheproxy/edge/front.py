@@ -114,6 +114,7 @@ class Front:
         ask, hit = found
         tally.outcome, tally.tier, tally.entry = hit.outcome, hit.tier, hit.entry.id
         tally.save(hit.entry.answer)
+        tally.age_s = self.clock.now() - hit.entry.made
         extra = headers.trail(trail) if self.config.cache.headers == "trail" else ()
         try:
             with trail.timed("reply"):
