@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from cacheproxy.clock import Clock
 from cacheproxy.errors import UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
-from cacheproxy.flow.found import Absent, Hit, Relay, Served
+from cacheproxy.flow.found import Absent, Hit, Kin, Relay, Served
 from cacheproxy.flow.keep import Asked, Keeper
 from cacheproxy.flow.lookup import LookUp
-from cacheproxy.flow.near import Kin, Near, Nearness
+from cacheproxy.flow.near import Near, Nearness
 from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.record import Recorder
 from cacheproxy.model import Ask, Identity, NearPlan, Outcome, Plan
