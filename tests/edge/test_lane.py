@@ -620,7 +620,8 @@ async def test_a_known_head_without_body_is_not_kept_from_the_server(
         await wire.send(body)
         assert (await wire.response()).header("X-Cache") == "EXACT"
         await wire.send(head)
-        await asyncio.sleep(0.01)
+        here = next(iter(house.app._proxy._listener._connections))  # type: ignore[union-attr]
+        await until(lambda: here._held == head)  # type: ignore[attr-defined]
         draining = asyncio.create_task(house.app._proxy.drain(5.0))
         await asyncio.sleep(0.01)
         await wire.send(body)
