@@ -352,6 +352,9 @@ class _Listener(web.Server):
         self.leaving = True
         for connection in self._ours():
             connection.release()
+        for _ in range(2):  # what was released is taken up, and then its handler begins: from there on it is waited for
+            await asyncio.sleep(0)
+        for connection in self._ours():
             if connection.idle:
                 connection.force_close()
         try:
