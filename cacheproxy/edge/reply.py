@@ -72,7 +72,8 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
     """Pass on a flight; one that broke off breaks off here too. Whoever called leaves the follower afterwards."""
     ask, follower = caller.ask, relay.follower
     flight = follower.flight
-    head = headers.relayed(relay.outcome, plan, flight.head.status, relay.kin) + caller.extra
+    told = headers.relayed(relay.outcome, plan, flight.head.status, relay.kin)
+    head = told + caller.extra
     if relay.kin is None and _form(flight.ask) == _form(ask):
         return await _pass_on(caller.request, follower, head)
     if flight.head.status != 200:
@@ -84,7 +85,7 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
         return _failed(caller.request, follower, head)
     if relay.kin is not None:
         answer = without_askers_own(answer)
-    return await Form.of(caller).answer(answer, head, clock.now()).send(caller.request)
+    return await Form.of(caller).answer(answer, told, clock.now()).send(caller.request)
 
 
 def _form(ask: Ask) -> tuple[object, ...]:

@@ -142,10 +142,10 @@ async def test_what_was_joined_is_stored_for_the_question_it_was_given_to_alone(
 async def test_context_of_the_other_question_is_cut(near: House) -> None:
     """The tokens of a conversation are those of the one who had it."""
     replies = {}
-    for stream in (True, False):
+    for number, stream in enumerate((True, False), start=1):
         near.ollama.next(Fault(stall_after_tokens=1))
         first = asyncio.create_task(near.generate(f"{QUESTION} {stream}", stream=stream))
-        await near.ollama.wait_until(lambda: near.ollama.stalled == 1)
+        await near.ollama.wait_until(lambda number=number: near.ollama.stalled == number)
         second = asyncio.create_task(near.generate(f"{REWORDED} {stream}", stream=stream))
         await until(lambda: near.app.flights.followers == 2)
         near.ollama.release()
@@ -295,6 +295,7 @@ async def test_two_askers_at_once_are_one_call(near: House) -> None:
     near.ollama.next(STALL)
     both = [asyncio.create_task(near.chat(question, stream=False)) for question in (QUESTION, REWORDED)]
     await until(lambda: near.app.flights.followers == 2)
+    await near.ollama.wait_until(lambda: near.ollama.stalled == 1)
     near.ollama.release()
     replies = await asyncio.gather(*both)
 
