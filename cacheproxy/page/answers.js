@@ -30,7 +30,10 @@ function broken(parts) {
   const add = (tone, text, detail) => found.push({ tone, text, detail });
   const { redis = {}, upstream = {}, models = {}, embedder = {} } = parts;
   const away = (part) => part.state === "down" || part.state === "degraded";
-  if (away(upstream)) {
+  if (upstream.state === "degraded") {
+    add("warn", `One Ollama of several is away: ${upstream.reason}`, "Its asks go to the others.");
+  }
+  if (upstream.state === "down") {
     const means = "What is stored is still answered; everything else fails.";
     add("bad", `Ollama is away: ${upstream.reason || upstream.state}`, means);
   }

@@ -223,6 +223,7 @@ function loaded(stats) {
     gauges.asks_in_flight,
     stats.memory,
     stats.ollama_version,
+    stats.upstreams,
     stats.kept,
   ];
   fill(find("loaded-table"), key, () => [
@@ -240,6 +241,7 @@ function loaded(stats) {
           ),
         )
       : nothing("Ollama has no model in memory."),
+    several(stats.upstreams ?? []),
     stats.model_loading ? el("p", { class: "quiet" }, `Loading ${stats.model_loading}.`) : "",
     el(
       "dl",
@@ -252,6 +254,21 @@ function loaded(stats) {
       ...fact("Ollama", stats.ollama_version || "unknown"),
     ),
   ]);
+}
+
+/** The Ollamas, where there is more than one. */
+function several(upstreams) {
+  if (upstreams.length < 2) return "";
+  const columns = ["Ollama", ["At it", NUMBER], ["Waiting", NUMBER], ""];
+  const rows = upstreams.map(({ name, up, reason, in_flight: running, waiting }) =>
+    row(
+      name,
+      [count(running), NUMBER],
+      [count(waiting), NUMBER],
+      up ? "works" : el("span", { class: "poor" }, reason || "away"),
+    ),
+  );
+  return table("Ollamas", columns, rows);
 }
 
 const until = (at) => (at > 0 && at < 4e9 ? clock(at, { seconds: false }) : "always");

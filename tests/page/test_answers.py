@@ -40,6 +40,8 @@ async def call(screen: Screen, module: str, function: str, *given: Any) -> Any:
         ({"parts": PARTS | {"embedder": {"state": "off", "reason": ""}}}, None, "ok", "All parts work"),
         ({"parts": PARTS | {"redis": AWAY | {"state": "degraded"}}}, None, "bad", "Redis is away: connection refused"),
         ({"parts": PARTS | {"upstream": AWAY, "models": AWAY}}, None, "bad", "Ollama is away: connection refused"),
+        ({"parts": PARTS | {"upstream": AWAY | {"state": "degraded", "reason": "gpu2: gone"}}}, None, "warn",
+         "One Ollama of several is away: gpu2: gone"),
         ({"parts": PARTS | {"embedder": AWAY}}, None, "warn", "Exact answers only: connection refused"),
         ({"faults": {"check_mismatch": 1}}, None, "warn", "1 answer lay under the key of another ask since the start"),
         ({"budgets": {"exact": BUDGET | {"breaches": 900}}}, None, "ok", "All parts work"),

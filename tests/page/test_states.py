@@ -216,3 +216,19 @@ async def test_the_figures_are_those_of_all_proxies_of_a_redis(
             await screen.shows("#ask-list", "exact")
 
             assert (await screen.tile("rate-now"))[0] == "50.0 %"
+
+
+async def test_of_several_ollamas_the_one_that_is_away_is_named(
+    ollama: FakeOllama, clean_redis: RedisServer, browser: Browser
+) -> None:
+    """A warning, not an alarm: the others answer. Each is listed with what waits there."""
+    other = FakeOllama(parallel=2)
+    await other.open()
+    upstream = {"others": [other.url]}
+    async with open_house(ollama, clean_redis, upstream=upstream) as house, looking_at(browser, house) as screen:
+        await screen.shows("#condition", "All parts work")
+        assert await screen.find('[aria-label="Ollamas"] tbody tr').count() == 2
+        await other.close()
+        await screen.shows("#condition h1", "One Ollama of several is away")
+
+        assert await screen.find("#condition.warn").count() == 1
