@@ -136,7 +136,7 @@ async def alternate(ports: Sequence[int], asks: Sequence[Asked], app: App) -> li
             taken_s.append(await ask(port, asked))
             while len(app.flights):  # noqa: ASYNC110 - nobody announces that an answer is kept
                 await asyncio.sleep(0.001)
-    if app.stats()["outcomes"]["miss"] != len(asks):
+    if (await app.stats())["outcomes"]["miss"] != len(asks):
         raise SystemExit("some asks were no misses")
     return [figures(sum(each[1:]), each[1:], 0, len(each) - 1) for each in first_s]
 
@@ -193,7 +193,7 @@ async def one_round(row: Row, scale: float, number: int, redis_url: str) -> tupl
             direct, through = await alternate((ollama.port, port), asks, app)
         else:
             through = await fire(port, asks, ollama)
-        waited = app.stats()["latency"]["steps"]["queue"]["longest_s"]
+        waited = (await app.stats())["latency"]["steps"]["queue"]["longest_s"]
     return direct, through, waited
 
 

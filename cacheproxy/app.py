@@ -348,7 +348,6 @@ class App:
 
     def _build_admin(self) -> None:
         config, metrics, dashboard = self.config, self.metrics, Dashboard()
-        config, metrics = self.config, self.metrics
         self.live = Live(self.stats, self._clock)
         self.decisions.listeners.append(self.live.decided)
         pages = {
@@ -437,8 +436,12 @@ class App:
         changes = take_over(self.config, fresh)
         self._guards[:] = self.config.semantic.guards
         self._fills.forget()
+        budgets = Budgets.of(self.config.budgets.model_dump())
+        self.metrics.use(budgets)
+        self.budgets.use(budgets)
         self.memory.resize(self.config.cache.memory)
         self.memory.clear()
+        self.lane.resize(self.config.cache.memory // LANE_SHARE)
         self.fronts.configure(self.config.model_copy(update=self._in_use))
         return changes
 
@@ -511,7 +514,8 @@ class App:
         """Which parts work as they should, as the metrics have it."""
         found = self.readiness()
         parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
-        return {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
+        up = {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
+        return up | {"ollama": float(found.upstream.state != "down")}  # one of several away leaves the rest
 
     def _upstream_part(self) -> Part:
         if not self.models.reachable:

@@ -67,6 +67,11 @@ class Watch:
         self._found: dict[str, Breaches] = {}
         self._task: asyncio.Task[None] | None = None
 
+    def use(self, budgets: Budgets) -> None:
+        """Other limits hold from now on; what was gathered under the old ones is told first."""
+        self.tell()
+        self._budgets = budgets
+
     def note(self, step: str, seconds: float) -> None:
         """A step took longer than its budget."""
         self._found[step] = self._found.get(step, Breaches()).and_one(seconds)

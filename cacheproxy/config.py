@@ -1,7 +1,8 @@
 """What an operator can set, with types and ranges; `config.toml` at the top of the repository is the manual.
 
 Order of strength: flags, then `CACHEPROXY_SECTION__KEY` in the environment, then the file, then the defaults here.
-A key nobody knows is an error that names the nearest valid one. Everything is frozen after loading.
+A key nobody knows is an error that names the nearest valid one. Everything is frozen after loading; `reload.py` alone
+gives a copy of its own new values.
 This module reads one file and the environment at `load` and does nothing else; it never reads `OLLAMA_HOST`, which
 would point the proxy at itself on machines where it is exported for clients.
 """
@@ -26,7 +27,7 @@ from cacheproxy.errors import ConfigError
 PORT_MAX = 65535
 ENV_PREFIX = "CACHEPROXY_"
 _NO_SETTING = re.compile(
-    r"(?:CONFIG|EXPORT_KEY|URL|WRITE_PAGES|(?:\w+_)?SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:\w+_)?PORT(?:_\d+_\w+)?)"
+    r"(?:BROWSER|CONFIG|EXPORT_KEY|URL|WRITE_PAGES|(?:\w+_)?SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:\w+_)?PORT(?:_\d+_\w+)?)"
 )
 """Rests of names that are no settings: ours (`--config`, `--key`, the examples, the tests), and those that Kubernetes
 and Docker put into the environment beside a service called `cacheproxy`."""

@@ -546,7 +546,7 @@ class Metrics:
         self._durations: dict[str, dict[Labels, Histogram]] = {f.name: {} for f in FAMILIES if f.kind == "histogram"}
         self._gauges: dict[str, Callable[[], float]] = {"start_time_seconds": lambda: self._start_time_s}
         self._labelled_gauges: dict[str, Callable[[], Mapping[str, float]]] = {
-            "budget_seconds": lambda: budgets.limits_s
+            "budget_seconds": lambda: self._budgets.limits_s
         }
         self._similarities = {group.value: Buckets(SIMILARITY_BOUNDS) for group in Group}
         self._ages: dict[str, Buckets] = {}
@@ -568,7 +568,7 @@ class Metrics:
         self._durations["step_duration_seconds"].update({(step,): h for step, h in self._step_durations.items()})
         # A counter that exists from the start shows its first increase; one born at 1 does not.
         self._counts["faults_total"].update({(kind,): 0 for kind in Fault})
-        self._counts["budget_breaches_total"].update({(step,): 0 for step in budgets.limits_s})
+        self.use(budgets)
         for name in (
             "near_joined_total",
             "model_changes_total",
@@ -581,6 +581,12 @@ class Metrics:
             "context_dropped_total",
         ):
             self._counts[name][()] = 0
+
+    def use(self, budgets: Budgets) -> None:
+        """Hold the steps of asks against these limits from now on."""
+        self._budgets = budgets
+        for step in budgets.limits_s:
+            self._counts["budget_breaches_total"].setdefault((step,), 0)
 
     def set_known_models(self, names: Iterable[str]) -> None:
         """Names that may be a label (those of `/api/tags`); asks of any other model count under `other`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cacheproxy.config import Config
+from cacheproxy.config import Budgets, Config
 
 LIVE: Mapping[str, tuple[str, ...]] = {
     "cache": (
@@ -20,6 +20,7 @@ LIVE: Mapping[str, tuple[str, ...]] = {
     ),
     "semantic": ("threshold", "max_temperature", "guards"),
     "context": ("budget",),
+    "budgets": tuple(Budgets.model_fields),
     "log": ("level",),
 }
 """Keys by section that take effect at once; the rules of models (`models`) do as well."""

@@ -6,13 +6,13 @@ It answers only if all of this holds, else the server goes on as if there were n
   not taken, no end; and the server does not drain (`LaneConnection._free`).
 * What came is one whole request and nothing else, at once or as head and body, and equals byte for byte one that came
   so before, that the slow way has parsed as one (`LaneConnection._feed`) and answered by an exact hit from memory
-  (`Cached`). The bytes are found by themselves, not by a hash: the lane never parses, so no request can mean another.
+  (`Replay`). The bytes are found by themselves, not by a hash: the lane never parses, so no request can mean another.
 * That hit would be repeated now: memory holds the very same entry, so that no purge, expiry, feedback, newer answer or
   change of Redis lies between; no answer to the same ask is under way; no model has changed or is changing
   (`Lane.find`).
 
 What it sends is what the slow way would send: the same code renders it, anew whenever a header would read otherwise, so
-at least once a second. An ask that wants more than a reply, or another reply each time, gets no record (`Cached`).
+at least once a second. An ask that wants more than a reply, or another reply each time, gets no record (`Replay`).
 It is counted like any other hit, several at a time (`Lane.flush`). Refuses to parse, to wait, and to know what is in a
 reply.
 """
@@ -137,6 +137,14 @@ class Lane:
         if arrival.head:
             self._heads[arrival.head] += 1
         self.size_bytes += record.size_bytes
+        self._make_room()
+
+    def resize(self, bytes_max: int) -> None:
+        """Hold no more than this from now on."""
+        self._bytes_max = bytes_max
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self.size_bytes > self._bytes_max:
             self._drop(next(iter(self._records)))
 

@@ -28,7 +28,7 @@ export function condition(stats, before) {
 function broken(parts) {
   const found = [];
   const add = (tone, text, detail) => found.push({ tone, text, detail });
-  const { redis = {}, upstream = {}, models = {}, embedder = {} } = parts;
+  const { redis = {}, upstream = {}, models = {}, embedder = {}, workers = {} } = parts;
   const away = (part) => part.state === "down" || part.state === "degraded";
   if (upstream.state === "degraded") {
     add("warn", `One Ollama of several is away: ${upstream.reason}`, "Its asks go to the others.");
@@ -41,6 +41,7 @@ function broken(parts) {
     const means = "Asks go to Ollama, and nothing is kept, until it answers again.";
     add("bad", `Redis is away: ${redis.reason || redis.state}`, means);
   }
+  if (away(workers)) add("warn", `A worker is away: ${workers.reason || workers.state}`, "The others do its work.");
   if (away(models) && !away(upstream)) add("warn", `Models are uncertain: ${models.reason || models.state}`, "");
   if (away(embedder) && !away(redis)) {
     const means = "Questions in other words go to Ollama meanwhile.";

@@ -5,7 +5,7 @@ import { el, fill, find, say } from "./dom.js";
 import { estimate } from "./whatif.js";
 import { percent } from "./words.js";
 
-const PARTS = { redis: "Redis", upstream: "Ollama", models: "Models", embedder: "Embedder" };
+const PARTS = { redis: "Redis", upstream: "Ollama", models: "Models", embedder: "Embedder", workers: "Workers" };
 const STATES = { ok: "works", degraded: "impaired", down: "away", off: "off" };
 const LINES = {
   connecting: ["wait", "connecting"],

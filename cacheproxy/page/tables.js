@@ -24,6 +24,9 @@ const FAULTS = {
   queue_full: "too many misses waited; callers saw 503",
   digest_changed: "a model was replaced while it answered",
   tags_unavailable: "the list of models could not be read",
+  ledger: "counts could not be written; they wait",
+  ledger_dropped: "counts waited too long and were lost",
+  traces: "traces could not be sent",
   internal: "a mistake in cacheproxy",
 };
 
