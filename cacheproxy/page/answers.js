@@ -136,11 +136,14 @@ function semantic(stats) {
   const hits = day.outcomes?.semantic ?? 0;
   const wrong = stats.feedback?.bad ?? 0;
   const told = wrong ? `${count(wrong)} reported wrong` : "none reported wrong";
+  const served = stats.fleet // hits are of all proxies then, and what was reported is not
+    ? `${count(hits)} served; ${told} to this proxy since its start`
+    : `${count(hits)} served, ${told}`;
   return {
     key: "semantic",
     label: `Semantic hits${span(stats)}`,
     value: looked ? percent(hits / looked) : percent(null),
-    note: stats.parts?.embedder?.state === "off" ? "switched off" : `${count(hits)} served, ${told}`,
+    note: stats.parts?.embedder?.state === "off" ? "switched off" : served,
     tone: (stats.wrong_hit_ratio ?? 0) > WRONG_RATIO ? "warn" : "",
   };
 }

@@ -34,7 +34,8 @@ async def test_the_numbers_on_the_page_are_those_of_stats(busy: House, browser: 
         looked = day["asks"] - day["outcomes"]["bypass"]
         served, wrong = day["outcomes"]["semantic"], stats["feedback"].get("bad", 0) or "none"
         assert served >= len(SERVED)
-        assert await screen.tile("semantic") == (percent(served / looked), f"{served} served, {wrong} reported wrong")
+        told = f"{served} served; {wrong} reported wrong to this proxy since its start"
+        assert await screen.tile("semantic") == (percent(served / looked), told)
         assert f"{week['saved_tokens']} tokens" in (await screen.tile("saved"))[1]
         for name, model in stats["fleet"]["models"].items():
             line = (await screen.text(f'#model-table tr:has(th:text-is("{name}"))')).split()
