@@ -246,6 +246,7 @@ class App:
                 member.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
             self.connection.on_change.append(fronts.clear_nowait)
         self.metrics.watch("workers", lambda: 1.0 + fronts.up)
+        self.metrics.watch("workers_configured", lambda: 1.0 + len(fronts))
 
     def _front_told(self, report: FrontReport) -> None:
         """Count what a front answered as if it had been answered here."""
@@ -443,6 +444,7 @@ class App:
         self.memory.clear()
         self.lane.resize(self.config.cache.memory // LANE_SHARE)
         self.fronts.configure(self.config.model_copy(update=self._in_use))
+        self.metrics.config_read(ok=True)
         return changes
 
     async def close(self) -> None:

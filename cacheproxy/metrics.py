@@ -188,7 +188,7 @@ FAMILIES = (
         "gauge",
         (),
         "Estimate from below: answers reported as wrong by `/feedback`, in proportion to those given by meaning "
-        "(semantic hits, and asks that joined one in other words) in the last day by this process. Absent without any.",
+        "(semantic hits, and asks that joined one in other words) in the last day by this proxy. Absent without any.",
         "Worry above 0.01. 0 says only that nobody reported one; where nobody gives feedback it says nothing.",
     ),
     Family(
@@ -374,8 +374,9 @@ FAMILIES = (
         "gauge",
         (),
         "Processes that answer on the port, this one included.",
-        "Worry when it is less than `server.workers` for more than a few seconds.",
+        "Worry when it is less than `workers_configured` for more than a few seconds.",
     ),
+    Family("workers_configured", "gauge", (), "How many there should be: `server.workers`.", "Worry never."),
     Family(
         "ledger_waiting",
         "gauge",
@@ -399,6 +400,20 @@ FAMILIES = (
         "Worry when it flaps: Redis is overloaded rather than gone.",
     ),
     Family("start_time_seconds", "gauge", (), "Unix time of this start.", "Worry when it changes by itself."),
+    Family(
+        "config_last_reload_successful",
+        "gauge",
+        (),
+        "1 if the configuration was fine when it was last read, at the start or by SIGHUP; 0 if it was refused.",
+        "Worry when 0: the settings from before are in use; the log says what is wrong with the new ones.",
+    ),
+    Family(
+        "config_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "Unix time at which a configuration was last taken over, at the start or by SIGHUP.",
+        "Worry when it is older than your last change of the file.",
+    ),
     Family(
         "build_info",
         "gauge",
@@ -533,7 +548,7 @@ class Window:
 
 
 class Metrics:
-    """All counts of one process. Nothing here is global, so two proxies in one test do not meet."""
+    """All counts of one proxy. Nothing here is global, so two proxies in one test do not meet."""
 
     def __init__(self, clock: Clock, budgets: Budgets = NONE) -> None:
         self._clock = clock
@@ -544,7 +559,12 @@ class Metrics:
         self._start_time_s = clock.now()
         self._counts: dict[str, dict[Labels, float]] = {f.name: {} for f in FAMILIES if f.kind == "counter"}
         self._durations: dict[str, dict[Labels, Histogram]] = {f.name: {} for f in FAMILIES if f.kind == "histogram"}
-        self._gauges: dict[str, Callable[[], float]] = {"start_time_seconds": lambda: self._start_time_s}
+        self._config_ok, self._config_time_s = True, self._start_time_s
+        self._gauges: dict[str, Callable[[], float]] = {
+            "start_time_seconds": lambda: self._start_time_s,
+            "config_last_reload_successful": lambda: float(self._config_ok),
+            "config_last_reload_success_timestamp_seconds": lambda: self._config_time_s,
+        }
         self._labelled_gauges: dict[str, Callable[[], Mapping[str, float]]] = {
             "budget_seconds": lambda: self._budgets.limits_s
         }
@@ -587,6 +607,12 @@ class Metrics:
         self._budgets = budgets
         for step in budgets.limits_s:
             self._counts["budget_breaches_total"].setdefault((step,), 0)
+
+    def config_read(self, *, ok: bool) -> None:
+        """Remember that a configuration was taken over now, or refused for a mistake in it."""
+        self._config_ok = ok
+        if ok:
+            self._config_time_s = self._clock.now()
 
     def set_known_models(self, names: Iterable[str]) -> None:
         """Names that may be a label (those of `/api/tags`); asks of any other model count under `other`.
@@ -750,7 +776,7 @@ class Metrics:
         return generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8"
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything `/stats` says of this process, ready for JSON: totals since the start, windows, percentiles."""
+        """Everything `/stats` says of this proxy, ready for JSON: totals since the start, windows, percentiles."""
         by_outcome = self._by_label("asks_total", 0)
         return {
             "version": __version__,

@@ -295,6 +295,24 @@ def test_faults_start_at_zero_so_that_the_first_is_an_increase(metrics):
     assert metrics.snapshot()["faults"]["check_mismatch"] == 1
 
 
+def test_a_refused_configuration_shows_until_one_is_taken_over(clock, metrics):
+    """The start is one that went well; the time is that of the settings in use."""
+    started = clock.now()
+    told = [reload_told(metrics)]
+    for ok in (False, True):
+        clock.seconds += 60
+        metrics.config_read(ok=ok)
+        told.append(reload_told(metrics))
+
+    assert told == [(1, started), (0, started), (1, started + 120)]
+
+
+def reload_told(metrics):
+    """Success and time of the last reload, as exposed."""
+    found, name = samples(metrics), PREFIX + "config_last_reload_"
+    return found[name + "successful", ()], found[name + "success_timestamp_seconds", ()]
+
+
 def test_saved_ignores_figures_no_answer_can_have(metrics):
     """What Ollama said of an old answer is not trusted: counters neither fall nor become infinite."""
     metrics.decided(Decision(Outcome.EXACT, "chat", 1.0, 0.001, saved_s=2.5, saved_tokens=300))

@@ -143,6 +143,9 @@ def test_alerts_cover_what_can_go_wrong():
         "cacheproxy_faults_total",
         "cacheproxy:budget_breach_ratio:rate15m",
         "cacheproxy_dependency_up",
+        "cacheproxy_upstream_up",
+        "cacheproxy_workers",
+        "cacheproxy_config_last_reload_successful",
     }
     assert any('kind="queue_full"' in alert["expr"] for alert in alerts())
 

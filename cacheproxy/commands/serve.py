@@ -99,6 +99,7 @@ def _reload(app: App, load: Callable[[], Config]) -> None:
     try:
         fresh = load()
     except ConfigError as error:
+        app.metrics.config_read(ok=False)
         _log.error("the configuration was not reloaded and nothing changed: %s", error)
         return
     changes = app.reload(fresh)
@@ -114,7 +115,7 @@ def banner(report: Report, source: Path | None) -> list[str]:
         f"cacheproxy {__version__}",
         f"  clients  {report.proxy_url}  ->  {_shown(report.upstream)}",
         *(f"  also     {_shown(other)}" for other in report.others),
-        f"  admin    {report.admin_url}  (/stats, /metrics, /readyz)",
+        f"  admin    {report.admin_url}  (dashboard, /stats, /metrics, /readyz)",
         *([f"  workers  {report.workers} processes share the port"] if report.workers > 1 else []),
         f"  redis    {report.redis.removeprefix('redis ')}",
         f"  near     {report.near}",

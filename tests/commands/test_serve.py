@@ -7,6 +7,7 @@ import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -71,11 +72,12 @@ def test_sighup_reads_the_configuration_again(tmp_path, simulated):
     path.write_text("")
     with serving(tmp_path, "--config", str(path), "--upstream", simulated) as process:
         lines = read_banner(process)
-        told = []
+        told, fine = [], [reload_went_well(lines[2])]
         for text in ('[cache]\nttl = "never"', '[cache]\nttl = "5m"\n[redis]\nprefix = "other"'):
             path.write_text(text)
             process.send_signal(signal.SIGHUP)
             told.append(next(line for line in process.stderr if "reloaded" in line))
+            fine.append(reload_went_well(lines[2]))
         told.append(next(line for line in process.stderr if "next start" in line))
         with socket.create_connection(address(lines[1]), timeout=5):
             pass
@@ -85,7 +87,14 @@ def test_sighup_reads_the_configuration_again(tmp_path, simulated):
     assert "was not reloaded and nothing changed: cacheproxy.toml: cache.ttl = 'never'" in told[0]
     assert told[1].endswith("configuration reloaded: cache.ttl\n")
     assert told[2].endswith("redis.prefix\n")
+    assert fine == [True, False, True]
     assert process.returncode == 0
+
+
+def reload_went_well(line):
+    """What the metrics say of the last one, at the port in the banner's line."""
+    with urlopen("http://{}:{}/metrics".format(*address(line)), timeout=5) as reply:
+        return b"\ncacheproxy_config_last_reload_successful 1.0\n" in reply.read()
 
 
 def test_a_terminal_that_is_closed_ends_it(tmp_path):
