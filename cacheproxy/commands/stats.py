@@ -69,6 +69,9 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     lines.append(f"kept     {counted(stats['kept']['entries'], 'answer')}, {size(stats['kept']['bytes'])}")
     if len(asks := stats["upstream"]["asks"]) > 1:
         lines.append(f"{'sent to':<9}" + ", ".join(f"{name} {number:,.0f}" for name, number in asks.items()))
+    late = {step: kept["breaches"] for step, kept in stats["budgets"].items() if kept["breaches"]}
+    if late:
+        lines.append("over budget  " + ", ".join(f"{step} {number:,.0f}" for step, number in late.items()))
     for title, name in (("bypass", "bypass"), ("not kept", "not_kept"), ("faults", "faults")):
         if told := ", ".join(f"{what} {number:,.0f}" for what, number in stats[name].items() if number):
             lines.append(f"{title:<9}{told}")

@@ -57,6 +57,16 @@ async def test_stats_can_be_watched_until_ctrl_c(house):
     assert errors == b""
 
 
+async def test_steps_over_their_budget_are_told(house):
+    """By name and number; those that kept to it are no news."""
+    fresh = stats.table(await house.stats())
+    for step, seconds in (("exact", 9), ("exact", 9), ("embed", 0), ("queue", 99)):
+        house.app.metrics.step(step, seconds)
+
+    assert not any("over budget" in line for line in fresh)
+    assert "over budget  exact 2, queue 1" in stats.table(await house.stats())
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.0009, "0.9 ms"), (0.25, "250 ms"), (2.4, "2.4 s"), (83, "1 m 23 s"), (4980, "1 h 23 m"), (0, "0.0 ms")],
