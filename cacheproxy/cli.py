@@ -1,4 +1,6 @@
-"""The commands: what each takes, and what it exits with. `docs/reference/cli.md` is made from the texts here.
+"""The program's name and the commands that run, check and tune the proxy; the others are in `commandline/`.
+
+`docs/reference/cli.md` is made from the texts here and there.
 
 Exit codes: 0 fine; 1 it could not run, or a check failed; 2 the command line or the configuration is wrong.
 This module refuses to do the work: a command's file is imported when the command runs, so that `--help`, `stats` and
@@ -72,8 +74,9 @@ def serve(
     """Start the proxy.
 
     It serves until Ctrl-C or SIGTERM. Replies under way then have server.drain_timeout to finish; a second signal ends
-    at once. SIGHUP reads the configuration again: thresholds, guards, lifetimes, budgets, rules of models and the log's
-    level change at once, the rest at the next start; a configuration with a mistake changes nothing.
+    at once. SIGHUP reads the configuration again: thresholds, guards, lifetimes, limits of the cache, the context
+    budget, latency budgets, rules of models and the log's level change at once, the rest at the next start; a
+    configuration with a mistake changes nothing.
     """
     flags = {
         "server": {"listen": listen},

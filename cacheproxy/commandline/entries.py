@@ -1,4 +1,4 @@
-"""The commands on what is stored: `ls`, `show`, `rm`, `purge`, `export`, `import`."""
+"""The commands on what is stored: `ls`, `show`, `rm`, `export`, `import`."""
 
 from __future__ import annotations
 

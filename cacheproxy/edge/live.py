@@ -1,7 +1,7 @@
 """The operator's page that goes on: what is counted once a second, and asks as they end, as server-sent events.
 
 One ticker serves all who listen, and nothing is done while nobody does. A listener that does not keep up is let go:
-its browser comes back by itself. Events of this process only; the ledger's figures in them are of all proxies.
+its browser comes back by itself. Events of this proxy only; the ledger's figures in them are of all proxies.
 Refuses to send what was before: `/asks` has that.
 """
 
