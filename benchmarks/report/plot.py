@@ -35,8 +35,8 @@ def plot(figures: Sequence[Figure], file: Path) -> None:
         if chosen
     ]
     ink = "#3d454c"
-    light = {"font.size": 8, "text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink,
-             "axes.edgecolor": "#c9d0d6"}  # fmt: skip
+    light: dict[Any, Any] = {"axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "text.color": ink}
+    light |= {"axes.edgecolor": "#c9d0d6", "font.size": 8}
     with plt.rc_context(light):
         heights = [len(chosen) + 2.5 for _, chosen in panels]
         picture, axes = plt.subplots(

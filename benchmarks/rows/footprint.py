@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
@@ -25,8 +26,8 @@ ENTRIES = 2000
 WARM_ENTRIES = 200
 """Asked before the first look, so that buffers and pools that come with the first asks are not counted as entries."""
 CONNECTIONS = (1000, 5000)
-IDLE_TIMEOUT = {"server__idle_timeout": "10m"}
-PATIENT = {"redis__timeout": "2s", "embedding__timeout": "30s"}
+IDLE_TIMEOUT: dict[str, Any] = {"server__idle_timeout": "10m"}
+PATIENT: dict[str, Any] = {"redis__timeout": "2s", "embedding__timeout": "30s"}
 """On a busy machine the deadlines that are shipped would leave some answers without a vector, or out of the process."""
 SPARE_FILES = 200
 KB = 1000.0

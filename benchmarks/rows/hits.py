@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.bench import Bench, Row
 from benchmarks.load import peers, servers
@@ -101,7 +102,7 @@ def streams(bench: Bench) -> Iterator[Figure | Skipped]:
             yield from _figures(bench, "streams", name, lanes, origin, aims=aims)
 
 
-def _grounds(bench: Bench, stack: ExitStack, **settings: str) -> tuple[Origin, int, Target]:
+def _grounds(bench: Bench, stack: ExitStack, **settings: Any) -> tuple[Origin, int, Target]:
     """What all rows need, on their cores until `stack` ends: the origin, Redis's port, the proxy."""
     origin = stack.enter_context(servers.origin(bench.folder, bench.cores))
     redis_port = stack.enter_context(servers.redis(bench.folder, bench.cores))

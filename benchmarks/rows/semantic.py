@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import numpy as np
 import redis
@@ -28,7 +29,7 @@ from benchmarks.report.figures import Aim, Figure, Side, Skipped, UnavailableErr
 REAL_MAX = 400
 """Real questions among the entries."""
 TOGETHER = 8
-SETTINGS = {"cache__headers": "trail", "redis__timeout": "1s", "embedding__timeout": "5s"}
+SETTINGS: dict[str, Any] = {"cache__headers": "trail", "redis__timeout": "1s", "embedding__timeout": "5s"}
 """With the deadlines that are shipped, what takes longer is no hit, and would be missing among the slowest."""
 SERVED_SHARE_MIN = 0.9
 AIM_ENTRIES = 10_000
@@ -69,7 +70,7 @@ def fill(redis_port: int, count: int) -> None:
     pattern = next(
         (key for key in client.scan_iter(match="*:answer:*", count=1000) if client.type(key) == b"hash"), None
     )
-    fields: Mapping[bytes, bytes] = client.hgetall(pattern) if pattern else {}
+    fields: dict[Any, Any] = client.hgetall(pattern) if pattern else {}
     vector = next((name for name in fields if name.startswith(b"vector")), None)
     if pattern is None or vector is None:
         raise UnavailableError("no stored entry has a vector")
