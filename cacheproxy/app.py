@@ -244,6 +244,7 @@ class App:
                 member.loaded.on_read.append(fronts.publish_nowait)
                 member.loaded.on_forget.append(fronts.publish_nowait)
                 member.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
+            self.fleet.on_health.append(fronts.publish_nowait)
             self.connection.on_change.append(fronts.clear_nowait)
         self.metrics.watch("workers", lambda: 1.0 + fronts.up)
         self.metrics.watch("workers_configured", lambda: 1.0 + len(fronts))

@@ -159,6 +159,7 @@ class Process:
             take_over(self.config, Config.model_validate(order.config))
             self.fills.forget()
             self.memory.resize(self.config.cache.memory)
+            self.lane.resize(self.config.cache.memory // LANE_SHARE)
             log.configure(self.config.log)
         if order.view is not None:
             self.replica.take(order.view)
@@ -181,7 +182,10 @@ async def _live(channel: socket.socket) -> None:
     writer.write(encode(process.report()))
     telling = asyncio.create_task(_tell(process, writer))
     try:
-        await process.drain(await _obey(process, reader, writer, start))
+        drain_s = await _obey(process, reader, writer, start)
+        obeying = asyncio.create_task(_obey(process, reader, writer, start))  # what changes while it drains holds too
+        await process.drain(drain_s)
+        obeying.cancel()
     finally:
         telling.cancel()
     writer.write(encode(process.report()))

@@ -109,8 +109,9 @@ class Front:
         try:
             found = await self._find(request, body, dialect, trail, tally)
         except Exception:
+            log.exception("a front could not look for an answer")
             self.fault(Fault.INTERNAL)
-            raise
+            return None
         if found is None:
             return None
         ask, plan, identity, hit = found

@@ -117,6 +117,11 @@ class Flight:
         return self._head
 
     @property
+    def ended(self) -> bool:
+        """True once nothing more will come."""
+        return self._ended
+
+    @property
     def joinable(self) -> bool:
         """False once the first bytes are no longer held, or the reply has ended without an answer to share."""
         return not self._recorder.too_large and (self.answer is not None or not self._ended)

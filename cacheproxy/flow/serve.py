@@ -125,7 +125,7 @@ class Serve:
         flight = follower.flight
         if (await follower.wait_head()).status != 200:
             return False
-        if call.ask.stream and flight.ask.stream and flight.answer is None:
+        if call.ask.stream and flight.ask.stream and not flight.ended:
             return True
         answer = await follower.wait_end()
         return answer is not None and not answer.missing & call.plan.needs and not self.keeper.refuses(answer)

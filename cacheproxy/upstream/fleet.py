@@ -66,6 +66,8 @@ class Fleet:
         self._by_name = {member.name: member for member in members}
         self._positions = {member.name: str(at) for at, member in enumerate(members, 1)}
         self._told: list[str] = []
+        self.on_health: list[Callable[[], None]] = []
+        """Called when one of several goes away or is taken back: names may stand for something else then."""
         metrics.watch_upstreams(self._by_name, lambda: {member.name: float(member.health.up) for member in members})
 
     async def open(self) -> None:
@@ -144,6 +146,7 @@ class Fleet:
             self._failed(member, reason)
         elif member.health.answered(self._clock.monotonic()) and len(self.members) > 1:
             _log.info("the Ollama at %s is taken back", name)
+            self._health_changed()
         if len(self.members) > 1 and (differing := self.models.differing()) != self._told:
             self._told = differing
             if differing:
@@ -268,3 +271,8 @@ class Fleet:
     def _failed(self, member: Member, reason: str) -> None:
         if member.health.failed(self._clock.monotonic(), reason) and len(self.members) > 1:
             _log.warning("the Ollama at %s is away (%s); its asks go to others", member.name, reason)
+            self._health_changed()
+
+    def _health_changed(self) -> None:
+        for tell in self.on_health:
+            tell()

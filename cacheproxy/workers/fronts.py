@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cacheproxy
 from cacheproxy.config import Config
@@ -139,6 +139,7 @@ class Fronts:
         self._view = view
         self._told = told
         self._start = b""
+        self._settings: dict[str, Any] = {}
         self._folder: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = False
@@ -178,10 +179,10 @@ class Fronts:
     def configure(self, config: Config) -> None:
         """Let those there are take over what is live of a configuration, and those to come start with it."""
         if self._folder is not None:
-            settings = config.model_dump(mode="json")
-            self._start = encode(Start(settings, str(self._folder / "inside")))
+            self._settings = config.model_dump(mode="json")
+            self._start = encode(Start(self._settings, str(self._folder / "inside")))
             for front in self._fronts:
-                front.tell(config=settings, clear=True)
+                front.tell(config=self._settings, clear=True)
 
     async def wait_up(self) -> None:
         """Wait until all listen."""
@@ -289,7 +290,8 @@ class Fronts:
             if front.writer is None:
                 patience_s = SILENCE_S_MAX
                 front.writer = writer
-                front.tell(view=self._view())
+                # With the settings of now: they may have changed since it was given those of its start.
+                front.tell(config=self._settings, clear=True, view=self._view())
                 self._changed.set()
             report = read_report(line)
             front.gauges = report.gauges
