@@ -299,7 +299,15 @@ class App:
         )
         lane = self.lane if config.server.repeat_lane else None
         self.cached = cached = Cached(
-            admission=Admission(self.models, self.fleet, self._fills, config, clock, lambda: self.connection.secret),
+            admission=Admission(
+                self.models,
+                self.fleet,
+                self._fills,
+                config,
+                clock,
+                secret=lambda: self.connection.secret,
+                generation=lambda: self.lane.generation,
+            ),
             replay=Replay(lane, self.models, self.fleet, self._fills, config, serve.flight_key, clock),
             serve=serve,
             fleet=self.fleet,
@@ -443,7 +451,7 @@ class App:
         self.budgets.use(budgets)
         self.memory.resize(self.config.cache.memory)
         self.memory.clear()
-        self.lane.resize(self.config.cache.memory // LANE_SHARE)
+        self.lane.renew(self.config.cache.memory // LANE_SHARE)
         self.fronts.configure(self.config.model_copy(update=self._in_use))
         self.metrics.config_read(ok=True)
         return changes
@@ -565,7 +573,7 @@ class App:
             "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
             "workers": [asdict(front) for front in self.fronts.states],
-            "repeat_lane": {"requests": len(self.lane), "bytes": self.lane.size_bytes},
+            "repeat_lane": {"records": len(self.lane), "bytes": self.lane.size_bytes},
             "fleet": fleet,
             "fleet_reason": fleet_reason,
         }

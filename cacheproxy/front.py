@@ -118,7 +118,15 @@ class Process:
         lane = self.lane if config.server.repeat_lane else None
         front = Front(
             dialects=BY_PATH,
-            admission=Admission(self.replica, self.replica, fills, config, clock, lambda: self.connection.secret),
+            admission=Admission(
+                self.replica,
+                self.replica,
+                fills,
+                config,
+                clock,
+                secret=lambda: self.connection.secret,
+                generation=lambda: self.lane.generation,
+            ),
             replay=Replay(lane, self.replica, self.replica, fills, config, lambda plan: plan.key, clock),
             lookup=LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock),
             relay=Relay(self.client, config.server),
@@ -159,7 +167,7 @@ class Process:
             take_over(self.config, Config.model_validate(order.config))
             self.fills.forget()
             self.memory.resize(self.config.cache.memory)
-            self.lane.resize(self.config.cache.memory // LANE_SHARE)
+            self.lane.renew(self.config.cache.memory // LANE_SHARE)
             log.configure(self.config.log)
         if order.view is not None:
             self.replica.take(order.view)

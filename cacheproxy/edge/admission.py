@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
-from cacheproxy.edge.server import Body
+from cacheproxy.edge.server import REPLY_HEADERS, Body, Headers
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask, Identity, NearPlan, Plan
@@ -55,6 +55,18 @@ class Running(Protocol):
         ...
 
 
+class Said(NamedTuple):
+    """All that is read of a request, and what is on every reply to it: equal ones are one ask of one caller."""
+
+    generation: int
+    """Of the settings under which it came."""
+    target: str
+    head: tuple[str | None, ...]
+    """Values of the headers in `Admission.reads`; None for one that is absent."""
+    reply_headers: Headers
+    body: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """An ask that could be read, with the plan for it. `identity` is None for a name that stands for nothing."""
@@ -80,6 +92,19 @@ class Admission:
     config: Config
     clock: Clock
     secret: Callable[[], bytes]
+    generation: Callable[[], int]
+    """Of the settings: another number after each change of them."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All headers of a request that are read for an ask; `Origins` has read others before, and ruled on them."""
+        return (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization", "Content-Encoding", "Via")
+
+    def said(self, request: web.BaseRequest, body: bytes) -> Said:
+        """What a request says whose whole body this is."""
+        sent = request.headers
+        head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
+        return Said(self.generation(), request.raw_path, head, request.get(REPLY_HEADERS, ()), body)
 
     async def admit(
         self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
@@ -96,7 +121,7 @@ class Admission:
         except UnkeyableError as error:
             return error.reason
         honor = self.config.cache.cache_control == "honor"
-        headers_sent = joined(request, (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization"))
+        headers_sent = joined(request, self.reads)
         controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
         identity = self.names.identify(ask.model)
         tally.model = identity.short if identity else ""

@@ -8,7 +8,7 @@ Refuses to know how the reply came about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -83,8 +83,8 @@ class Fixed:
 
     async def send(self, request: web.BaseRequest) -> web.StreamResponse:
         """Reply with it, back-pressure included. Headers that every reply to the request carries are among its own."""
-        if request.version == HttpVersion11 and request.keep_alive and not is_leaving(request):
-            return await _Sent.send(request, self.writes())
+        if is_plain(request):
+            return await Sent.send(request, self.writes())
         kind, *more = self.headers
         if self.sized:
             reply: PlainStream = Plain(status=200, body=self.pieces[0], headers=dict([kind]))
@@ -98,11 +98,16 @@ class Fixed:
         return reply
 
 
-class _Sent(web.StreamResponse):
+def is_plain(request: web.BaseRequest) -> bool:
+    """Whether its caller takes `Fixed.writes` as they are."""
+    return request.version == HttpVersion11 and request.keep_alive and not is_leaving(request)
+
+
+class Sent(web.StreamResponse):
     """A reply whose bytes are on their way already: the HTTP server finds nothing left to do."""
 
     @classmethod
-    async def send(cls, request: web.BaseRequest, writes: Writes) -> Self:
+    async def send(cls, request: web.BaseRequest, writes: Sequence[bytes]) -> Self:
         """Hand the bytes to the connection; waits while the caller takes them too slowly."""
         reply = cls(status=200)
         reply._keep_alive = True

@@ -13,6 +13,9 @@ It answers only if all of this holds, else the server goes on as if there were n
 
 What it sends is what the slow way would send: the same code renders it, anew whenever a header would read otherwise, so
 at least once a second. An ask that wants more than a reply, or another reply each time, gets no record (`Replay`).
+
+Requests that are equal only in what is read of them (`edge/admission.py`: the body, and few headers) are requests like
+any other, but have the same records under another key: they too need no parsing of the body, no plan and no look-up.
 It is counted like any other hit, several at a time (`Lane.flush`). Refuses to parse, to wait, and to know what is in a
 reply.
 """
@@ -42,6 +45,9 @@ BYTES_MAX = 64 * 1024
 OVERHEAD_BYTES = 8_000
 """Python objects around one record, the parsed ask among them, besides twice its request and once its reply: measured
 with tracemalloc over 1,000 short chats on CPython 3.11 (7.6 kB)."""
+MET_MAX = 8192
+"""Keys that are remembered as met once; a record is made at the second meeting, so that requests which never come again
+(each with a number of its own) push out none that do."""
 LANE_SHARE = 4
 """Requests and replies that the repeat lane knows may take `cache.memory` divided by this, beside what is in there."""
 FLUSH_S = 0.1
@@ -61,6 +67,7 @@ class Repeatable:
     flight_key: str
     """Under which an answer to the same ask would be under way."""
     decision: Decision
+    """As it was told; time, duration, age and trail are those of the repetition."""
     render: Callable[[float], tuple[Sequence[bytes], float]]
     """The reply at a Unix time (s), as the writes that send it, and the time from which on it would read otherwise."""
     also: Callable[[], None]
@@ -70,10 +77,22 @@ class Repeatable:
 class _Record:
     """A hit with the reply as it reads now, and how often it was repeated but not told."""
 
-    __slots__ = ("head", "hit", "models_mark", "rendered", "size_bytes", "until", "untold", "untold_s", "writes")
+    __slots__ = (
+        "head",
+        "hit",
+        "models_mark",
+        "rendered",
+        "size_bytes",
+        "trail",
+        "until",
+        "untold",
+        "untold_s",
+        "writes",
+    )
 
-    def __init__(self, hit: Repeatable, head: bytes, models_mark: Hashable, size_bytes: int) -> None:
+    def __init__(self, hit: Repeatable, trail: str, head: bytes, models_mark: Hashable, size_bytes: int) -> None:
         self.hit = hit
+        self.trail = trail
         self.head = head
         self.models_mark = models_mark
         self.size_bytes = size_bytes
@@ -81,6 +100,11 @@ class _Record:
         self.rendered = self.until = 0.0
         self.untold = 0
         self.untold_s = 0.0
+
+    @property
+    def reply_bytes(self) -> int:
+        """Of the reply as it reads now, head included."""
+        return sum(map(len, self.writes))
 
     def render(self, now: float) -> None:
         """Make the reply anew."""
@@ -98,7 +122,10 @@ class Marked(Protocol):
 
 
 class Lane:
-    """Records by the bytes of their requests, the least recently used making room. `bytes_max`: of all records."""
+    """Records by what they answer: the bytes of a request, or what is read of one. The least recently used make room.
+
+    `bytes_max`: of all records.
+    """
 
     def __init__(
         self,
@@ -116,54 +143,76 @@ class Lane:
         self._decisions = decisions
         self._clock = clock
         self._bytes_max = bytes_max
-        self._records: OrderedDict[bytes, _Record] = OrderedDict()
+        self._records: OrderedDict[Hashable, _Record] = OrderedDict()
+        self._met: OrderedDict[int, None] = OrderedDict()
+        """Hashes of keys that were met and have no record; equal ones cost a record made early."""
         self._heads: Counter[bytes] = Counter()
         """Of the records whose heads came before their bodies."""
         self._untold: list[_Record] = []
         self._timer: asyncio.TimerHandle | None = None
         self.size_bytes = 0
+        self.generation = 0
+        """Of the settings; what came under another must not be learned."""
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def learn(self, arrival: Arrival, hit: Repeatable, reply_bytes: int) -> None:
-        """From now on repeat this hit for this request, which aiohttp has parsed as one."""
-        request, mark = arrival.request, self._models.mark
-        if mark is None or len(request) > BYTES_MAX or reply_bytes > BYTES_MAX:
+    def learn(
+        self, key: Hashable, hit: Repeatable, trail: str, *, key_bytes: int, reply_bytes: int, head: bytes = b""
+    ) -> None:
+        """From the second time on that this is said, repeat this hit for this key.
+
+        `trail`: of the decision that is then told. `head`: of a request whose body came apart.
+        """
+        mark = self._models.mark
+        if mark is None or max(key_bytes, reply_bytes) > BYTES_MAX or self._is_new(key):
             return
-        self._drop(request)
-        record = _Record(hit, arrival.head, mark, OVERHEAD_BYTES + 2 * len(request) + reply_bytes)
-        self._records[request] = record
-        if arrival.head:
-            self._heads[arrival.head] += 1
+        self._drop(key)
+        record = _Record(hit, trail, head, mark, OVERHEAD_BYTES + 2 * key_bytes + reply_bytes)
+        self._records[key] = record
+        if head:
+            self._heads[head] += 1
         self.size_bytes += record.size_bytes
         self._make_room()
 
-    def resize(self, bytes_max: int) -> None:
-        """Hold no more than this from now on."""
+    def renew(self, bytes_max: int) -> None:
+        """Other settings hold from now on: forget all, and learn nothing that was admitted under the old ones."""
         self._bytes_max = bytes_max
-        self._make_room()
+        self.generation += 1
+        self._met.clear()
+        for key in list(self._records):
+            self._drop(key)
 
     def _make_room(self) -> None:
         while self.size_bytes > self._bytes_max:
             self._drop(next(iter(self._records)))
 
+    def _is_new(self, key: Hashable) -> bool:
+        number = hash(key)
+        if key in self._records or number in self._met:
+            self._met.pop(number, None)
+            return False
+        self._met[number] = None
+        if len(self._met) > MET_MAX:
+            self._met.popitem(last=False)
+        return True
+
     def knows_head(self, data: bytes) -> bool:
         """Whether these bytes are the head of a request of which the body came apart."""
         return data in self._heads
 
-    def find(self, request: bytes) -> _Record | None:
-        """The record for these bytes, its reply as of now, if the hit would be repeated now."""
-        record = self._records.get(request)
+    def find(self, key: Hashable) -> _Record | None:
+        """The record for this key, its reply as of now, if the hit would be repeated now."""
+        record = self._records.get(key)
         if record is None:
             return None
         hit, now, mark = record.hit, self._clock.now(), self._models.mark
         if mark is None or hit.flight_key in self._flights:
             return None
         if mark != record.models_mark or hit.entry.expires <= now or not self._memory.touch(hit.entry):
-            self._drop(request)
+            self._drop(key)
             return None
-        self._records.move_to_end(request)
+        self._records.move_to_end(key)
         if not record.rendered <= now < record.until:
             record.render(now)
         return record
@@ -193,10 +242,14 @@ class Lane:
 
     def _tell(self, record: _Record, count: int, seconds: float) -> None:
         record.hit.also()
-        self._decisions.tell(replace(record.hit.decision, at=self._clock.now(), seconds=seconds), count)
+        hit, now = record.hit, self._clock.now()
+        told = replace(
+            hit.decision, at=now, seconds=seconds, age_s=now - hit.entry.made, trail=record.trail, timings_s={}
+        )
+        self._decisions.tell(told, count)
 
-    def _drop(self, request: bytes) -> None:
-        record = self._records.pop(request, None)
+    def _drop(self, key: Hashable) -> None:
+        record = self._records.pop(key, None)
         if record is None:
             return
         self.size_bytes -= record.size_bytes

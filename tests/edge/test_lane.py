@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def heard(house: House) -> Counter[str]:
 
 async def taught(house: House, wire: Wire, data: bytes) -> None:
     """Send a request until the lane knows it."""
-    for _ in range(2):
+    for _ in range(3):
         await wire.send(data)
         assert (await wire.response()).status == 200
         await house.settled()
@@ -69,6 +70,7 @@ def told(response: Response) -> tuple[int, list[tuple[str, str]], bytes, list[in
 REQUESTS = [
     ask(),
     ask(),
+    *(ask(X_Request_Id=number) for number in "123"),
     ask(ASK),
     ask({"model": MODEL, "prompt": "why?", "stream": False}, "/api/generate"),
     ask(ASK | {"temperature": 0}, "/v1/chat/completions"),
@@ -163,13 +165,19 @@ class Client:
         await self.house.settled()
         return replies
 
-    async def write(self, number: int, data: bytes) -> None:
-        """Send one piece, and let the server see it by itself."""
+    async def write(self, number: int, data: bytes, *, begins: bool) -> None:
+        """Send one piece, and let the server see it by itself.
+
+        `begins`: it is the first of a batch, for which there is a connection; later the server may have ended it, since
+        it need not wait for the end of a head that is none.
+        """
         wire = self.wires.get(number)
-        if wire is None or wire.reader.at_eof():
+        if begins and (wire is None or wire.reader.at_eof()):
             if wire is not None:
                 wire.close()
             wire = self.wires[number] = await connect(self.house.port)
+        if wire is None:
+            return
         try:
             await wire.send(data)
         except ConnectionError:
@@ -215,12 +223,12 @@ class Pair:
         due = batch.complete(pieces[:-1]) if batch.event else 0
         replies = []
         for client in clients:
-            for piece in pieces[:-1]:
-                await client.write(batch.connection, piece)
+            for at, piece in enumerate(pieces[:-1]):
+                await client.write(batch.connection, piece, begins=not at)
             replies.append(await client.take(batch.connection, due))
         await self.happen(batch.event)
         for number, client in enumerate(clients):
-            await client.write(batch.connection, pieces[-1])
+            await client.write(batch.connection, pieces[-1], begins=len(pieces) == 1)
             replies[number] += await client.take(batch.connection, len(batch.requests) - due)
             if batch.requests[-1] in ENDING and (wire := client.wires.pop(batch.connection, None)):
                 wire.close()
@@ -281,7 +289,7 @@ async def test_any_stream_of_requests_gets_the_replies_and_counts_it_would_get_w
     before = await pair.counts()
     clients = [Client(house) for house in pair.houses]
     try:
-        for batch in [*steps, *[Batch(2, [0], apart=bool(len(steps) % 2))] * 3]:
+        for batch in [*steps, *[Batch(2, [0], apart=bool(len(steps) % 2))] * 4]:
             lane_answers = pair.lane_answers["lane:hit"]
             with_lane, without = await pair.exchange(clients, batch)
             assert with_lane == without
@@ -302,7 +310,7 @@ async def test_a_repeated_request_is_answered_like_any_other_hit(house: House) -
     trails = heard(house)
     async with await connect(house.port) as wire:
         await taught(house, wire, ask())
-        await wire.send(ask(Accept="*/*"))  # the same ask in other bytes
+        await wire.send(ask(WHOLE | {"keep_alive": "5m"}))  # the same ask in another body
         slow = await wire.response()
         await wire.send(ask())
         fast = await wire.response()
@@ -310,19 +318,126 @@ async def test_a_repeated_request_is_answered_like_any_other_hit(house: House) -
     assert told(fast) == told(slow)
     assert fast.header("X-Cache") == "EXACT"
     stats = await house.stats()
-    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 2, "lane:hit": 1}
-    assert (stats["outcomes"]["exact"], stats["tiers"]["memory"], stats["gauges"]["asks_in_flight"]) == (3, 3, 0)
-    assert stats["latency"]["outcomes"]["exact"]["memory"]["count"] == 3
-    assert stats["repeat_lane"]["requests"] == 2
+    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 3, "lane:hit": 1}
+    assert (stats["outcomes"]["exact"], stats["tiers"]["memory"], stats["gauges"]["asks_in_flight"]) == (4, 4, 0)
+    assert stats["latency"]["outcomes"]["exact"]["memory"]["count"] == 4
+    assert stats["repeat_lane"]["records"] == 2
+
+
+async def test_a_request_that_says_the_same_in_other_bytes_is_not_parsed_again(house: House) -> None:
+    """Each caller has a head of its own, and many number their requests."""
+    trails = heard(house)
+    async with await connect(house.port) as wire:
+        for number in range(6):
+            await wire.send(ask(X_Request_Id=str(number), User_Agent=f"team-{number}/1.0"))
+            reply = await wire.response()
+            await house.settled()
+    house.app.lane.flush()
+
+    assert (reply.status, reply.header("X-Cache"), reply.header("Via")) == (200, "EXACT", "1.1 cacheproxy")
+    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 2, "lane:said": 3}
+    assert len(house.app.lane) == 1
+
+
+READ = {
+    "Authorization": "Bearer somebody",
+    "X-Api-Key": "k",
+    "Cache-Control": "no-cache",
+    "X-Cache-Mode": "off",
+    "X-Cache-TTL": "1s",
+    "X-Cache-Threshold": "0.99",
+    "Content-Encoding": "gzip",
+    "Via": "1.1 elsewhere",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), READ.items())
+async def test_a_header_that_is_read_makes_another_request_of_it(house: House, name: str, value: str) -> None:
+    """Also where it is empty, which is not the same as absent."""
+    async with await connect(house.port) as wire:
+        for _ in range(4):
+            await wire.send(ask())
+            await wire.response()
+            await house.settled()
+        house.app.lane.flush()
+        trails = heard(house)
+        for given in (value, ""):
+            await wire.send(ask(**{name.replace("-", "_"): given}))
+            await wire.response()
+            await house.settled()
+    house.app.lane.flush()
+
+    assert sum(trails.values()) == 2
+    assert not any(trail.startswith("lane:") for trail in trails)
+
+
+async def test_what_came_under_other_settings_is_not_learned(house: House) -> None:
+    """A request that was read before they changed may be read otherwise now."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        house.app.lane.renew(house.app.lane._bytes_max)
+        assert len(house.app.lane) == 0
+        serve = house.app.cached.serve.serve
+
+        async def change_meanwhile(call: Any) -> Any:
+            found = await serve(call)
+            house.app.lane.renew(house.app.lane._bytes_max)
+            return found
+
+        object.__setattr__(house.app.cached, "serve", SimpleNamespace(serve=change_meanwhile))
+        for _ in range(3):
+            await wire.send(ask())
+            assert (await wire.response()).header("X-Cache") == "EXACT"
+
+    assert len(house.app.lane) == 0
+
+
+async def test_age_is_told_as_it_is_at_each_hit(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
+    """Not as it was when the lane learned it."""
+    clock, ages = FakeClock(), []
+    async with (
+        open_house(fake_ollama, clean_redis, clock=clock, cache={"ttl_jitter": 0}) as house,
+        await connect(house.port) as wire,
+    ):
+        await taught(house, wire, ask())
+        house.app.decisions.listeners.append(lambda decision, _count: ages.append(decision.age_s))
+        for _ in range(2):
+            clock.advance(100)
+            await wire.send(ask())
+            await wire.response()
+            house.app.lane.flush()
+
+    assert ages == [pytest.approx(100, abs=1), pytest.approx(200, abs=1)]
+
+
+async def test_a_page_of_another_origin_gets_the_headers_that_are_its_own(house: House) -> None:
+    """What a browser needs beside the answer is not on the reply to somebody else."""
+    origins = ["http://localhost:3000", "http://localhost:4000"]
+    async with await connect(house.port) as wire:
+        allowed = []
+        for origin in [*origins * 4, ""]:
+            await wire.send(ask(**({"Origin": origin} if origin else {}), X_Number=str(len(allowed))))
+            allowed.append((await wire.response()).header("Access-Control-Allow-Origin"))
+            await house.settled()
+
+    assert allowed == [*origins * 4, None]
+
+
+def test_what_is_met_once_is_remembered_for_a_bounded_number(house: House) -> None:
+    """Requests that never come again push nothing out."""
+    for number in range(lane.MET_MAX + 5):
+        assert house.app.lane._is_new(number)
+
+    assert len(house.app.lane._met) == lane.MET_MAX
+    assert not house.app.lane._is_new(lane.MET_MAX)
+    assert house.app.lane._is_new(0)
 
 
 async def test_a_repeated_stream_comes_as_it_came_with_its_last_line_apart(house: House) -> None:
     """Chunk by chunk the same."""
     async with await connect(house.port) as wire:
-        await wire.send(ask(ASK))
-        await wire.response()
-        await house.settled()
-        await wire.send(ask(ASK))
+        await taught(house, wire, ask(ASK))
+        await wire.send(ask(ASK | {"keep_alive": "5m"}))
         slow = await wire.response()
         await wire.send(ask(ASK))
         fast = await wire.response()
@@ -339,7 +454,6 @@ async def test_a_repeated_stream_comes_as_it_came_with_its_last_line_apart(house
         pytest.param(ask(WHOLE | {"keep_alive": 0}), id="the model is to be unloaded"),
         pytest.param(ask(Cache_Control="max-age=60"), id="the entry may become too old"),
         pytest.param(ask(ASK | {"max_tokens": 500}, "/v1/messages"), id="an id that no other reply may have"),
-        pytest.param(ask(Expect="100-continue"), id="an interim reply is due"),
         pytest.param(ask(WHOLE | {"junk": "x" * lane.BYTES_MAX}), id="too long"),
     ],
 )
@@ -347,26 +461,41 @@ async def test_what_wants_more_than_the_same_reply_gets_no_record(house: House, 
     """It is answered all the same, each time the slow way."""
     trails = heard(house)
     async with await connect(house.port) as wire:
-        for _ in range(4):
+        for _ in range(5):
             await wire.send(data)
             reply = await wire.response()
-            if reply.status == 100:
-                reply = await wire.response()
             await house.settled()
 
     assert reply.header("X-Cache") == "EXACT"
     assert trails["lane:hit"] == len(house.app.lane) == 0
 
 
+async def test_who_waits_for_leave_to_send_the_body_gets_it_each_time(house: House) -> None:
+    """So the same bytes alone are not enough; that the ask is known is."""
+    trails = heard(house)
+    head, end, body = ask(Expect="100-continue").partition(b"\r\n\r\n")
+    async with await connect(house.port) as wire:
+        for _ in range(5):
+            await wire.send(head + end)
+            statuses = [(await wire.response()).status]
+            await wire.send(body)
+            statuses.append((await wire.response()).status)
+            await house.settled()
+    house.app.lane.flush()
+
+    assert statuses == [100, 200]
+    assert (trails["lane:hit"], trails["lane:said"]) == (0, 2)
+
+
 async def test_the_lane_can_be_switched_off(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
     """Then every request goes the slow way."""
     async with open_house(fake_ollama, clean_redis, server={"repeat_lane": False}) as house:
         trails = heard(house)
-        for _ in range(3):
+        for _ in range(5):
             assert (await house.chat(stream=False)).status == 200
             await house.settled()
 
-        assert trails["memory:hit"] == 2
+        assert trails["memory:hit"] == 4
         assert trails["lane:hit"] == 0
 
 
@@ -375,7 +504,7 @@ async def test_with_the_trail_in_the_headers_there_is_no_lane(
 ) -> None:
     """The times in it are another request's."""
     async with open_house(fake_ollama, clean_redis, cache={"headers": "trail"}) as house:
-        for _ in range(3):
+        for _ in range(5):
             reply = await house.chat(stream=False)
             await house.settled()
 
@@ -426,7 +555,7 @@ async def test_age_and_lifetime_in_the_headers_move_with_time(
 async def test_the_lane_forgets_what_was_used_least_recently(house: House) -> None:
     """What it holds is bounded, in bytes."""
     house.app.lane._bytes_max = 3 * (lane.OVERHEAD_BYTES + 2_000)
-    for number in range(9):
+    for number in [*range(9)] * 3:
         data = ask(X_Number=str(number))
         async with await connect(house.port) as wire:
             await wire.send(data)
@@ -456,14 +585,14 @@ async def test_with_an_earlier_reply_in_the_way_the_lane_is_closed(house: House)
         trails = heard(house)
         here.pause_writing()
         await wire.send(ask())
-        await until(lambda: trails["memory:hit"] == 1)
+        await until(lambda: trails["lane:said"] == 1)
         here.resume_writing()
         assert (await wire.response()).header("X-Cache") == "EXACT"
         await wire.send(ask())
         await wire.response()
 
     house.app.lane.flush()
-    assert trails == {"memory:hit": 1, "lane:hit": 1}
+    assert trails == {"lane:said": 1, "lane:hit": 1}
 
 
 async def test_a_draining_proxy_tells_the_caller_to_leave(house: House) -> None:
@@ -557,7 +686,7 @@ async def test_what_is_half_read_is_not_the_lanes(house: House) -> None:
 
 async def taught_apart(house: House, wire: Wire, head: bytes, body: bytes) -> None:
     """Send a request, head and body apart, until the lane knows it."""
-    for _ in range(2):
+    for _ in range(3):
         await wire.send(head)
         await asyncio.sleep(0.005)
         await wire.send(body)
