@@ -55,7 +55,7 @@ def memory(bench: Bench) -> Iterator[Figure | Skipped]:
         constant = stack.enter_context(peers.aiohttp_constant(bench.folder, bench.cores, len(answer)))
         for name, raw, aims in (
             ("bodies differ", request(respelt()), {constant.name: Aim(0.8)}),
-            ("heads differ, bodies equal", request(chat(), headers=IDENTIFIED), {}),
+            ("heads differ, bodies equal", request(chat(), headers=IDENTIFIED), {constant.name: Aim(0.8)}),
         ):
             yield from _figures(bench, "memory", name, [Lane(proxy, raw), Lane(constant, raw)], origin, aims=aims)
 
