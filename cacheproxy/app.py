@@ -289,45 +289,52 @@ class App:
         lookup = LookUp(self.memory, self.exact, metrics.fault, clock)
         return Serve(lookup, self.exact, near, self.flights, keeper, clock)
 
-    def _build_proxy(self) -> None:
-        config, metrics, clock = self.config, self.metrics, self._clock
-        passthrough = Passthrough(self.fleet, config.server)
-        self._fills = tuning.Fills(config)
+    def _build_cached(self, passthrough: Passthrough) -> None:
+        """What answers asks; its look at the repeat lane, and its double that only explains."""
+        config, clock = self.config, self._clock
+        fills = self._fills = tuning.Fills(config)
         serve = self._build_flow()
         self.lane = Lane(
             self.memory, self.models, self.flights, self.decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
         )
-        lane = self.lane if config.server.repeat_lane else None
-        self.cached = cached = Cached(
-            admission=Admission(
-                self.models,
-                self.fleet,
-                self._fills,
-                config,
-                clock,
-                secret=lambda: self.connection.secret,
-                generation=lambda: self.lane.generation,
-            ),
-            replay=Replay(lane, self.models, self.fleet, self._fills, config, serve.flight_key, clock),
+        self._open_lane = self.lane if config.server.repeat_lane else None
+        admission = Admission(
+            self.models,
+            self.fleet,
+            fills,
+            config,
+            clock,
+            secret=lambda: self.connection.secret,
+            generation=lambda: self.lane.generation,
+        )
+        self.cached = Cached(
+            admission=admission,
+            replay=Replay(self._open_lane, self.models, self.fleet, fills, config, serve.flight_key, clock),
             serve=serve,
             fleet=self.fleet,
             passthrough=passthrough,
             config=config,
-            metrics=metrics,
+            metrics=self.metrics,
             decisions=self.decisions,
             clock=clock,
             templates=templates_of(config.semantic),
             feedback=self.feedback,
         )
         self._explain = Explain(
-            serve=cached.serve,
+            serve=serve,
             shelf=self.shelf,
             models=self.models,
             config=config,
-            templates=cached.templates,
-            fit=cached.admission.fit,
+            templates=self.cached.templates,
+            fit=admission.fit,
             secret=lambda: self.connection.secret,
         )
+
+    def _build_proxy(self) -> None:
+        config, metrics = self.config, self.metrics
+        passthrough = Passthrough(self.fleet, config.server)
+        self._build_cached(passthrough)
+        cached = self.cached
         embed = Embed(
             embeddings=self.embeddings,
             fleet=self.fleet,
@@ -335,7 +342,7 @@ class App:
             config=config,
             metrics=metrics,
             decisions=self.decisions,
-            clock=clock,
+            clock=self._clock,
             after_hit=cached.unload_behind,
             secret=lambda: self.connection.secret,
         )
@@ -351,7 +358,11 @@ class App:
         )
         self._handle = routes.handle
         self._proxy = Server(
-            routes.handle, config.server.listen, config.server, lane=lane, reuse_port=bool(len(self.fronts))
+            routes.handle,
+            config.server.listen,
+            config.server,
+            lane=self._open_lane,
+            reuse_port=bool(len(self.fronts)),
         )
         self._inside: Server | None = None
         metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
