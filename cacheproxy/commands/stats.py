@@ -142,10 +142,10 @@ def duration(seconds: float) -> str:
     """In the unit that gives one to three digits: `0.9 ms`, `2.4 s`, `1 h 23 m`."""
     if seconds < 1:
         return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes = int(seconds // 60)
-    return f"{minutes} m {seconds % 60:.0f} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} m"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} m"
 
 
 def size(count_bytes: float) -> str:
