@@ -297,7 +297,6 @@ class App:
         self.lane = Lane(
             self.memory, self.models, self.flights, self.decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
         )
-        self._open_lane = self.lane if config.server.repeat_lane else None
         admission = Admission(
             self.models,
             self.fleet,
@@ -307,9 +306,11 @@ class App:
             secret=lambda: self.connection.secret,
             generation=lambda: self.lane.generation,
         )
+        self._origins = Origins(config.server)
+        self._replay = Replay(self.lane, config.server.repeat_lane, self._origins, admission, serve.flight_key)
         self.cached = Cached(
             admission=admission,
-            replay=Replay(self._open_lane, self.models, self.fleet, fills, config, serve.flight_key, clock),
+            replay=self._replay,
             serve=serve,
             fleet=self.fleet,
             passthrough=passthrough,
@@ -353,7 +354,7 @@ class App:
             embed=embed,
             passthrough=passthrough,
             models=self.models,
-            origins=Origins(config.server),
+            origins=self._origins,
             metrics=metrics,
         )
         self._handle = routes.handle
@@ -361,7 +362,7 @@ class App:
             routes.handle,
             config.server.listen,
             config.server,
-            lane=self._open_lane,
+            known=self._replay if config.server.repeat_lane else None,
             reuse_port=bool(len(self.fronts)),
         )
         self._inside: Server | None = None

@@ -115,29 +115,34 @@ class Process:
         self.lane = Lane(
             self.memory, self.replica, frozenset(), decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
         )
-        lane = self.lane if config.server.repeat_lane else None
+        origins = Origins(config.server)
+        admission = Admission(
+            self.replica,
+            self.replica,
+            fills,
+            config,
+            clock,
+            secret=lambda: self.connection.secret,
+            generation=lambda: self.lane.generation,
+        )
+        learns = config.server.repeat_lane
+        replay = Replay(self.lane, learns, origins, admission, lambda plan: plan.key)
         front = Front(
             dialects=BY_PATH,
-            admission=Admission(
-                self.replica,
-                self.replica,
-                fills,
-                config,
-                clock,
-                secret=lambda: self.connection.secret,
-                generation=lambda: self.lane.generation,
-            ),
-            replay=Replay(lane, self.replica, self.replica, fills, config, lambda plan: plan.key, clock),
+            admission=admission,
+            replay=replay,
             lookup=LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock),
             relay=Relay(self.client, config.server),
-            origins=Origins(config.server),
+            origins=origins,
             config=config,
             decisions=decisions,
             fault=self.telling.fault,
             known=self._known,
             clock=clock,
         )
-        self.server = Server(front.handle, config.server.listen, config.server, lane=lane, reuse_port=True)
+        self.server = Server(
+            front.handle, config.server.listen, config.server, known=replay if learns else None, reuse_port=True
+        )
 
     def _known(self) -> bool:
         """Whether the secret is that of all proxies on this Redis: it is from the first contact on."""

@@ -7,16 +7,16 @@ whether there is an answer, and to have any effect besides noting what callers a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
-from cacheproxy.edge.server import REPLY_HEADERS, Body, Headers
+from cacheproxy.edge.server import Body, Headers, arrival
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask, Identity, NearPlan, Plan
@@ -27,6 +27,7 @@ from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream import tuning
 from cacheproxy.upstream.loaded import Loaded
+from cacheproxy.wire.canonical import canonical_bytes
 from cacheproxy.wire.dialects import Dialect
 
 ASIDE_ABOVE_BYTES = 512 * 1024
@@ -56,7 +57,10 @@ class Running(Protocol):
 
 
 class Said(NamedTuple):
-    """All that is read of a request, and what is on every reply to it: equal ones are one ask of one caller."""
+    """All that is read of a request, and what is on every reply to it: equal ones are one ask of one caller.
+
+    All but `keep_alive`, which does nothing to a reply.
+    """
 
     generation: int
     """Of the settings under which it came."""
@@ -64,7 +68,7 @@ class Said(NamedTuple):
     head: tuple[str | None, ...]
     """Values of the headers in `Admission.reads`; None for one that is absent."""
     reply_headers: Headers
-    body: bytes
+    asked: tuple[Hashable, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,15 @@ class Admission:
         """All headers of a request that are read for an ask; `Origins` has read others before, and ruled on them."""
         return (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization", "Content-Encoding", "Via")
 
-    def said(self, request: web.BaseRequest, body: bytes) -> Said:
-        """What a request says whose whole body this is."""
-        sent = request.headers
+    def said(self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, ask: Ask) -> Said:
+        """What a request says that came under these settings. `sent`: its headers; `ask`: as its body was parsed."""
         head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
-        return Said(self.generation(), request.raw_path, head, request.get(REPLY_HEADERS, ()), body)
+        return Said(generation, target, head, reply_headers, _asked(ask))
+
+    def note(self, identity: Identity, ask: Ask) -> None:
+        """Remember what the caller of an ask chose itself of a model that runs here."""
+        if ask.dialect in tuning.DIALECTS and not identity.remote:
+            self.running.note(identity, ask)
 
     async def admit(
         self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
@@ -115,9 +123,14 @@ class Admission:
         if "Content-Encoding" in request.headers:
             return "content-encoding"
         size_bytes = len(body.prefix)
+        arrived = arrival(request)
         try:
             with trail.timed("parse"):
-                ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
+                ask = arrived.ask if arrived is not None else None
+                if ask is None:
+                    ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
+                if arrived is not None:
+                    arrived.ask = ask
         except UnkeyableError as error:
             return error.reason
         honor = self.config.cache.cache_control == "honor"
@@ -127,8 +140,7 @@ class Admission:
         tally.model = identity.short if identity else ""
         forward = body.prefix if ask.forward is None else ask.forward
         if identity is not None:
-            if dialect.NAME in tuning.DIALECTS and not identity.remote:
-                self.running.note(identity, ask)
+            self.note(identity, ask)
             ask = self.fit(ask, identity, forward, dialect)
         secret, fitted_ask = self.secret(), ask
         plan = await worked(
@@ -168,6 +180,12 @@ class Admission:
         limit = context.limit(ask, found.context_length if found else 0)
         body = body if ask.forward is None else ask.forward
         return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
+
+
+def _asked(ask: Ask) -> tuple[Hashable, ...]:
+    """What two asks of one path must share to get the same reply; `canonical` holds what is not named here."""
+    more = canonical_bytes({"controls": ask.controls, "echo": ask.echo}) if ask.controls or ask.echo else b""
+    return ask.model, ask.stream, ask.with_usage, ask.needs, ask.lacks, ask.canonical, more
 
 
 async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:

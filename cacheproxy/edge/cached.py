@@ -17,7 +17,7 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Admission, Said, unloads
+from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
@@ -77,9 +77,7 @@ class Cached:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
         body = await read_body(request, self.config.cache.body_max, self.config.server)
         await self.fleet.models.wait_settled()
-        said = self.admission.said(request, body.prefix)
-        if (repeated := await self.replay.again(request, body, said)) is not None:
-            return repeated
+        generation = self.admission.generation()
         trail = Trail(self.clock, self.metrics.step)
         tally = Tally()
         self._now.count += 1
@@ -87,7 +85,7 @@ class Cached:
             call = await self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
                 return await self._bypass(request, body, call, tally)
-            return await self._serve(request, call, said, dialect, tally)
+            return await self._serve(request, call, generation, dialect, tally)
         except Exception as error:
             if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
                 self.metrics.fault(Fault.INTERNAL)
@@ -139,7 +137,7 @@ class Cached:
                 self.fleet.forget_loaded()
 
     async def _serve(
-        self, request: web.BaseRequest, call: Call, said: Said, dialect: Dialect, tally: Tally
+        self, request: web.BaseRequest, call: Call, generation: int, dialect: Dialect, tally: Tally
     ) -> web.StreamResponse:
         if call.ask.dropped:
             self.metrics.dropped(call.ask.dropped)
@@ -165,7 +163,13 @@ class Cached:
                 tally.save(found.entry.answer)
                 self._after_hit(call, found)
                 return await self.replay.send(
-                    caller, found, said, plan=call.plan, identity=call.identity, tally=tally, trail=call.trail
+                    caller,
+                    found,
+                    generation=generation,
+                    plan=call.plan,
+                    identity=call.identity,
+                    tally=tally,
+                    trail=call.trail,
                 )
             if found.kin is not None:
                 tally.entry = found.kin.answered.entry_id

@@ -17,7 +17,7 @@ from cacheproxy import config
 from cacheproxy.clock import Clock
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Admission, Said, unloads
+from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import relay
 from cacheproxy.edge.replay import Replay
@@ -101,15 +101,11 @@ class Front:
             refusal = error_reply(path, error.status, str(error))
             refusal.headers.add("Via", VIA)
             return refusal
-        said = self.admission.said(request, body.prefix)
-        return (
-            await self.replay.again(request, body, said)
-            or await self._answer(request, body, said, dialect)
-            or await self.relay.handle(request, body)
-        )
+        generation = self.admission.generation()
+        return await self._answer(request, body, generation, dialect) or await self.relay.handle(request, body)
 
     async def _answer(
-        self, request: web.BaseRequest, body: Body, said: Said, dialect: Dialect
+        self, request: web.BaseRequest, body: Body, generation: int, dialect: Dialect
     ) -> web.StreamResponse | None:
         """The exact answer, counted; None if there is none here, of which nothing is counted."""
         trail, tally = Trail(self.clock), Tally()
@@ -129,7 +125,9 @@ class Front:
         try:
             with trail.timed("reply"):
                 caller = reply.Caller(request, ask, dialect, extra)
-                return await self.replay.send(caller, hit, said, plan=plan, identity=identity, tally=tally, trail=trail)
+                return await self.replay.send(
+                    caller, hit, generation=generation, plan=plan, identity=identity, tally=tally, trail=trail
+                )
         finally:
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 

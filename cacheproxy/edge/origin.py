@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -87,14 +87,18 @@ class Origins:
 
     def judge(self, request: web.BaseRequest) -> Ruling:
         """The ruling on a request. Its headers are left on the request, for whatever reply it gets."""
-        ruling = self.rule(
-            request.method,
-            host=request.headers.get("Host", ""),
-            origin=request.headers.get("Origin", ""),
-            private_network=request.headers.get("Access-Control-Request-Private-Network", "") == "true",
-        )
+        ruling = self.rule_for(request.method, request.headers)
         request[REPLY_HEADERS] = ruling.headers
         return ruling
+
+    def rule_for(self, method: str, headers: Mapping[str, str]) -> Ruling:
+        """The ruling on a request with these headers."""
+        return self.rule(
+            method,
+            host=headers.get("Host", ""),
+            origin=headers.get("Origin", ""),
+            private_network=headers.get("Access-Control-Request-Private-Network", "") == "true",
+        )
 
     def rule(self, method: str, *, host: str, origin: str, private_network: bool = False) -> Ruling:
         """The ruling on what a request says of itself; absent headers are empty."""

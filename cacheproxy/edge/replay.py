@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from functools import lru_cache
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
-from cacheproxy.clock import Clock
-from cacheproxy.config import Config
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Names, Running, Said, unloads
-from cacheproxy.edge.fixed import Sent, is_plain
-from cacheproxy.edge.lane import Arrival, Lane, Repeatable
-from cacheproxy.edge.server import Body, arrival
+from cacheproxy.edge.admission import Admission, unloads
+from cacheproxy.edge.connection import Arrival
+from cacheproxy.edge.lane import Lane, Record, Repeatable
+from cacheproxy.edge.origin import Origins
+from cacheproxy.edge.server import REPLY_HEADERS, arrival
 from cacheproxy.edge.tally import Tally
+from cacheproxy.errors import UnkeyableError
 from cacheproxy.flow.found import Hit
-from cacheproxy.model import Identity, Outcome, Plan
+from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.tuning import Fills
-from cacheproxy.wire.dialects import UNIQUE_IDS
+from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
+
+READ_MAX = 256
+"""Bodies whose asks are remembered: who numbers the heads of equal requests has them read once. At most 64 KiB each."""
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 """Trails of hits from a record: the same bytes, and other bytes that say the same."""
@@ -33,74 +36,108 @@ REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 class Replay:
     """What it takes. `flight_key` tells under which key an answer to the ask of a plan would be under way."""
 
-    lane: Lane | None
-    """Learns hits that it may repeat; None: there is none."""
-    names: Names
-    running: Running
-    fills: Fills
-    config: Config
+    lane: Lane
+    """Learns hits that may be repeated, if `learns`."""
+    learns: bool
+    origins: Origins
+    admission: Admission
     flight_key: Callable[[Plan], str]
-    clock: Clock
 
-    async def again(self, request: web.BaseRequest, body: Body, said: Said) -> web.StreamResponse | None:
-        """The reply to a request that says what one before said, if it would get the same hit; told by the lane."""
-        began = perf_counter()
-        record = self.lane.find(said) if self.lane is not None and body.complete and is_plain(request) else None
-        if record is None or self.lane is None:
+    def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
+        """The hit that a request would get, if one before that said the same was remembered for it.
+
+        `arrived.ask` then is what the body asks, also where nothing is remembered.
+        """
+        path = message.path.partition("?")[0]
+        if path not in BY_PATH or not len(self.lane) or "Content-Encoding" in message.headers:
             return None
-        self._learn(arrival(request), record.hit, record.reply_bytes)
-        reply = await Sent.send(request, record.writes)
-        self.lane.count(record, perf_counter() - began)
-        return reply
+        ruling = self.origins.rule_for(message.method, message.headers)
+        if ruling.status is not None:
+            return None
+        try:
+            ask = arrived.ask = _read(path, arrived.body)
+        except UnkeyableError:
+            return None
+        said = self.admission.said(self.lane.generation, message.path, message.headers, ruling.headers, ask)
+        record = None if unloads(ask.keep_alive) else self.lane.find(said)
+        if record is not None:
+            if ask.keep_alive is not None:  # else nothing that the record does not say too
+                self.admission.note(record.hit.identity, ask)
+            if not self.lane.is_new(arrived.request):
+                self._learn(arrived, ask, record.hit, record.reply_bytes)
+        return record
 
     async def send(
         self,
         caller: reply.Caller,
         found: Hit,
-        said: Said,
         *,
+        generation: int,
         plan: Plan,
         identity: Identity,
         tally: Tally,
         trail: Trail,
     ) -> web.StreamResponse:
-        """Reply with a hit for `plan`."""
-        form = reply.Form.of(caller)
-        fixed = form.hit(found, self.clock.now())
-        lane = self.lane
-        current = lane is not None and said.generation == lane.generation
-        if lane is not None and current and self._repeats(caller, found, plan, identity):
-            ask = caller.ask  # not the caller: a record must not hold the request
-            repeatable = Repeatable(
+        """Reply with a hit for `plan`. `generation`: of the settings under which the request came."""
+        form, clock = reply.Form.of(caller), self.admission.clock
+        fixed = form.hit(found, clock.now())
+        if self.learns and generation == self.lane.generation and self._repeats(caller, found, plan, identity):
+            hit = Repeatable(
                 found.entry,
+                identity,
                 self.flight_key(plan),
-                tally.decision(caller.dialect.NAME, trail, self.clock),
+                tally.decision(caller.dialect.NAME, trail, clock),
                 lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
-                lambda: self.running.note(identity, ask),
             )
-            lane.learn(said, repeatable, SAID_AGAIN, key_bytes=len(said.body), reply_bytes=fixed.size_bytes)
-            self._learn(arrival(caller.request), repeatable, fixed.size_bytes)
+            self._learn_both(caller.request, hit, generation, fixed.size_bytes)
         return await fixed.send(caller.request)
 
-    def _learn(self, arrived: Arrival | None, hit: Repeatable, reply_bytes: int) -> None:
-        """Repeat the hit for the very bytes of a request, if the lane may."""
-        if self.lane is not None and arrived is not None:
-            request = arrived.request
-            size_bytes = len(request)
-            self.lane.learn(request, hit, REPEATED, key_bytes=size_bytes, reply_bytes=reply_bytes, head=arrived.head)
+    def _learn_both(self, request: web.BaseRequest, hit: Repeatable, generation: int, reply_bytes: int) -> None:
+        """Repeat a hit for what its request says, and for its very bytes. No record holds the request."""
+        arrived = arrival(request)
+        if arrived is None or arrived.ask is None:
+            return
+        ask, extra = arrived.ask, request.get(REPLY_HEADERS, ())
+        said = self.admission.said(generation, request.raw_path, request.headers, extra, ask)
+        if not self.lane.is_new(said):
+            key_bytes = len(ask.canonical)
+            self.lane.learn(said, hit, SAID_AGAIN, self._also(hit, ask), key_bytes=key_bytes, reply_bytes=reply_bytes)
+        if not self.lane.is_new(arrived.request):
+            self._learn(arrived, ask, hit, reply_bytes)
+
+    def _learn(self, arrived: Arrival, ask: Ask, hit: Repeatable, reply_bytes: int) -> None:
+        """Repeat a hit for the very bytes of a request."""
+        self.lane.learn(
+            arrived.request,
+            hit,
+            REPEATED,
+            self._also(hit, ask),
+            key_bytes=len(arrived.request),
+            reply_bytes=reply_bytes,
+            head=arrived.head if arrived.apart else b"",
+        )
+
+    def _also(self, hit: Repeatable, ask: Ask) -> Callable[[], None]:
+        return lambda: self.admission.note(hit.identity, ask)
 
     def _repeats(self, caller: reply.Caller, found: Hit, plan: Plan, identity: Identity) -> bool:
         """Whether the same bytes get this hit again as long as entry and models stay, and nothing else is to be done.
 
         What Ollama has loaded must not matter to how the ask is read, nor the time to whether the entry is too old.
         """
-        fill = self.fills.of(identity.short)
+        config, fill = self.admission.config, self.admission.fills.of(identity.short)
         return (
             (found.outcome, found.tier) == (Outcome.EXACT, "memory")
             and plan.max_age_s is None
             and not unloads(caller.ask.keep_alive)
             and caller.ask.dialect not in UNIQUE_IDS
-            and self.config.cache.headers != "trail"
-            and not (self.config.context.budget or fill.pins_num_ctx)
-            and self.names.identify(caller.ask.model) == identity
+            and config.cache.headers != "trail"
+            and not (config.context.budget or fill.pins_num_ctx)
+            and self.admission.names.identify(caller.ask.model) == identity
         )
+
+
+@lru_cache(maxsize=READ_MAX)
+def _read(path: str, body: bytes) -> Ask:
+    """The ask in a body. Raises UnkeyableError."""
+    return BY_PATH[path].parse(body)

@@ -22,7 +22,7 @@ from aiohttp import http_parser, web
 from aiohttp.http import HttpProcessingError, HttpVersion11, RawRequestMessage
 
 from cacheproxy import config
-from cacheproxy.edge.lane import Arrival, Handler, Lane, LaneConnection
+from cacheproxy.edge.connection import Arrival, Handler, Known, KnownConnection
 from cacheproxy.errors import BodyTimeoutError, CallerError
 
 log = logging.getLogger(__name__)
@@ -218,11 +218,11 @@ def is_leaving(request: web.BaseRequest) -> bool:
 
 
 def arrival(request: web.BaseRequest) -> Arrival | None:
-    """The request as it came, if the repeat lane may learn it."""
+    """The request as it came, if it may be repeated."""
     return request.protocol.received if isinstance(request.protocol, _Connection) else None
 
 
-class _Connection(LaneConnection):
+class _Connection(KnownConnection):
     """One client connection. Adds to aiohttp's a deadline for heads and a way to leave after the present request."""
 
     __slots__ = ("_head_deadline", "_head_timeout_s", "_listener")
@@ -333,15 +333,17 @@ class _Serving:
 class _Listener(web.Server):
     """aiohttp's factory of connections, making ours."""
 
-    def __init__(self, handler: Handler, *, head_timeout_s: float, lane: Lane | None, **kwargs: Any) -> None:
+    def __init__(self, handler: Handler, *, head_timeout_s: float, known: Known | None, **kwargs: Any) -> None:
         super().__init__(handler, handler_cancellation=True, **kwargs)
         self._head_timeout_s = head_timeout_s
-        self._lane = lane
+        self._known = known
         self._serving = _Serving()
         self.leaving = False
 
     def __call__(self) -> _Connection:
-        return _Connection(self, loop=self._loop, head_timeout_s=self._head_timeout_s, lane=self._lane, **self._kwargs)
+        return _Connection(
+            self, loop=self._loop, head_timeout_s=self._head_timeout_s, known=self._known, **self._kwargs
+        )
 
     def serving(self) -> _Serving:
         """Context of one request in flight."""
@@ -378,7 +380,7 @@ class _Listener(web.Server):
 class Server:
     """One listening port. `listen`: HOST:PORT, port 0 lets the system choose.
 
-    Every request goes to `handler`, but for those that `lane` answers. With `path` it listens on a Unix socket there
+    Every request goes to `handler`, but for those that `known` answers. With `path` it listens on a Unix socket there
     instead; with `reuse_port` other processes may listen beside it.
     """
 
@@ -388,14 +390,14 @@ class Server:
         listen: str,
         settings: config.Server,
         *,
-        lane: Lane | None = None,
+        known: Known | None = None,
         reuse_port: bool = False,
         path: Path | None = None,
     ) -> None:
         self._handler = handler
         self._host, self._port = config.split_listen(listen)
         self._settings = settings
-        self._lane = lane
+        self._known = known
         self._reuse_port = reuse_port
         self._path = path
         self._listener: _Listener | None = None
@@ -419,7 +421,7 @@ class Server:
         self._listener = _Listener(
             self._guarded,
             head_timeout_s=self._settings.header_timeout,
-            lane=self._lane,
+            known=self._known,
             keepalive_timeout=self._settings.idle_timeout,
             access_log=None,
             max_line_size=HEAD_BYTES_MAX,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cacheproxy.edge import connection as edge_connection
 from cacheproxy.edge import lane
 from cacheproxy.flow import coalesce
 from cacheproxy.model import Decision
@@ -65,12 +67,25 @@ def told(response: Response) -> tuple[int, list[tuple[str, str]], bytes, list[in
     return response.status, headers, body, [len(chunk.data) > 0 for chunk in response.chunks]
 
 
+async def answer(wire: Wire, *pieces: bytes) -> Response:
+    """The reply to a request in these pieces, each seen by the server by itself."""
+    for piece in pieces:
+        await wire.send(piece)
+        await asyncio.sleep(0.001)
+    return await wire.response()
+
+
 # --- With the lane and without it ---
 
 REQUESTS = [
     ask(),
     ask(),
     *(ask(X_Request_Id=number) for number in "123"),
+    *(ask(WHOLE | {"keep_alive": f"{number}m"}) for number in (7, 8)),
+    ask(dict(reversed(WHOLE.items()))),
+    ask(WHOLE | {"options": {"temperature": 0.5}}),
+    ask(WHOLE | {"options": {"temperature": 0.50, "seed": None}}),
+    ask(b'{"model":"llama3.2","stream":false,"stream":false,"messages":[{"role":"user","content":"why?"}]}'),
     ask(ASK),
     ask({"model": MODEL, "prompt": "why?", "stream": False}, "/api/generate"),
     ask(ASK | {"temperature": 0}, "/v1/chat/completions"),
@@ -309,27 +324,39 @@ async def test_a_repeated_request_is_answered_like_any_other_hit(house: House) -
     """Same status, headers and body; the counts have it the moment that somebody looks."""
     trails = heard(house)
     async with await connect(house.port) as wire:
-        await taught(house, wire, ask())
-        await wire.send(ask(WHOLE | {"keep_alive": "5m"}))  # the same ask in another body
-        slow = await wire.response()
-        await wire.send(ask())
-        fast = await wire.response()
+        replies = []
+        for _ in range(4):
+            await wire.send(ask())
+            replies.append(await wire.response())
+            await house.settled()
+    _, slow, _, fast = replies
 
     assert told(fast) == told(slow)
     assert fast.header("X-Cache") == "EXACT"
     stats = await house.stats()
-    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 3, "lane:hit": 1}
-    assert (stats["outcomes"]["exact"], stats["tiers"]["memory"], stats["gauges"]["asks_in_flight"]) == (4, 4, 0)
-    assert stats["latency"]["outcomes"]["exact"]["memory"]["count"] == 4
+    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 2, "lane:hit": 1}
+    assert (stats["outcomes"]["exact"], stats["tiers"]["memory"], stats["gauges"]["asks_in_flight"]) == (3, 3, 0)
+    assert stats["latency"]["outcomes"]["exact"]["memory"]["count"] == 3
     assert stats["repeat_lane"]["records"] == 2
 
 
-async def test_a_request_that_says_the_same_in_other_bytes_is_not_parsed_again(house: House) -> None:
-    """Each caller has a head of its own, and many number their requests."""
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        pytest.param(lambda number: ask(X_Request_Id=number, User_Agent=f"team-{number}/1.0"), id="other heads"),
+        pytest.param(lambda number: ask(WHOLE | {"keep_alive": f"{number}m"}), id="another time to stay loaded"),
+        pytest.param(lambda number: ask(WHOLE | {f"option_{number}": None}), id="members that are null"),
+        pytest.param(lambda number: ask(b" " * int(number) + json.dumps(WHOLE).encode()), id="other spaces"),
+    ],
+)
+async def test_a_request_that_says_the_same_in_other_bytes_needs_no_look_up(
+    house: House, spelt: Callable[[str], bytes]
+) -> None:
+    """Each caller has a head of its own, many number their requests, and libraries write JSON each in its way."""
     trails = heard(house)
     async with await connect(house.port) as wire:
-        for number in range(6):
-            await wire.send(ask(X_Request_Id=str(number), User_Agent=f"team-{number}/1.0"))
+        for number in range(1, 7):
+            await wire.send(spelt(str(number)))
             reply = await wire.response()
             await house.settled()
     house.app.lane.flush()
@@ -337,6 +364,116 @@ async def test_a_request_that_says_the_same_in_other_bytes_is_not_parsed_again(h
     assert (reply.status, reply.header("X-Cache"), reply.header("Via")) == (200, "EXACT", "1.1 cacheproxy")
     assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 2, "lane:said": 3}
     assert len(house.app.lane) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"messages": [{"role": "user", "content": "Why?"}]}, id="the question"),
+        pytest.param({"stream": True}, id="the form of the reply"),
+        pytest.param({"model": f"{MODEL}:latest"}, id="the name as the caller spells it"),
+        pytest.param({"options": {"temperature": 0.1}}, id="an option"),
+        pytest.param({"options": {"cache": {"ttl": "1m"}}}, id="what the caller says of the cache"),
+        pytest.param({"keep_alive": 0}, id="that the model is to go"),
+        pytest.param({"format": "json"}, id="the form of the answer"),
+    ],
+)
+async def test_a_body_that_says_something_else_is_another_request(house: House, changed: dict[str, Any]) -> None:
+    """Whatever it shares with a known one."""
+    async with await connect(house.port) as wire:
+        for number in range(4):
+            await wire.send(ask(X_Request_Id=str(number)))
+            await wire.response()
+            await house.settled()
+        house.app.lane.flush()
+        trails = heard(house)
+        await wire.send(ask(WHOLE | changed))
+        assert (await wire.response()).status == 200
+        await house.settled()
+
+    house.app.lane.flush()
+    assert sum(trails.values()) == 1
+    assert not any(trail.startswith("lane:") for trail in trails)
+
+
+async def test_what_a_caller_wants_of_a_model_is_remembered_from_each_request(house: House) -> None:
+    """`keep_alive` is nothing to the reply, so requests that differ in it share a record, but each is heard."""
+    async with await connect(house.port) as wire:
+        for number in range(4):
+            await wire.send(ask(X_Request_Id=str(number)))
+            await wire.response()
+            await house.settled()
+        digest = house.app.models.known(MODEL).digest  # type: ignore[union-attr]
+        before = house.first.loaded.wish(digest)
+        house.app.lane.flush()
+        trails = heard(house)
+        await wire.send(ask(WHOLE | {"keep_alive": "7m"}))
+        await wire.response()
+    house.app.lane.flush()
+
+    assert trails == {"lane:said": 1}
+    assert (before.keep_alive, house.first.loaded.wish(digest).keep_alive) == (False, True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_request_that_is_cut_anywhere_is_answered_as_if_it_were_not(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, known: bool
+) -> None:
+    """At every byte in turn, where its bytes have a record and where only what it says has one."""
+    data = ask(X_Request_Id="1")
+    async with (
+        open_house(fake_ollama, clean_redis, clock=FakeClock()) as house,
+        await connect(house.port) as wire,
+    ):
+        await taught(house, wire, data)
+        expected = told(await answer(wire, data))
+        for cut in range(1, len(data)):
+            sent = data if known else data.replace(b"X-Request-Id: 1", b"X-Request-Id: %d" % (cut % 8 + 2))
+            assert told(await answer(wire, sent[:cut], sent[cut:])) == expected, cut
+        stats = await house.stats()
+
+    assert stats["outcomes"]["exact"] == stats["asks"] - 1 == len(data) + 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 200])
+async def test_a_request_in_many_pieces_is_repeated_too(
+    house: House, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it comes over a network."""
+    monkeypatch.setattr(edge_connection, "HOLD_S", 5.0)
+    trails = heard(house)
+    async with await connect(house.port) as wire:
+        for number in range(1, 7):
+            data = ask(X_Request_Id=str(number))
+            head_bytes = data.find(b"\r\n\r\n") + 4
+            body = data[head_bytes:]
+            pieces = [data[:head_bytes], *(body[start : start + size] for start in range(0, len(body), size))]
+            if size > len(body) // 2:
+                pieces = [data[:-5], data[-5:]]
+            assert (await answer(wire, *pieces)).status == 200
+            await house.settled()
+        await wire.send(ask())
+        await wire.response()
+    house.app.lane.flush()
+
+    assert trails == {"memory:no exact:no near:mode-off upstream:200": 1, "memory:hit": 2, "lane:said": 4}
+
+
+async def test_a_slow_sender_is_waited_for_no_longer_because_its_pieces_keep_coming(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait begins with the head; then the server's own deadlines hold."""
+    monkeypatch.setattr(edge_connection, "HOLD_S", 0.05)
+    data = ask()
+    async with await connect(house.port) as wire:
+        for byte in range(len(data) - 20, len(data) - 8):
+            await wire.send(data[:byte] if byte == len(data) - 20 else data[byte - 1 : byte])
+            await asyncio.sleep(0.01)
+        here = next(iter(house.app._proxy._listener._connections))  # type: ignore[union-attr]
+        assert here._sleeper is None  # type: ignore[attr-defined]
+        assert not house.app._proxy._listener.serving().empty.is_set()  # type: ignore[union-attr]
+        await wire.send(data[byte:])
+        assert (await wire.response()).status == 200
 
 
 READ = {
@@ -426,11 +563,11 @@ async def test_a_page_of_another_origin_gets_the_headers_that_are_its_own(house:
 def test_what_is_met_once_is_remembered_for_a_bounded_number(house: House) -> None:
     """Requests that never come again push nothing out."""
     for number in range(lane.MET_MAX + 5):
-        assert house.app.lane._is_new(number)
+        assert house.app.lane.is_new(number)
 
     assert len(house.app.lane._met) == lane.MET_MAX
-    assert not house.app.lane._is_new(lane.MET_MAX)
-    assert house.app.lane._is_new(0)
+    assert not house.app.lane.is_new(lane.MET_MAX)
+    assert house.app.lane.is_new(0)
 
 
 async def test_a_repeated_stream_comes_as_it_came_with_its_last_line_apart(house: House) -> None:
@@ -471,7 +608,7 @@ async def test_what_wants_more_than_the_same_reply_gets_no_record(house: House, 
 
 
 async def test_who_waits_for_leave_to_send_the_body_gets_it_each_time(house: House) -> None:
-    """So the same bytes alone are not enough; that the ask is known is."""
+    """The same bytes alone are not enough, so the lane stays out."""
     trails = heard(house)
     head, end, body = ask(Expect="100-continue").partition(b"\r\n\r\n")
     async with await connect(house.port) as wire:
@@ -484,7 +621,8 @@ async def test_who_waits_for_leave_to_send_the_body_gets_it_each_time(house: Hou
     house.app.lane.flush()
 
     assert statuses == [100, 200]
-    assert (trails["lane:hit"], trails["lane:said"]) == (0, 2)
+    assert trails["memory:hit"] == 4
+    assert len(house.app.lane) == 0
 
 
 async def test_the_lane_can_be_switched_off(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
@@ -585,14 +723,14 @@ async def test_with_an_earlier_reply_in_the_way_the_lane_is_closed(house: House)
         trails = heard(house)
         here.pause_writing()
         await wire.send(ask())
-        await until(lambda: trails["lane:said"] == 1)
+        await until(lambda: trails["memory:hit"] == 1)
         here.resume_writing()
         assert (await wire.response()).header("X-Cache") == "EXACT"
         await wire.send(ask())
         await wire.response()
 
     house.app.lane.flush()
-    assert trails == {"lane:said": 1, "lane:hit": 1}
+    assert trails == {"memory:hit": 1, "lane:hit": 1}
 
 
 async def test_a_draining_proxy_tells_the_caller_to_leave(house: House) -> None:
@@ -745,7 +883,7 @@ async def test_a_known_head_without_body_is_not_kept_from_the_server(
         await taught_apart(house, wire, head, body)
         await wire.send(head)
         await until(lambda: not house.app._proxy._listener.serving().empty.is_set())  # type: ignore[union-attr]
-        monkeypatch.setattr(lane, "HOLD_S", 60.0)
+        monkeypatch.setattr(edge_connection, "HOLD_S", 60.0)
         await wire.send(body)
         assert (await wire.response()).header("X-Cache") == "EXACT"
         await wire.send(head)
@@ -769,7 +907,7 @@ async def test_a_caller_who_leaves_after_a_known_head_leaves_nothing_behind(
         await taught_apart(house, wire, head, body)
         before = (await house.stats())["asks"]
         await wire.send(head)
-    await asyncio.sleep(2 * lane.HOLD_S)
+    await asyncio.sleep(2 * edge_connection.HOLD_S)
 
     assert (await house.stats())["asks"] == before
     assert not house.app._proxy._listener._connections  # type: ignore[union-attr]

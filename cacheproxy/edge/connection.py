@@ -1,0 +1,293 @@
+"""One client connection, on which a request that is known is answered as soon as its last byte is there.
+
+aiohttp wakes a task for each request, which makes a request object, calls a handler and writes a reply; that costs more
+than a known reply itself. This connection answers before, and only if all of this holds, else aiohttp goes on as if
+there were nothing else:
+
+* Nothing else is in progress on the connection: no request served, waiting or half read, no reply that the system has
+  not taken, no end; and the server does not drain (`_free`).
+* What came is one whole request and nothing else, at once or as head and body (`_feed`).
+* Its bytes have a record, and it need not even be parsed; or aiohttp has parsed it, and what it says has a record.
+
+A head whose body is due is held back for a moment: nobody can answer it before. Refuses to parse, and to know what is
+in a request or a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol, TypeAlias
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from cacheproxy.edge.lane import BYTES_MAX, Lane, Record
+from cacheproxy.model import Ask
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+HOLD_S = 0.02
+"""What has begun waits this long for its end, if anything may be known of it; most heads have their body within 0.1 ms.
+"""
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A whole request as it came, which nothing keeps from being repeated as it is."""
+
+    request: bytes
+    head_bytes: int
+    apart: bool
+    """The head came by itself."""
+    ask: Ask | None = None
+    """What the body asks, once it has been read."""
+
+    @property
+    def head(self) -> bytes:
+        """From the request line to the empty line."""
+        return self.request[: self.head_bytes]
+
+    @property
+    def body(self) -> bytes:
+        """What follows the head."""
+        return self.request[self.head_bytes :]
+
+
+class Known(Protocol):
+    """Who knows hits that may be repeated (`edge/replay.py`)."""
+
+    @property
+    def lane(self) -> Lane:
+        """Where they are."""
+        ...
+
+    def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
+        """The record that answers a request, by what it says. May read `arrived.ask`; waits for nothing."""
+        ...
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A request of which the end has not come yet."""
+
+    came: bytes
+    """All of it until now, if it may be repeated (`plain`)."""
+    head_bytes: int
+    missing_bytes: int
+    payload: StreamReader
+    plain: bool
+    until: float
+    """It is waited for no longer than this, on the loop's clock."""
+    apart: bool
+
+    def add(self, data: bytes) -> bool:
+        """More of it came; False if that is more than it lacks."""
+        self.missing_bytes -= len(data)
+        if self.plain:
+            self.came += data
+        return self.missing_bytes >= 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is there, to the parser too."""
+        return not self.missing_bytes and self.payload.is_eof()
+
+    @property
+    def arrival(self) -> Arrival | None:
+        """It, complete, if it may be repeated."""
+        return Arrival(self.came, self.head_bytes, self.apart) if self.plain else None
+
+
+class KnownConnection(web.RequestHandler):
+    """aiohttp's connection, with known requests answered before it serves them. `known` None: without."""
+
+    __slots__ = ("_at_start", "_begun", "_between", "_held", "_holds", "_known", "_sleeper", "_timer", "received")
+
+    def __init__(self, manager: web.Server, *, known: Known | None, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._known = known if kwargs.get("keepalive_timeout", 1) > 0 else None
+        self._at_start = True
+        """The parser has taken whole requests only: the next byte begins one."""
+        self._between = True
+        """Every request that came has its whole reply, and the connection goes on."""
+        self._begun: _Begun | None = None
+        self._held = b""
+        """A head that the lane knows, whose body is due; nothing else has seen it yet."""
+        self._holds = True
+        self._sleeper: asyncio.Future[None] | None = None
+        """What aiohttp's task waits on, while it must not wake: what has come may be answered without it."""
+        self._timer: asyncio.TimerHandle | None = None
+        self.received: Arrival | None = None
+        """The request being served, if a record may be made for it."""
+
+    @property
+    def leaving(self) -> bool:
+        """True while the server drains."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: a known request's, or the parser's. None are aiohttp's own call to take what it held back."""
+        known = self._known
+        if known is None or not data:
+            super().data_received(data)
+            return
+        held = self._take_held()
+        free = self._free()
+        if free and len(held) + len(data) <= BYTES_MAX:
+            began = perf_counter()
+            if record := known.lane.find(held + data):
+                self._request_count += 1
+                self._repeat(known.lane, record, began)
+                return
+            if not held and self._holds and known.lane.knows_head(data):
+                self._held = data
+                self._wait(self._loop.time() + HOLD_S)
+                return
+        if held:
+            self._feed(known, held, free=free)
+            free = False
+        self._feed(known, data, free=free)
+
+    def release(self) -> None:
+        """Let the server see a head that was held for its body."""
+        if held := self._take_held():
+            self._holds = False
+            self.data_received(held)
+            self._holds = True
+        self._rouse()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The caller has gone, and needs nothing any more."""
+        self._take_held()
+        self._rouse()
+        super().connection_lost(exc)
+
+    def _wait(self, until: float) -> None:
+        self._timer = self._loop.call_at(until, self.release)
+
+    def _take_held(self) -> bytes:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, b""
+        return held
+
+    def _rouse(self) -> None:
+        """Let the task wait again as ever, and wake it if a request is there or the connection ends."""
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is None:
+            return
+        self._waiter = sleeper
+        if sleeper.done():
+            return
+        if self._close or self._force_close:
+            sleeper.cancel()
+        elif self._messages:
+            sleeper.set_result(None)
+
+    def _feed(self, known: Known, data: bytes, *, free: bool) -> None:
+        """Give bytes to the parser, see what they were to it, and answer if that is known. `free`: before they came."""
+        at_start, count, begun = self._at_start, self._request_count, self._begun
+        self._at_start, self._begun, self.received = False, None, None
+        if free and self._waiter is not None and not self._waiter.done():
+            self._sleeper, self._waiter = self._waiter, None
+        super().data_received(data)
+        made = self._request_count - count
+        if made:
+            self._between = False
+        if at_start and made == 1:
+            self._begin(data, free=free)
+        elif begun is not None and not made and begun.add(data):
+            self._go_on(begun)
+        if self._answer(known) or self._sleeper is None:
+            return
+        if self._begun is not None and self._begun.plain and self._begun.until > self._loop.time():
+            self._wait(self._begun.until)
+        else:
+            self._rouse()
+
+    def _begin(self, data: bytes, *, free: bool) -> None:
+        """`data` began where a request begins, and one request was made of it: see how much of that it is."""
+        message, payload = self._messages[-1]
+        if not isinstance(message, RawRequestMessage) or message.upgrade or message.chunked:
+            return
+        head_bytes = data.find(b"\r\n\r\n") + 4
+        bare_ends = data.count(b"\n", 0, head_bytes) - data.count(b"\r\n", 0, head_bytes)  # the head may end earlier
+        lengths = message.headers.getall("Content-Length", ["0"])
+        if bare_ends or len(lengths) != 1:
+            return
+        missing_bytes = head_bytes + int(lengths[0]) - len(data)
+        plain = free and message.version == HttpVersion11 and message.method == "POST" and not message.should_close
+        plain = plain and "Expect" not in message.headers and len(data) + missing_bytes <= BYTES_MAX
+        if not missing_bytes and payload.is_eof():
+            self._at_start = True
+            self.received = Arrival(data, head_bytes, apart=False) if plain else None
+        elif missing_bytes > 0:
+            until, apart = self._loop.time() + HOLD_S, head_bytes == len(data)
+            self._begun = _Begun(data if plain else b"", head_bytes, missing_bytes, payload, plain, until, apart)
+
+    def _go_on(self, begun: _Begun) -> None:
+        """More of the request came that had begun: see whether that is all."""
+        if begun.complete:
+            self._at_start, self.received = True, begun.arrival
+        else:
+            self._begun = begun
+
+    def _answer(self, known: Known) -> bool:
+        """Answer the request that was just parsed, if it is known; False if not, or if the task is about to take it."""
+        arrived, parser = self.received, self._parser
+        mine = len(self._messages) == 1 and self._waiter is None
+        if arrived is None or parser is None or not mine or not self._open():
+            return False
+        began = perf_counter()
+        message = self._messages[0][0]
+        record = known.find(message, arrived) if isinstance(message, RawRequestMessage) else None
+        if record is None:
+            return False
+        self._messages.clear()
+        parser.message_consumed()
+        self.received = None
+        self._between = True
+        self._repeat(known.lane, record, began)
+        self._rouse()
+        return True
+
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: Handler
+    ) -> tuple[web.StreamResponse, bool]:
+        reply, reset = await super()._handle_request(request, start_time, request_handler)
+        self.received = None
+        # Under load the next request is here before aiohttp waits for it, so its waiting is no sign.
+        self._between = not reset and bool(reply.keep_alive) and request.content.is_eof()
+        return reply, reset
+
+    def _free(self) -> bool:
+        """Whether a request that comes now would be served at once, and is the only thing on this connection."""
+        return self._at_start and self._between and not self._messages and self._open()
+
+    def _open(self) -> bool:
+        """Whether a reply can be sent now, and the connection goes on after it."""
+        transport = self.transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+            and not (self._close or self._force_close or self._upgraded or self.leaving)
+            and not (self._paused or self._reading_paused or self._buffer_paused)
+            and self._payload_parser is None
+        )
+
+    def _repeat(self, lane: Lane, record: Record, began: float) -> None:
+        """Reply with a record, as found since `began` (`perf_counter`); aiohttp's timers go on as after any reply."""
+        transport, manager = self.transport, self._manager
+        if transport is None or manager is None:
+            return
+        manager.requests_count += 1
+        for written in record.writes:
+            transport.write(written)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        lane.count(record, perf_counter() - began)
