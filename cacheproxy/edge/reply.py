@@ -118,7 +118,7 @@ async def _pass_on(request: web.BaseRequest, follower: Follower, head: headers.H
     reply = PlainStream(status=upstream.status, reason=upstream.reason)
     reply.add_headers(upstream.headers)
     reply.add_headers(head)
-    return await _write_all(request, reply, follower.pieces())
+    return await _write_all(request, reply, follower.pieces(), with_first=follower.has_piece)
 
 
 async def _refused(caller: Caller, follower: Follower, head: headers.Headers) -> web.StreamResponse:
@@ -146,8 +146,11 @@ async def _convert_live(caller: Caller, relay: Relay, head: headers.Headers, now
     return await _write_all(caller.request, reply, lines())
 
 
-async def _write_all(request: web.BaseRequest, reply: PlainStream, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
-    await reply.prepare(request)
+async def _write_all(
+    request: web.BaseRequest, reply: PlainStream, pieces: AsyncIterator[bytes], *, with_first: bool = False
+) -> web.StreamResponse:
+    """`with_first`: the first piece is at hand."""
+    await reply.begin(request, with_first=with_first)
     ends_line = True
     try:
         async for piece in pieces:

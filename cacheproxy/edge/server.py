@@ -56,6 +56,11 @@ class PlainStream(web.StreamResponse):
         for name, value in headers:
             self.headers.add(name, value)
 
+    async def begin(self, request: web.BaseRequest, *, with_first: bool) -> None:
+        """Send the head; `with_first`: in one packet with the first piece of the body, which must be at hand."""
+        self._send_headers_immediately = not with_first
+        await self.prepare(request)
+
     async def _prepare_headers(self) -> None:
         request = self._req
         if request is not None:

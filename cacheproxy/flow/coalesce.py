@@ -97,6 +97,8 @@ class Flight:
         self._dropped = 0
         """Pieces no longer listed: `_pieces` begins with this one."""
         self._followers: dict[Follower, int] = {}
+        self._chunks_wanted = False
+        """Somebody waits for chunks, not for bytes."""
         self._moved = asyncio.Event()
         """Replaced and set whenever something changed, so any number can wait for the next change."""
         self._task: asyncio.Task[None] | None = None
@@ -170,7 +172,8 @@ class Flight:
         chunks = self._recorder.feed(piece)
         if chunks and self.head.status == 200:
             self._chunks.extend(chunks)
-            self._wake()
+            if self._chunks_wanted:
+                self._wake()
         while self._recorder.too_large and self._lag_bytes() > LAG_BYTES_MAX:
             await self._wait_moved()
 
@@ -210,6 +213,11 @@ class Follower:
             await flight._wait_moved()
         return flight._head
 
+    @property
+    def has_piece(self) -> bool:
+        """Whether the next of `pieces` is there already."""
+        return self.flight._followers[self] - self.flight._dropped < len(self.flight._pieces)
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """The reply's bytes as they came. Raises UpstreamBrokenError where the reply broke off."""
         flight = self.flight
@@ -231,6 +239,7 @@ class Follower:
         """
         flight, taken = self.flight, 0
         flight._followers[self] = _TAKES_NO_BYTES
+        flight._chunks_wanted = True
         while True:
             while taken < len(flight._chunks):
                 taken += 1
