@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
@@ -104,10 +105,18 @@ class Admission:
         """All headers of a request that are read for an ask; `Origins` has read others before, and ruled on them."""
         return (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization", "Content-Encoding", "Via")
 
-    def said(self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, ask: Ask) -> Said:
-        """What a request says that came under these settings. `sent`: its headers; `ask`: as its body was parsed."""
+    def said(
+        self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, ask: Ask
+    ) -> Said | None:
+        """What a request says that came under these settings; None if that cannot be written down.
+
+        `sent`: its headers; `ask`: as its body was parsed.
+        """
         head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
-        return Said(generation, target, head, reply_headers, _asked(ask))
+        try:
+            return Said(generation, target, head, reply_headers, _asked(ask))
+        except UnkeyableError:
+            return None
 
     def note(self, identity: Identity, ask: Ask) -> None:
         """Remember what the caller of an ask chose itself of a model that runs here."""
@@ -123,14 +132,8 @@ class Admission:
         if "Content-Encoding" in request.headers:
             return "content-encoding"
         size_bytes = len(body.prefix)
-        arrived = arrival(request)
         try:
-            with trail.timed("parse"):
-                ask = arrived.ask if arrived is not None else None
-                if ask is None:
-                    ask = await worked(size_bytes, lambda: dialect.parse(body.prefix))
-                if arrived is not None:
-                    arrived.ask = ask
+            ask = await self._read(request, body.prefix, dialect, trail)
         except UnkeyableError as error:
             return error.reason
         honor = self.config.cache.cache_control == "honor"
@@ -149,6 +152,18 @@ class Admission:
         )
         tally.partition = plan.partition
         return Admitted(ask, plan, identity, controls, forward, size_bytes, secret)
+
+    async def _read(self, request: web.BaseRequest, body: bytes, dialect: Dialect, trail: Trail) -> Ask:
+        """The ask in a body, unless it was read when it arrived. Raises UnkeyableError."""
+        arrived = arrival(request)
+        if arrived is not None and arrived.ask is not None:
+            trail.mark("parse", arrived.read_s)
+            return arrived.ask
+        with trail.timed("parse"):
+            ask = await worked(len(body), lambda: dialect.parse(body))
+        if arrived is not None:
+            arrived.ask = ask
+        return ask
 
     async def admit_near(self, admitted: Admitted, identity: Identity, templates: Sequence[Template]) -> NearPlan:
         """What is decided about near answers to an admitted ask."""
@@ -182,10 +197,15 @@ class Admission:
         return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
 
 
+_NOT_ASKED = frozenset({"body", "controls", "echo", "forward", "keep_alive"})
+"""Fields of an ask that say nothing more than `canonical`, are no texts, or do nothing to a reply."""
+_fields_asked = attrgetter(*(each.name for each in fields(Ask) if each.name not in _NOT_ASKED))
+
+
 def _asked(ask: Ask) -> tuple[Hashable, ...]:
-    """What two asks of one path must share to get the same reply; `canonical` holds what is not named here."""
+    """What two asks must share to get the same reply. Raises UnkeyableError for controls that cannot be written."""
     more = canonical_bytes({"controls": ask.controls, "echo": ask.echo}) if ask.controls or ask.echo else b""
-    return ask.model, ask.stream, ask.with_usage, ask.needs, ask.lacks, ask.canonical, more
+    return (*_fields_asked(ask), more)
 
 
 async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:

@@ -35,16 +35,24 @@ HOLD_S = 0.02
 """
 
 
+LENGTH_DIGITS_MAX = 20
+"""Of a Content-Length; the parser takes any number of leading zeros."""
+
+
 @dataclass(slots=True)
 class Arrival:
     """A whole request as it came, which nothing keeps from being repeated as it is."""
 
     request: bytes
     head_bytes: int
+    payload: StreamReader
+    """aiohttp's name for the body: it belongs to this request alone."""
     apart: bool
     """The head came by itself."""
     ask: Ask | None = None
     """What the body asks, once it has been read."""
+    read_s: float = 0.0
+    """How long that took."""
 
     @property
     def head(self) -> bytes:
@@ -99,7 +107,7 @@ class _Begun:
     @property
     def arrival(self) -> Arrival | None:
         """It, complete, if it may be repeated."""
-        return Arrival(self.came, self.head_bytes, self.apart) if self.plain else None
+        return Arrival(self.came, self.head_bytes, self.payload, self.apart) if self.plain else None
 
 
 class KnownConnection(web.RequestHandler):
@@ -122,7 +130,7 @@ class KnownConnection(web.RequestHandler):
         """What aiohttp's task waits on, while it must not wake: what has come may be answered without it."""
         self._timer: asyncio.TimerHandle | None = None
         self.received: Arrival | None = None
-        """The request being served, if a record may be made for it."""
+        """The request that came last, if a record may be made for it."""
 
     @property
     def leaving(self) -> bool:
@@ -167,6 +175,8 @@ class KnownConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def _wait(self, until: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_at(until, self.release)
 
     def _take_held(self) -> bytes:
@@ -218,14 +228,14 @@ class KnownConnection(web.RequestHandler):
         head_bytes = data.find(b"\r\n\r\n") + 4
         bare_ends = data.count(b"\n", 0, head_bytes) - data.count(b"\r\n", 0, head_bytes)  # the head may end earlier
         lengths = message.headers.getall("Content-Length", ["0"])
-        if bare_ends or len(lengths) != 1:
+        if bare_ends or len(lengths) != 1 or len(lengths[0]) > LENGTH_DIGITS_MAX:
             return
         missing_bytes = head_bytes + int(lengths[0]) - len(data)
         plain = free and message.version == HttpVersion11 and message.method == "POST" and not message.should_close
         plain = plain and "Expect" not in message.headers and len(data) + missing_bytes <= BYTES_MAX
         if not missing_bytes and payload.is_eof():
             self._at_start = True
-            self.received = Arrival(data, head_bytes, apart=False) if plain else None
+            self.received = Arrival(data, head_bytes, payload, apart=False) if plain else None
         elif missing_bytes > 0:
             until, apart = self._loop.time() + HOLD_S, head_bytes == len(data)
             self._begun = _Begun(data if plain else b"", head_bytes, missing_bytes, payload, plain, until, apart)
@@ -260,14 +270,14 @@ class KnownConnection(web.RequestHandler):
         self, request: web.BaseRequest, start_time: float | None, request_handler: Handler
     ) -> tuple[web.StreamResponse, bool]:
         reply, reset = await super()._handle_request(request, start_time, request_handler)
-        self.received = None
         # Under load the next request is here before aiohttp waits for it, so its waiting is no sign.
-        self._between = not reset and bool(reply.keep_alive) and request.content.is_eof()
+        self._between = not self._messages and not reset and bool(reply.keep_alive) and request.content.is_eof()
         return reply, reset
 
     def _free(self) -> bool:
         """Whether a request that comes now would be served at once, and is the only thing on this connection."""
-        return self._at_start and self._between and not self._messages and self._open()
+        busy = self._messages or self._request_in_progress
+        return self._at_start and self._between and not busy and self._open()
 
     def _open(self) -> bool:
         """Whether a reply can be sent now, and the connection goes on after it."""
@@ -289,5 +299,7 @@ class KnownConnection(web.RequestHandler):
         manager.requests_count += 1
         for written in record.writes:
             transport.write(written)
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        close_time = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
         lane.count(record, perf_counter() - began)

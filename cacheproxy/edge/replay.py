@@ -5,9 +5,11 @@ Refuses to know how a hit was found, and to count it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -25,8 +27,14 @@ from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
 
-READ_MAX = 256
-"""Bodies whose asks are remembered: who numbers the heads of equal requests has them read once. At most 64 KiB each."""
+READ_MAX = 128
+"""Bodies whose asks are remembered: who numbers the heads of equal requests has them read once."""
+READ_BYTES_MAX = 4096
+"""Longest of these; what is read of one takes up to 25 times as much."""
+
+_Result = TypeVar("_Result")
+
+_log = logging.getLogger("cacheproxy")
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 """Trails of hits from a record: the same bytes, and other bytes that say the same."""
@@ -48,18 +56,24 @@ class Replay:
 
         `arrived.ask` then is what the body asks, also where nothing is remembered.
         """
-        path = message.path.partition("?")[0]
-        if path not in BY_PATH or not len(self.lane) or "Content-Encoding" in message.headers:
+        return _guarded(lambda: self._find(message, arrived))
+
+    def _find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
+        path, body = message.path.partition("?")[0], arrived.body
+        known = path in BY_PATH and len(self.lane) and len(body) <= self.admission.config.cache.body_max
+        if not known or "Content-Encoding" in message.headers:
             return None
         ruling = self.origins.rule_for(message.method, message.headers)
         if ruling.status is not None:
             return None
+        began_s = self.admission.clock.monotonic()
         try:
-            ask = arrived.ask = _read(path, arrived.body)
+            ask = arrived.ask = (_read if len(body) <= READ_BYTES_MAX else _parse)(path, body)
         except UnkeyableError:
             return None
+        arrived.read_s = self.admission.clock.monotonic() - began_s
         said = self.admission.said(self.lane.generation, message.path, message.headers, ruling.headers, ask)
-        record = None if unloads(ask.keep_alive) else self.lane.find(said)
+        record = None if said is None or unloads(ask.keep_alive) else self.lane.find(said)
         if record is not None:
             if ask.keep_alive is not None:  # else nothing that the record does not say too
                 self.admission.note(record.hit.identity, ask)
@@ -89,7 +103,7 @@ class Replay:
                 tally.decision(caller.dialect.NAME, trail, clock),
                 lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
             )
-            self._learn_both(caller.request, hit, generation, fixed.size_bytes)
+            _guarded(lambda: self._learn_both(caller.request, hit, generation, fixed.size_bytes))
         return await fixed.send(caller.request)
 
     def _learn_both(self, request: web.BaseRequest, hit: Repeatable, generation: int, reply_bytes: int) -> None:
@@ -99,9 +113,10 @@ class Replay:
             return
         ask, extra = arrived.ask, request.get(REPLY_HEADERS, ())
         said = self.admission.said(generation, request.raw_path, request.headers, extra, ask)
-        if not self.lane.is_new(said):
-            key_bytes = len(ask.canonical)
-            self.lane.learn(said, hit, SAID_AGAIN, self._also(hit, ask), key_bytes=key_bytes, reply_bytes=reply_bytes)
+        if said is not None and not self.lane.is_new(said):
+            also = self._also(hit, replace(ask, keep_alive=None))  # each caller's own is noted as it comes
+            key_bytes = len(arrived.request)
+            self.lane.learn(said, hit, SAID_AGAIN, also, key_bytes=key_bytes, reply_bytes=reply_bytes)
         if not self.lane.is_new(arrived.request):
             self._learn(arrived, ask, hit, reply_bytes)
 
@@ -137,7 +152,18 @@ class Replay:
         )
 
 
-@lru_cache(maxsize=READ_MAX)
-def _read(path: str, body: bytes) -> Ask:
+def _guarded(work: Callable[[], _Result]) -> _Result | None:
+    """What `work` returns; a defect in it must cost a request time only, not its reply or its connection."""
+    try:
+        return work()
+    except Exception:  # noqa: BLE001 - see above
+        _log.exception("the repeat lane failed on a request")
+        return None
+
+
+def _parse(path: str, body: bytes) -> Ask:
     """The ask in a body. Raises UnkeyableError."""
     return BY_PATH[path].parse(body)
+
+
+_read = lru_cache(maxsize=READ_MAX)(_parse)

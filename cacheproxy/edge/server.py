@@ -123,8 +123,11 @@ class Body:
 
     @property
     def length(self) -> int | None:
-        """Bytes the whole body has, as the client declared them; None when it comes chunked."""
-        return self._request.content_length
+        """Bytes the whole body has, as the client declared them; None when it comes chunked. Raises CallerError."""
+        try:
+            return self._request.content_length
+        except ValueError:  # Python reads no number of over 4,300 digits, be they zeros
+            raise CallerError("the request's Content-Length cannot be read") from None
 
     async def fill(self, bytes_max: int) -> bool:
         """Read until the end or until more than `bytes_max` bytes came; True when `prefix` then is the whole body.
@@ -224,7 +227,8 @@ def is_leaving(request: web.BaseRequest) -> bool:
 
 def arrival(request: web.BaseRequest) -> Arrival | None:
     """The request as it came, if it may be repeated."""
-    return request.protocol.received if isinstance(request.protocol, _Connection) else None
+    arrived = request.protocol.received if isinstance(request.protocol, _Connection) else None
+    return arrived if arrived is not None and arrived.payload is request.content else None
 
 
 class _Connection(KnownConnection):

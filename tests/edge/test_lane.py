@@ -26,7 +26,7 @@ from cacheproxy.model import Decision
 from cacheproxy.store import connection
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import MODEL, House, open_house, until
-from tests.fakes.ollama import FakeOllama
+from tests.fakes.ollama import FakeOllama, Fault
 from tests.fakes.redis_server import RedisServer
 from tests.fakes.wire import Response, Wire, chunked, connect, request
 
@@ -433,6 +433,149 @@ async def test_a_request_that_is_cut_anywhere_is_answered_as_if_it_were_not(
         stats = await house.stats()
 
     assert stats["outcomes"]["exact"] == stats["asks"] - 1 == len(data) + 2
+
+
+@pytest.mark.parametrize("known_bytes", [True, False])
+async def test_a_known_request_does_not_overtake_one_that_waited_before_it(house: House, known_bytes: bool) -> None:
+    """A caller who pipelines gets the replies in the order of the requests."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        house.ollama.next(Fault(first_token_delay_s=0.2), count=2)
+        await wire.send(ask(WHOLE | {"messages": [{"role": "user", "content": "first"}]}))
+        await asyncio.sleep(0.02)
+        await wire.send(ask(WHOLE | {"messages": [{"role": "user", "content": "second"}]}))
+        first = await wire.response()
+        await asyncio.sleep(0.02)
+        await wire.send(ask() if known_bytes else ask(X_Request_Id="new"))
+        second, third = await wire.response(), await wire.response()
+
+    assert [reply.header("X-Cache") for reply in (first, second, third)] == ["MISS", "MISS", "EXACT"]
+
+
+async def test_what_the_next_request_asks_is_not_taken_for_what_this_one_asks(house: House) -> None:
+    """Also while this one waits for a change of models, before its body is looked at."""
+    who = WHOLE | {"messages": [{"role": "user", "content": "who?"}]}
+    when = WHOLE | {"messages": [{"role": "user", "content": "when?"}]}
+    async with await connect(house.port) as wire, await connect(house.port) as other:
+        await taught(house, wire, ask())
+        async with house.app.models.changing():
+            await wire.send(ask(WHOLE | {"messages": [{"role": "user", "content": "what?"}]}))
+            await asyncio.sleep(0.02)
+            await wire.send(ask(who))
+            await asyncio.sleep(0.02)
+            await wire.send(ask(when))
+            await asyncio.sleep(0.02)
+        replies = [(await wire.response()).json() for _ in range(3)]
+        await house.settled()
+        again = []
+        for body in (who, when):
+            await other.send(ask(body))
+            again.append((await other.response()).json())
+
+    assert [reply["message"] for reply in again] == [reply["message"] for reply in replies[1:]]
+    assert replies[1]["message"] != replies[2]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "two"),
+    [
+        (
+            "/v1/completions",
+            {"prompt": "Hm?", "temperature": 0, "seed": 7},
+            {
+                "prompt": "Hm?",
+                "options": {
+                    "frequency_penalty": 0.0,
+                    "presence_penalty": 0.0,
+                    "seed": 7,
+                    "temperature": 0.0,
+                    "top_p": 1.0,
+                },
+            },
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"content": "Hm?", "role": "user"}], "response_format": {"type": "json_object"}},
+            {
+                "messages": [{"content": "Hm?", "role": "user"}],
+                "format": "json",
+                "options": {"temperature": 1.0, "top_p": 1.0},
+            },
+        ),
+    ],
+)
+async def test_asks_that_only_look_alike_once_they_are_canonical_stay_apart(
+    house: House, path: str, one: dict[str, Any], two: dict[str, Any]
+) -> None:
+    """OpenAI's form has no `options`; Ollama ignores them there."""
+    async with await connect(house.port) as wire:
+        for number in range(4):
+            await wire.send(ask({"model": MODEL} | one, path, X_Request_Id=str(number)))
+            await wire.response()
+            await house.settled()
+        await wire.send(ask({"model": MODEL} | two, path))
+        reply = await wire.response()
+
+    assert (reply.status, reply.header("X-Cache")) == (200, "MISS")
+
+
+@pytest.mark.parametrize("controls", [{"x": 10**30}, "\ud800"])
+async def test_controls_that_cannot_be_written_down_keep_the_lane_out_and_nothing_else(
+    house: House, controls: object
+) -> None:
+    """They mean nothing to the cache, and never break an app."""
+    body = json.dumps(WHOLE | {"options": {"cache": controls}}).encode()
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        for _ in range(4):
+            await wire.send(ask(body))
+            reply = await wire.response()
+            await house.settled()
+
+    assert (reply.status, reply.header("X-Cache")) == (200, "EXACT")
+
+
+async def test_a_defect_of_the_lane_costs_no_request_its_reply(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and the request takes the way of all others."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        monkeypatch.setattr(house.app.lane, "is_new", lambda _key: 1 / 0)
+        await wire.send(ask(X_Request_Id="1"))
+        reply = await wire.response()
+
+    assert (reply.status, reply.header("X-Cache")) == (200, "EXACT")
+    assert "the repeat lane failed" in caplog.text
+
+
+async def test_a_length_of_very_many_digits_is_refused(house: House) -> None:
+    """With so many zeros before it Python does not read the number."""
+    async with await connect(house.port) as wire:
+        await taught(house, wire, ask())
+        data = ask(X_Request_Id="1").replace(b"Content-Length: ", b"Content-Length: " + b"0" * 5000)
+        await wire.send(data)
+        reply = await wire.response()
+
+    assert reply.status == 400
+
+
+async def test_a_connection_that_was_due_to_be_closed_when_the_lane_answered_is_closed_later(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`server.idle_timeout` may pass while a head waits for its body; then it counts from the reply."""
+    monkeypatch.setattr(edge_connection, "HOLD_S", 5.0)
+    async with (
+        open_house(fake_ollama, clean_redis, server={"idle_timeout": 0.4}) as house,
+        await connect(house.port) as wire,
+    ):
+        await taught(house, wire, ask(X_Request_Id="1"))
+        data = ask(X_Request_Id="2")
+        await wire.send(data[:-5])
+        await asyncio.sleep(0.6)
+        await wire.send(data[-5:])
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+        assert await wire.rest(timeout_s=5) == b""
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 200])
