@@ -423,13 +423,18 @@ class Embeddings:
                 made=now,
                 expires=now + lifetime_s,
             )
-            if not await self._put(entry, plan):
+            if not await self._put(entry, plan, epoch):
                 return
 
-    async def _put(self, entry: Entry, plan: Plan) -> bool:
-        """Write one entry; False if Redis would not."""
+    async def _put(self, entry: Entry, plan: Plan, epoch: int) -> bool:
+        """Write one entry; False if Redis would not, or if somebody has purged since this epoch."""
+        stale_s = max(plan.stale_if_error_s, self.settings.stale_if_error)
         try:
-            size_bytes = await self.exact.put(entry, stale_s=max(plan.stale_if_error_s, self.settings.stale_if_error))
+            size_bytes, now = await self.exact.put(entry, stale_s=stale_s)
+            if now != epoch:  # maybe too early to find it, and maybe by another proxy
+                await self.exact.delete(entry.key)
+                self.metrics.not_kept("purged")
+                return False
         except CacheError:
             self.metrics.fault(Fault.STORE_FAILED)
             self.metrics.not_kept("redis")

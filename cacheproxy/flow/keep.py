@@ -120,8 +120,10 @@ class Keeper:
             self.metrics.not_kept("purged")
             return
         try:
-            size_bytes = await self.exact.put(entry, stale_s=max(plan.stale_if_error_s, self.settings.stale_if_error))
-            if await self.exact.is_purged(epoch):  # maybe too early to find it, and maybe by another proxy
+            size_bytes, now = await self.exact.put(
+                entry, stale_s=max(plan.stale_if_error_s, self.settings.stale_if_error)
+            )
+            if now != epoch:  # maybe too early to find it, and maybe by another proxy
                 await self.exact.delete(entry.key)
                 self.metrics.not_kept("purged")
                 return

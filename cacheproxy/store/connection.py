@@ -1,6 +1,8 @@
 """The one place that talks to Redis: deadlines, a breaker, a heartbeat, and our errors instead of redis-py's.
 
-    run() ──► breaker ──► deadline ( pool wait + connect + command + reply ) ──► result, or StoreUnavailableError
+    ask(), write() ──► breaker ──► a line, with a deadline ( connect + reply )
+    run() ──────────► breaker ──► redis-py, with a deadline ( pool wait + connect + command + reply )
+                                  └──► result, or StoreUnavailableError
     heartbeat, once a second ──► contact: who is there, secret, epoch ──► state, capabilities, on_change
 
 No command is retried and no ask waits longer than its deadline. While the breaker is open only the heartbeat probes,
@@ -16,7 +18,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -27,8 +29,10 @@ from cacheproxy.clock import Clock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.store import address
 from cacheproxy.store.breaker import Breaker, State
+from cacheproxy.store.capabilities import Capabilities, capabilities
 from cacheproxy.store.embedded import Embedded
-from cacheproxy.store.pool import Client, Clients, clients
+from cacheproxy.store.line import Command, RefusedError
+from cacheproxy.store.pool import Client, Clients, Lines, clients, lines
 from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, LoadingError, translated
 
 _log = logging.getLogger("cacheproxy.store")
@@ -49,26 +53,11 @@ LOG_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What the Redis at the other end can do, found out at each contact after a break."""
-
-    server_version: str = ""
-    search_version: str | None = None
-    """None: no search module, or not yet known."""
-    maxmemory: int = 0
-    """Bytes; 0: no limit set."""
-    policy: str = ""
-    """`maxmemory-policy`."""
-    note: str = ""
-    """One line on what is missing and how to get it; empty when nothing is."""
-
-
-@dataclass(frozen=True, slots=True)
 class Statistics:
     """Counts since the start."""
 
     calls: int
-    """All `run`s: = answered + refused + failed + not_tried + left."""
+    """All `ask`s, `write`s and `run`s: = answered + refused + failed + not_tried + left."""
     answered: int
     refused: int
     """Redis refused the command (StoreRefusedError)."""
@@ -83,7 +72,7 @@ class Statistics:
     """First contacts and those after a break."""
     connections_idle: int
     connections_used: int
-    """Both 0 with a cluster, whose client keeps its own."""
+    """Of the pool: the two lines come on top. Both 0 with a cluster, whose client keeps its own."""
 
 
 @dataclass(slots=True)
@@ -126,6 +115,7 @@ class Connection:
         """`host:port` or the path, without user and password; for messages."""
         self._breaker = Breaker(clock, random.random, self._breaker_changed, open_s_max=PROBE_PAUSE_S_MAX)
         self._clients: Clients | None = None
+        self._lines: Lines | None = None
         self._heart: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
@@ -186,6 +176,7 @@ class Connection:
         a refused password, and a cluster behind a plain URL.
         """
         self._clients = clients(self._address, self._settings.connections)
+        self._lines = lines(self._clients)
         self._heart = asyncio.create_task(self._beat_forever(), name="redis heartbeat")
         await _wait(self._looked, OPEN_WAIT_S_MAX)
         if self._fatal is not None:
@@ -211,9 +202,44 @@ class Connection:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._heart
             self._heart = None
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
         if self._clients is not None:
             await self._clients.close()
             self._clients = None
+
+    async def ask(self, *command: str | bytes | int, timeout_s: float | None = None, slow: bool = False) -> Any:
+        """Redis's reply to one command, within `timeout_s` (default: `redis.timeout`), connecting included.
+
+        For what every ask needs: all share one connection. `slow` ones, which keep Redis busy or are large, share
+        another. Raises as `run` does. With a cluster it is a `run`.
+        """
+        if self._lines is None:
+            return await self.run(lambda client: client.execute_command(*command), timeout_s=timeout_s)
+        limit_s = self._settings.timeout if timeout_s is None else timeout_s
+        line, (ticket, _) = self._lines.slow if slow else self._lines.quick, self._admitted()
+        return await self._counted(ticket, line.ask(command, limit_s), limit_s)
+
+    async def ask_all(self, commands: Sequence[Command]) -> list[Any]:
+        """As `ask` for several commands in one round trip; their replies in order."""
+        if self._lines is None:
+            return await self.run(lambda client: _pipelined(client, commands, atomic=False))
+        limit_s, (ticket, _) = self._settings.timeout, self._admitted()
+        return await self._counted(ticket, self._lines.slow.ask_all(commands, limit_s), limit_s)
+
+    async def write(self, commands: Sequence[Command]) -> int:
+        """Do all of these commands or none; the epoch as it was right afterwards. One round trip.
+
+        Raises as `ask` does.
+        """
+        if self._lines is None:
+            await self.run(lambda client: _pipelined(client, commands, atomic=True))
+            return await self.read_epoch()
+        limit_s, (ticket, _) = self._settings.timeout, self._admitted()
+        whole = (("MULTI",), *commands, ("EXEC",), ("GET", self._key("epoch")))
+        replies = await self._counted(ticket, self._lines.slow.ask_all(whole, limit_s), limit_s)
+        return self._hear(_number(replies[-1]))
 
     async def run(self, use: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """What `use` returns, within `timeout_s` (default: `redis.timeout`) for pool wait, connect and reply together.
@@ -222,14 +248,25 @@ class Connection:
         and errors of `use`'s own pass through and say nothing about Redis. A connection whose reply was not read to
         its end is closed, never used again.
         """
+        limit_s = self._settings.timeout if timeout_s is None else timeout_s
+        ticket, through = self._admitted()
+        return await self._counted(ticket, _within(use, through.client, limit_s), limit_s)
+
+    def _admitted(self) -> tuple[int, Clients]:
+        """The breaker's ticket for one call, and what to make it with.
+
+        Raises StoreUnavailableError, counted, where nothing may be tried.
+        """
         ticket = self._breaker.admit() if self._breaker.state is State.CLOSED else None
         if ticket is None or self._clients is None:
             self._counts.not_tried += 1
             raise StoreUnavailableError(f"redis at {self.where} is away: {self._reason}")
+        return ticket, self._clients
+
+    async def _counted(self, ticket: int, answer: Awaitable[T], limit_s: float) -> T:
+        """The answer, or one of our errors; the breaker and the counts hear of it."""
         try:
-            result = await self._within(
-                use(self._clients.client), self._settings.timeout if timeout_s is None else timeout_s
-            )
+            result = await self._translated(answer, limit_s)
         except StoreRefusedError as refusal:
             self._breaker.succeeded(ticket)
             self._counts.refused += 1
@@ -254,7 +291,7 @@ class Connection:
 
     async def read_epoch(self) -> int:
         """The epoch as it is now; `epoch` may lag by a heartbeat. Raises StoreUnavailableError."""
-        return self._hear(_number(await self.run(lambda client: client.get(self._key("epoch")))))
+        return self._hear(_number(await self.ask("GET", self._key("epoch"))))
 
     def _hear(self, epoch: int) -> int:
         if epoch != self.epoch:
@@ -262,14 +299,13 @@ class Connection:
             self._announce()
         return epoch
 
-    async def _within(self, answer: Awaitable[T], timeout_s: float) -> T:
-        """The answer, or one of our errors. The only place where redis-py's errors and timeouts are translated."""
+    async def _translated(self, answer: Awaitable[T], limit_s: float) -> T:
+        """The answer, or one of our errors. The only place where errors and timeouts are translated."""
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
+            return await answer
         except TimeoutError:
-            raise StoreUnavailableError(f"redis at {self.where} gave no answer in {timeout_s:g} s") from None
-        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
+            raise StoreUnavailableError(f"redis at {self.where} gave no answer in {limit_s:g} s") from None
+        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, RefusedError, OSError) as error:
             # `from None`: the text of a reply can quote the command, and a traceback would print it.
             raise translated(error, self.where) from None
 
@@ -287,10 +323,10 @@ class Connection:
         if ticket is None or self._clients is None:
             return
         try:
-            found = await self._within(self._look(self._clients), CONTACT_S_MAX)
+            found = await self._translated(_within(self._look, self._clients.client, CONTACT_S_MAX), CONTACT_S_MAX)
             # Only a Redis that answers within an ask's deadline is worth asking.
             try:
-                await self._within(self._clients.client.ping(), self._settings.timeout)
+                await self._translated(self._ping(self._clients.client), self._settings.timeout)
             except StoreUnavailableError as failure:
                 raise _LateError(str(failure)) from None
         except StoreUnavailableError as failure:
@@ -305,25 +341,40 @@ class Connection:
                 self._learned(found)
         self._looked.set()
 
-    async def _look(self, through: Clients) -> _Found:
+    async def _ping(self, client: Client) -> None:
+        """The way asks take."""
+        if self._lines is None:
+            await _within(lambda client: client.ping(), client, self._settings.timeout)
+        else:
+            await self._lines.quick.ask(("PING",), self._settings.timeout)
+
+    async def _look(self, client: Client) -> _Found:
         """Secret, epoch and identity; after a break also what the server can do."""
-        client = through.client
-        if self._redial and through.pool is not None:
+        if self._redial:
             # A replica answered where a primary should: resolve the name anew.
-            await through.pool.disconnect(inuse_connections=False)
+            await self._hang_up()
         self._redial = False
+        if self._lines is not None:
+            await self._lines.connect()
         if self._known:
             about = await _info(client, "server")
         else:
             about = await _info(client)
             if about.get("redis_mode") == "cluster" and self._address.kind != "cluster":
                 raise redis.exceptions.ResponseError("MOVED")
-            self.capabilities = _capabilities(about)
+            self.capabilities = capabilities(about)
         return _Found(
             run_id=str(about.get("run_id", "")),
             secret=await self._fetch_secret(client),
             epoch=_number(await client.get(self._key("epoch"))),
         )
+
+    async def _hang_up(self) -> None:
+        """Use none of the connections again that are open now."""
+        if self._lines is not None:
+            self._lines.redial()
+        if self._clients is not None and self._clients.pool is not None:
+            await self._clients.pool.disconnect(inuse_connections=False)
 
     async def _fetch_secret(self, client: Client) -> bytes | None:
         """The shared secret, put there if it is missing; None where it can be neither read nor put (a full Redis)."""
@@ -397,6 +448,18 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
             await event.wait()
 
 
+async def _within(use: Callable[[Client], Awaitable[T]], client: Client, limit_s: float) -> T:
+    async with asyncio.timeout(limit_s):
+        return await use(client)
+
+
+async def _pipelined(client: Client, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
+    async with client.pipeline(transaction=atomic) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)
+        return cast("list[Any]", await pipe.execute())
+
+
 async def _info(client: Client, *sections: str) -> dict[str, Any]:
     """INFO of the server, or of one node of a cluster."""
     about: dict[str, Any] = await client.info(*sections)
@@ -409,25 +472,3 @@ def _number(value: bytes | str | None) -> int:
         return int(value or 0)
     except ValueError:
         return 0
-
-
-def _capabilities(about: dict[str, Any]) -> Capabilities:
-    """What INFO tells of the server. Pure."""
-    modules = about.get("modules", [])
-    version = next((int(module["ver"]) for module in modules if module.get("name") == "search"), None)
-    maxmemory, policy = int(about.get("maxmemory", 0)), str(about.get("maxmemory_policy", ""))
-    missing = []
-    if version is None:
-        missing.append("no search module: near answers are off; use redis:8 or load redisearch")
-    if maxmemory == 0:
-        missing.append("maxmemory is not set: the cache grows until the host is full; set it and volatile-lru")
-    elif policy == "noeviction":
-        missing.append("maxmemory-policy is noeviction: a full cache keeps nothing new; set volatile-lru")
-    return Capabilities(
-        server_version=str(about.get("redis_version", "")),
-        # Modules write 2.10.5 as 21005.
-        search_version=None if version is None else f"{version // 10000}.{version // 100 % 100}.{version % 100}",
-        maxmemory=maxmemory,
-        policy=policy,
-        note="; ".join(missing),
-    )

@@ -7,6 +7,7 @@ Raises CacheError only; callers go on without the cache.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -18,7 +19,6 @@ from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Entry, Plan
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.connection import Connection
-from cacheproxy.store.together import Together
 
 SCAN_COUNT = 500
 """Keys looked at in one step of a purge: about 0.2 ms of Redis's time each, so others are not held up."""
@@ -44,20 +44,15 @@ class Exact:
 
     def __init__(self, connection: Connection, prefix: str) -> None:
         self._connection = connection
-        self._together = Together(connection, entry_codec.FIELDS)
         self._prefix = prefix
 
     @property
     def epoch(self) -> int:
         """Grows with every purge, by any proxy; an answer asked for in an older epoch is not kept.
 
-        Another proxy's purge is heard of within a second; `is_purged` knows it at once.
+        Another proxy's purge is heard of within a second, by whoever has put an entry at once.
         """
         return self._connection.epoch
-
-    async def is_purged(self, epoch: int) -> bool:
-        """Whether any proxy has purged since `epoch`. Raises StoreUnavailableError."""
-        return await self._connection.read_epoch() != epoch
 
     @staticmethod
     def proves(entry: Entry, plan: Plan) -> bool:
@@ -67,10 +62,9 @@ class Exact:
     async def get(self, plan: Plan) -> tuple[Entry | None, int]:
         """The entry under the plan's key, unproven and perhaps expired, with its size in bytes; None if there is none.
 
-        What is asked for in one turn of the event loop is read in one round trip.
         Raises StoreUnavailableError, or EntryCorruptError, after which the key is gone.
         """
-        values = await self._together.read(plan.key)
+        values = await self._connection.ask("HMGET", plan.key, *entry_codec.FIELDS)
         try:
             return _entry(plan.key, values)
         except EntryCorruptError:
@@ -91,36 +85,30 @@ class Exact:
         return found, len(corrupt)
 
     async def _read(self, plans: Sequence[Plan], found: list[tuple[Entry | None, int]], corrupt: list[bytes]) -> None:
-        async def read(redis: Redis) -> list[Any]:
-            async with redis.pipeline(transaction=False) as pipe:
-                for plan in plans:
-                    pipe.hmget(plan.key, list(entry_codec.FIELDS))
-                return await pipe.execute()
-
-        for plan, values in zip(plans, await self._connection.run(read), strict=True):
+        commands = [("HMGET", plan.key, *entry_codec.FIELDS) for plan in plans]
+        for plan, values in zip(plans, await self._connection.ask_all(commands), strict=True):
             try:
                 found.append(_entry(plan.key, values))
             except EntryCorruptError:
                 found.append((None, 0))
                 corrupt.append(plan.key.encode())
 
-    async def put(self, entry: Entry, *, stale_s: float) -> int:
-        """Write an entry, to be forgotten `stale_s` after it expires; return its size in bytes.
+    async def put(self, entry: Entry, *, stale_s: float) -> tuple[int, int]:
+        """Write an entry, to be forgotten `stale_s` after it expires; its size in bytes, and the epoch afterwards.
 
-        Raises StoreUnavailableError; Redis then holds the entry whole or not at all.
+        If the answer was asked for in another epoch, some proxy has purged since, maybe too early to find this entry:
+        it must be deleted. Raises StoreUnavailableError; Redis then holds the entry whole or not at all.
         """
         fields = entry_codec.encode(entry)
         lifetime_ms = max(1, round((entry.expires - entry.made + stale_s) * 1000))
-
-        async def write(redis: Redis) -> None:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.delete(entry.key)
-                pipe.hset(entry.key, mapping=cast("dict[Any, Any]", fields))
-                pipe.pexpire(entry.key, lifetime_ms)
-                await pipe.execute()
-
-        await self._connection.run(write)
-        return entry_codec.size_bytes(fields)
+        epoch = await self._connection.write(
+            (
+                ("DEL", entry.key),
+                ("HSET", entry.key, *itertools.chain.from_iterable(fields.items())),
+                ("PEXPIRE", entry.key, lifetime_ms),
+            )
+        )
+        return entry_codec.size_bytes(fields), epoch
 
     async def delete(self, key: str) -> None:
         """Delete the entry of this key. Raises StoreUnavailableError."""

@@ -1,4 +1,4 @@
-"""redis-py's clients, set up so that nothing in them retries or waits on its own.
+"""redis-py's clients, set up so that nothing in them retries or waits on its own, and connections for a line.
 
 What they do not get here is a deadline: `connection.py` puts one around each call.
 """
@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cacheproxy.store.address import Address
+from cacheproxy.store.line import Line
 
 Client: TypeAlias = redis.asyncio.Redis
 """With `redis+cluster://` it is really a `RedisCluster`, which has the same commands."""
@@ -124,3 +125,55 @@ def clients(address: Address, connections_max: int) -> Clients:
         options |= {"service_name": address.service, "sentinel_manager": sentinel, "ssl": address.tls}
     pool = (BoundedSentinel if sentinel else Bounded)(max_connections=connections_max, **options)
     return Clients(redis.asyncio.Redis(connection_pool=pool), pool, sentinel)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The connections that asks share. Two, so that no short command waits behind a large or slow one."""
+
+    quick: Line
+    slow: Line
+
+    async def connect(self) -> None:
+        """Dial those that are not connected. Raises redis-py's errors, OSError and TimeoutError."""
+        for line in (self.quick, self.slow):
+            await line.connect()
+
+    def redial(self) -> None:
+        """Use new connections from now on."""
+        for line in (self.quick, self.slow):
+            line.redial()
+
+    def close(self) -> None:
+        """End them for good."""
+        for line in (self.quick, self.slow):
+            line.close()
+
+
+def lines(through: Clients) -> Lines | None:
+    """The lines beside a pool; nothing is dialled yet. None for a cluster, where each key has a server of its own."""
+    pool = through.pool
+    return None if pool is None else Lines(Line(lambda: dial(pool)), Line(lambda: dial(pool)))
+
+
+async def dial(pool: Bounded) -> asyncio.StreamWriter:
+    """A connection that the pool does not count, after its handshake: TCP, TLS, password, database, sentinels.
+
+    Whoever gets it must take over its transport and close it. Raises redis-py's errors.
+    """
+    connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+    try:
+        await connection.connect()
+        _nothing_said(bytes(connection._reader._buffer))
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    # So that redis-py closes it no more.
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    return cast("asyncio.StreamWriter", writer)
+
+
+def _nothing_said(unread: bytes) -> None:
+    """Raise for a server that says something before it is asked: mostly, that it has no connection left."""
+    if unread:
+        raise redis.exceptions.ConnectionError(unread.decode(errors="replace"))

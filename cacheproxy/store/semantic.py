@@ -193,7 +193,7 @@ class Semantic:
         timeout_ms = max(1, int(self._timeout_s * 1000 * QUERY_SHARE))
         command = index.search(scope, vector, alias=alias, k=k, timeout_ms=timeout_ms)
         try:
-            reply = await self._run(command, self._timeout_s)
+            reply = await self._connection.ask(*command, timeout_s=self._timeout_s, slow=True)
         except StoreRefusedError as refusal:
             if refusal.code != "NOINDEX":
                 raise

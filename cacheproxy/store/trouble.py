@@ -1,4 +1,4 @@
-"""redis-py's errors as ours, in words of our own. Pure.
+"""Redis' errors, from redis-py or from a line, as ours in words of our own. Pure.
 
 Redis' own texts go no further than this: they can quote a command, and with it a prompt.
 """
@@ -10,6 +10,7 @@ import re
 import redis.exceptions
 
 from cacheproxy.errors import StoreRefusedError, StoreUnavailableError
+from cacheproxy.store.line import LostError, RefusedError
 
 # Redis is there and serves nobody now.
 _AWAY = {
@@ -49,15 +50,19 @@ class LoadingError(StoreUnavailableError):
 
 
 def translated(error: Exception, where: str) -> StoreUnavailableError:
-    """Our error for one of redis-py's, to be raised `from None`. `where` names the server in its text."""
+    """Our error for one of redis-py's or a line's, to be raised `from None`. `where` names the server in its text."""
     text = str(error)
+    if isinstance(error, LostError):
+        return StoreUnavailableError(f"redis at {where} {text}")
+    if isinstance(error, RefusedError) and "max number of clients" in text:
+        return StoreUnavailableError(f"redis at {where} {_unreachable(text)}")
     code = _code(error, text)
     if code in _INCURABLE:
         return IncurableError(f"redis at {where} {_INCURABLE[code]}")
     if code in _AWAY:
         kind = LoadingError if code == "LOADING" else StoreUnavailableError
         return kind(f"redis at {where} {_AWAY[code]}")
-    if isinstance(error, (redis.exceptions.ResponseError, redis.exceptions.DataError)):
+    if isinstance(error, (redis.exceptions.ResponseError, redis.exceptions.DataError, RefusedError)):
         return StoreRefusedError(f"redis at {where} {_REFUSALS.get(code, f'refused a command ({code})')}", code)
     return StoreUnavailableError(f"redis at {where} {_unreachable(text)}")
 

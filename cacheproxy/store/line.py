@@ -1,0 +1,269 @@
+"""One connection to Redis that all asks share: their commands go out together, and the replies come back in order.
+
+    ask ──► packed ──► all of one turn of the event loop in one write ──► Redis ──► replies, first in first out ──► ask
+
+A caller waits until its deadline, for the connection and its reply together. One that leaves or is late leaves its
+place in the row, so that every other reply still finds its own asker. A line on which a reply is overdue, or which says
+anything nobody asked for, is never used again: who asks next dials anew, and who waits on the old one may still get
+its reply. What waits is bounded by the asks under way, each of which waits for its deadline at most.
+
+redis-py connects (TCP, TLS, AUTH, sentinels) and hands over; hiredis reads. Nothing is sent twice. Refuses commands
+that block or whose replies come unasked, and to say what an error means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, cast
+
+import hiredis
+
+Command: TypeAlias = tuple[str | bytes | int | float, ...]
+"""A command with its arguments, as Redis wants them."""
+
+LAST_LOOK_S = 0.001
+"""After a deadline, for what has come and is not yet read: a busy event loop makes no Redis late."""
+DIAL_S_MAX = 1.0
+"""For a connection with its handshake, when nobody who waits for it has a shorter deadline."""
+
+_MORE = object()
+"""What hiredis says when a reply has not come to its end."""
+
+
+class LostError(ConnectionError):
+    """The connection ended before the reply; the text says how, as the end of a sentence on Redis."""
+
+
+class RefusedError(Exception):
+    """Redis refused this command; the text is its own, which can quote a prompt."""
+
+
+class _Place:
+    """One caller's place in the row: of several commands, `left` replies are still to come, and go out together."""
+
+    __slots__ = ("due", "left", "replies", "waiter")
+
+    def __init__(self, waiter: asyncio.Future[Any], left: int | None, due: float) -> None:
+        self.waiter = waiter
+        self.due = due
+        self.left = left or 1
+        self.replies: list[Any] | None = None if left is None else []
+
+
+class Wire(asyncio.Protocol):
+    """One established connection. `good` turns false for ever once it must not be used for anything new."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        # Kept, because a StreamWriter that is let go closes its transport.
+        self._writer = writer
+        self._transport = cast("asyncio.WriteTransport", writer.transport)
+        self._loop = asyncio.get_running_loop()
+        self._parser = hiredis.Reader(notEnoughData=_MORE, replyError=RefusedError)
+        self._row: deque[_Place] = deque()
+        self._unsent: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
+        self.good = True
+        self._transport.set_protocol(self)
+
+    def send(self, packed: bytes, replies: int | None, due: float) -> asyncio.Future[Any]:
+        """Send one command, or as many as `replies`; its reply, or a list. TimeoutError at `due`, a time of the loop's.
+
+        Raises LostError at once when it is no longer good.
+        """
+        if not self.good:
+            raise LostError("hung up")
+        waiter: asyncio.Future[Any] = self._loop.create_future()
+        self._row.append(_Place(waiter, replies, due))
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed)
+        if due < self._looks_at:
+            self._look_at(due)
+        return waiter
+
+    def retire(self) -> None:
+        """Take nothing new. It is closed as soon as nobody waits for a reply on it."""
+        self.good = False
+        if all(place.waiter.done() for place in self._row):
+            self._transport.abort()
+
+    def close(self, why: str = "is no longer asked") -> None:
+        """End it now. Whoever waits gets a LostError."""
+        self.good = False
+        self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._unsent.clear()
+        row, self._row = self._row, deque()
+        for place in row:
+            if not place.waiter.done():
+                place.waiter.set_exception(LostError(why))
+
+    def data_received(self, data: bytes) -> None:
+        """Give each reply to the first in the row."""
+        row, gets = self._row, self._parser.gets
+        try:
+            self._parser.feed(data)
+            while (reply := gets()) is not _MORE:
+                if not row or isinstance(reply, hiredis.PushNotification):
+                    return self.close("said what nobody asked for")
+                self._give(reply)
+        except hiredis.ProtocolError:
+            return self.close("does not speak as Redis does")
+        if not row and self._parser.has_data():
+            return self.close("said what nobody asked for")
+        if not self.good:
+            self.retire()
+        return None
+
+    def _give(self, reply: Any) -> None:
+        place = self._row[0]
+        if place.replies is not None:
+            place.replies.append(reply)
+            place.left -= 1
+            if place.left:
+                return
+            reply = place.replies
+        self._row.popleft()
+        if not place.waiter.done():
+            place.waiter.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended does not matter
+        """The other side ended it."""
+        self.close("hung up")
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            self._transport.write(b"".join(unsent))
+
+    def _look_at(self, due: float) -> None:
+        """Look at that time whether somebody waits too long. One timer serves the whole row."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at = due
+        self._timer = self._loop.call_at(due, self._look_once_more)
+
+    def _look_once_more(self) -> None:
+        self._timer = self._loop.call_later(LAST_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Let those go whose deadline has passed."""
+        now = self._loop.time()
+        self._timer, self._looks_at = None, math.inf
+        late = False
+        for place in self._row:
+            if place.due > now:
+                self._looks_at = min(self._looks_at, place.due)
+            else:
+                late = True
+                if not place.waiter.done():
+                    place.waiter.set_exception(TimeoutError())
+        if self._looks_at < math.inf:
+            self._look_at(self._looks_at)
+        if late:
+            self.retire()
+
+
+class Line:
+    """The way to Redis: a `Wire` that is dialled when it is first needed, and anew when it is no longer good.
+
+    `dial` gives a connection after its handshake, without unread bytes; it may be cancelled. Made in a running loop.
+    """
+
+    def __init__(self, dial: Callable[[], Awaitable[asyncio.StreamWriter]]) -> None:
+        self._dial = dial
+        self._time = asyncio.get_running_loop().time
+        self._wire: Wire | None = None
+        self._dialling: asyncio.Task[Wire] | None = None
+        self._waiting = 0
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a command could be sent without dialling."""
+        return self._wire is not None and self._wire.good
+
+    async def ask(self, command: Command, timeout_s: float) -> Any:
+        """The reply to one command. Raises RefusedError, TimeoutError, LostError, and what `dial` raises."""
+        reply = await self._send(hiredis.pack_command(command), None, timeout_s)
+        if isinstance(reply, RefusedError):
+            raise reply
+        return reply
+
+    async def ask_all(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
+        """The replies to several commands, in order. Raises as `ask` does, for the first that was refused."""
+        packed = b"".join(map(hiredis.pack_command, commands))
+        replies: list[Any] = await self._send(packed, len(commands), timeout_s)
+        _raise_refusal(replies)
+        return replies
+
+    async def _send(self, packed: bytes, replies: int | None, timeout_s: float) -> Any:
+        wire, due = self._wire, self._time() + timeout_s
+        if wire is None or not wire.good:
+            wire = await self._dialled(due)
+        return await wire.send(packed, replies, due)
+
+    async def connect(self) -> None:
+        """Dial unless it is connected. Raises what `dial` raises."""
+        if not self.connected:
+            await self._dialled(self._time() + DIAL_S_MAX)
+
+    def redial(self) -> None:
+        """Use a new connection from now on."""
+        if self._wire is not None:
+            self._wire.retire()
+            self._wire = None
+
+    def close(self) -> None:
+        """End it for good. Whoever waits gets a LostError."""
+        self._closed = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._wire is not None:
+            self._wire.close()
+
+    async def _dialled(self, due: float) -> Wire:
+        """A new wire, the same for all who want one now. The last who gives up waiting for it ends the attempt."""
+        if self._closed:
+            raise LostError("is no longer asked")
+        self.redial()
+        if self._dialling is None:
+            self._dialling = asyncio.create_task(self._dialled_once(), name="redis line")
+        dialling = self._dialling
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(due):
+                return await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise LostError("is no longer asked") from None
+            raise
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._dialling is not None:
+                self._dialling.cancel()
+                self._dialling = None
+
+    async def _dialled_once(self) -> Wire:
+        try:
+            async with asyncio.timeout(DIAL_S_MAX):
+                self._wire = wire = Wire(await self._dial())
+            return wire
+        finally:
+            if self._dialling is asyncio.current_task():
+                self._dialling = None
+
+
+def _raise_refusal(replies: list[Any]) -> None:
+    """Raise the first refusal, also of a command inside a transaction."""
+    for reply in replies:
+        if isinstance(reply, RefusedError):
+            raise reply
+        if isinstance(reply, list):
+            _raise_refusal(reply)
