@@ -197,6 +197,8 @@ class Line:
 
     async def ask_all(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
         """The replies to several commands, in order. Raises as `ask` does, for the first that was refused."""
+        if not commands:
+            return []
         packed = b"".join(map(hiredis.pack_command, commands))
         replies: list[Any] = await self._send(packed, len(commands), timeout_s)
         _raise_refusal(replies)
