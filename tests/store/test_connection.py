@@ -77,10 +77,21 @@ def get(key: str = "k") -> Callable[[Client], Awaitable[bytes | None]]:
     return use
 
 
+Way = Callable[[Connection, str], Awaitable[bytes | None]]
+WAYS: dict[str, Way] = {
+    "run": lambda connection, key: connection.run(get(key)),
+    "ask": lambda connection, key: connection.ask("GET", key),
+    "slow": lambda connection, key: connection.ask("GET", key, slow=True),
+}
+"""A key is read through the pool and through either line; what Redis does must show in all of them alike."""
+both_ways = pytest.mark.parametrize("way", WAYS)
+
+
 class Load:
     """Workers that ask all the time, and what became of each ask."""
 
-    def __init__(self, connection: Connection, workers: int = 20) -> None:
+    def __init__(self, connection: Connection, workers: int = 20, way: str = "run") -> None:
+        self._read = WAYS[way]
         self.answers: list[tuple[float, float]] = []
         """When each answer came, and how long it took (s)."""
         self.failures: list[tuple[float, float]] = []
@@ -103,7 +114,7 @@ class Load:
         while True:
             begun = time.monotonic()
             try:
-                value = await self._connection.run(get(f"k{number}"))
+                value = await self._read(self._connection, f"k{number}")
             except StoreUnavailableError as failure:
                 self.failures.append((time.monotonic(), time.monotonic() - begun))
                 self.reasons.add(str(failure))
@@ -279,12 +290,13 @@ async def test_after_close_calls_fail_at_once_and_no_connection_is_left(clean_re
     await eventually(lambda: len(clean_redis.call("CLIENT", "LIST").splitlines()) <= before)
 
 
+@both_ways
 @pytest.mark.fault(1)
-async def test_killed_under_load_it_is_a_miss_and_comes_back_by_itself(broken_redis: RedisServer) -> None:
+async def test_killed_under_load_it_is_a_miss_and_comes_back_by_itself(broken_redis: RedisServer, way: str) -> None:
     """SIGKILL, half a second of nothing, start: only our errors, none slow, answers again within half a second."""
     async with up(broken_redis.settings()) as connection:
         await fill(connection)
-        async with Load(connection) as load:
+        async with Load(connection, way=way) as load:
             await eventually(lambda: len(load.answers) > 200)
             failed_before = connection.statistics().failed
             broken_redis.kill()
@@ -298,12 +310,13 @@ async def test_killed_under_load_it_is_a_miss_and_comes_back_by_itself(broken_re
         assert max(seconds for _, seconds in load.failures) < 0.05 + SLACK_S
 
 
+@both_ways
 @pytest.mark.fault(2)
-async def test_frozen_it_costs_one_deadline_and_comes_back_by_itself(broken_redis: RedisServer) -> None:
+async def test_frozen_it_costs_one_deadline_and_comes_back_by_itself(broken_redis: RedisServer, way: str) -> None:
     """SIGSTOP under load: no ask waits longer than its deadline, hardly any waits at all, then it is used again."""
     async with up(broken_redis.settings()) as connection:
         await fill(connection)
-        async with Load(connection) as load:
+        async with Load(connection, way=way) as load:
             await eventually(lambda: len(load.answers) > 200)
             broken_redis.freeze()
             await eventually(lambda: connection.state == "down")
@@ -319,8 +332,9 @@ async def test_frozen_it_costs_one_deadline_and_comes_back_by_itself(broken_redi
         assert len(free) > 0.8 * len(load.failures)
 
 
+@both_ways
 @pytest.mark.fault(4)
-async def test_a_closed_port_at_start_is_no_error_and_the_store_connects_later(tmp_path: Path) -> None:
+async def test_a_closed_port_at_start_is_no_error_and_the_store_connects_later(tmp_path: Path, way: str) -> None:
     """The proxy starts without Redis and finds it when it is there."""
     server = RedisServer(tmp_path)
     begun = time.monotonic()
@@ -329,17 +343,18 @@ async def test_a_closed_port_at_start_is_no_error_and_the_store_connects_later(t
         assert connection.state == "down"
         assert connection.reason == f"redis at 127.0.0.1:{server.port} cannot be reached"
         with pytest.raises(StoreUnavailableError, match="cannot be reached"):
-            await connection.run(get())
+            await WAYS[way](connection, "k")
         try:
             server.start()
             await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)
-            assert await connection.run(get()) is None
+            assert await WAYS[way](connection, "k") is None
         finally:
             server.stop()
 
 
+@both_ways
 @pytest.mark.fault(5)
-async def test_a_black_hole_costs_one_deadline_and_not_a_minute() -> None:
+async def test_a_black_hole_costs_one_deadline_and_not_a_minute(way: str) -> None:
     """A port that accepts and never answers: the library's defaults would wait 59 s."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as hole:
         begun = time.monotonic()
@@ -348,7 +363,7 @@ async def test_a_black_hole_costs_one_deadline_and_not_a_minute() -> None:
             assert connection.state == "connecting"
             begun = time.monotonic()
             with pytest.raises(StoreUnavailableError, match=r"gave no answer in 0\.05 s"):
-                await connection.run(get())
+                await WAYS[way](connection, "k")
             assert 0.04 < time.monotonic() - begun < 0.05 + SLACK_S
 
 
@@ -463,8 +478,9 @@ async def test_the_storm_would_find_a_client_that_shifts_replies(clean_redis: Re
     assert wrong > 50
 
 
+@both_ways
 @pytest.mark.fault(8)
-async def test_a_reply_that_comes_after_the_deadline_reaches_nobody(clean_redis: RedisServer) -> None:
+async def test_a_reply_that_comes_after_the_deadline_reaches_nobody(clean_redis: RedisServer, way: str) -> None:
     """Some replies take longer than the deadline: those asks miss, and no other ask gets them."""
     chance = random.Random(7)
     late = 0
@@ -487,7 +503,7 @@ async def test_a_reply_that_comes_after_the_deadline_reaches_nobody(clean_redis:
                 while not enough():
                     number = chance.randrange(200)
                     try:
-                        value = await connection.run(get(f"k{number}"))
+                        value = await WAYS[way](connection, f"k{number}")
                     except StoreUnavailableError:
                         late += 1
                         await asyncio.sleep(0.005)
@@ -501,15 +517,16 @@ async def test_a_reply_that_comes_after_the_deadline_reaches_nobody(clean_redis:
     assert late == statistics.failed + statistics.not_tried
 
 
+@both_ways
 @pytest.mark.fault(10)
-async def test_restarted_empty_it_is_filled_again_and_the_secret_is_kept(broken_redis: RedisServer) -> None:
+async def test_restarted_empty_it_is_filled_again_and_the_secret_is_kept(broken_redis: RedisServer, way: str) -> None:
     """No answer is wrong, copies are dropped, and what this proxy keyed stays verifiable by its peers."""
     async with up(broken_redis.settings()) as connection:
         heard: list[int] = []
         connection.on_change.append(lambda: heard.append(1))
         await connection.bump_epoch()
         secret = connection.secret
-        async with Load(connection) as load:
+        async with Load(connection, way=way) as load:
             await fill(connection)
             await eventually(lambda: len(load.answers) > 50)
             broken_redis.kill()
@@ -524,13 +541,14 @@ async def test_restarted_empty_it_is_filled_again_and_the_secret_is_kept(broken_
         assert await connection.run(get("k1")) is None
 
 
+@both_ways
 @pytest.mark.fault(11)
-async def test_while_it_loads_its_data_it_is_away_and_afterwards_it_is_used(tmp_path: Path) -> None:
+async def test_while_it_loads_its_data_it_is_away_and_afterwards_it_is_used(tmp_path: Path, way: str) -> None:
     """LOADING is a miss with its reason, not an error of the ask."""
     with running_redis(tmp_path, "--loading-process-events-interval-bytes", "1024") as server:
         server.call("EVAL", "for i = 1, 1500 do redis.call('SET', 'n' .. i, 'v') end", 0)
         server.call("SAVE")
-        async with up(server.settings()) as connection, Load(connection) as load:
+        async with up(server.settings()) as connection, Load(connection, way=way) as load:
             server.kill()
             server.start("--key-load-delay", "500", wait=False)
             await eventually(lambda: connection.reason.endswith("is loading its data"))
@@ -582,13 +600,14 @@ async def test_a_wrong_password_stops_the_start_with_a_clear_message(tmp_path: P
             assert "secret" not in repr(connection.where)
 
 
+@both_ways
 @pytest.mark.fault(17)
 async def test_a_password_changed_while_running_opens_the_breaker_without_a_storm(
-    broken_redis: RedisServer, caplog: pytest.LogCaptureFixture
+    broken_redis: RedisServer, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
     """One log line, a few attempts a second, and no password in any of them."""
     caplog.set_level(logging.DEBUG)
-    async with up(broken_redis.settings()) as connection, Load(connection) as load:
+    async with up(broken_redis.settings()) as connection, Load(connection, way=way) as load:
         await eventually(lambda: len(load.answers) > 50)
         broken_redis.call("CONFIG", "SET", "requirepass", "new-secret")
         operator = redis.Redis(port=broken_redis.port, password="new-secret", single_connection_client=True)
@@ -625,13 +644,16 @@ async def test_when_redis_has_no_connection_left_asks_miss_and_nothing_else(brok
     operator.close()
 
 
+@both_ways
 @pytest.mark.fault(22)
-async def test_a_thousand_asks_on_a_hung_redis_wait_one_deadline_on_a_bounded_pool(broken_redis: RedisServer) -> None:
+async def test_a_thousand_asks_on_a_hung_redis_wait_one_deadline_on_a_bounded_pool(
+    broken_redis: RedisServer, way: str
+) -> None:
     """The wait for a connection is inside the same deadline, and no more connections are opened than allowed."""
     async with up(broken_redis.settings(connections=16)) as connection:
         broken_redis.freeze()
         begun = time.monotonic()
-        results = await asyncio.gather(*(connection.run(get()) for _ in range(1000)), return_exceptions=True)
+        results = await asyncio.gather(*(WAYS[way](connection, "k") for _ in range(1000)), return_exceptions=True)
         took_s = time.monotonic() - begun
         used = connection.statistics()
         broken_redis.thaw()
@@ -644,13 +666,14 @@ async def test_a_thousand_asks_on_a_hung_redis_wait_one_deadline_on_a_bounded_po
         assert len(broken_redis.call("CLIENT", "LIST").splitlines()) <= 16 + 1
 
 
+@both_ways
 @pytest.mark.fault(23)
-async def test_asks_cancelled_while_it_is_away_do_not_keep_it_away(broken_redis: RedisServer) -> None:
+async def test_asks_cancelled_while_it_is_away_do_not_keep_it_away(broken_redis: RedisServer, way: str) -> None:
     """Clients that leave, before and during the outage, wedge nothing."""
     async with up(broken_redis.settings()) as connection:
         broken_redis.freeze()
         for _ in range(40):
-            tasks = [asyncio.create_task(connection.run(get())) for _ in range(5)]
+            tasks = [asyncio.create_task(WAYS[way](connection, "k")) for _ in range(5)]
             await asyncio.sleep(0.01)
             for task in tasks:
                 task.cancel()
@@ -659,19 +682,20 @@ async def test_asks_cancelled_while_it_is_away_do_not_keep_it_away(broken_redis:
 
         await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)
 
-        assert await connection.run(get()) is None
+        assert await WAYS[way](connection, "k") is None
         assert connection.statistics().left > 0
 
 
+@both_ways
 @pytest.mark.fault(24)
 async def test_flapping_makes_no_storm_of_connections_or_log_lines(
-    clean_redis: RedisServer, caplog: pytest.LogCaptureFixture
+    clean_redis: RedisServer, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
     """Up and down eight times: at most one attempt for each pause, one line for each change."""
     caplog.set_level(logging.INFO, "cacheproxy.store")
     async with RedisProxy(clean_redis.port) as proxy:
         async with up(config.Redis(url=f"redis://127.0.0.1:{proxy.port}", connections=4)) as connection:
-            async with Load(connection, workers=20):
+            async with Load(connection, workers=20, way=way):
                 for _ in range(8):
                     await proxy.down()
                     await asyncio.sleep(0.2)

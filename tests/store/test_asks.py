@@ -1,0 +1,217 @@
+"""What every ask needs goes over two shared connections, and means what it means through redis-py."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import redis
+
+from cacheproxy import config
+from cacheproxy.errors import StoreRefusedError, StoreUnavailableError
+from cacheproxy.model import Answer, Entry, Plan
+from cacheproxy.store.connection import Connection
+from cacheproxy.store.exact import Doomed, Exact
+from tests.fakes.house import until
+from tests.fakes.redis_server import RedisServer, free_port, running_redis
+from tests.store.test_connection import up, wait_for_cluster
+
+
+@pytest_asyncio.fixture
+async def connection(clean_redis: RedisServer) -> AsyncIterator[Connection]:
+    """An open connection to an empty Redis."""
+    async with up(clean_redis.settings(timeout=1.0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def broken_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of this test's own, to be broken."""
+    with running_redis(tmp_path) as server:
+        yield server
+
+
+def entry(number: int = 1) -> Entry:
+    """An entry of one minute."""
+    now = round(time.time(), 3)
+    return Entry(f"cacheproxy:answer:{number:032x}:abc:default", b"c" * 32, "", "", "abc", Answer("x"), now, now + 60)
+
+
+async def test_each_of_them_is_one_call_that_is_answered(connection: Connection) -> None:
+    """However many commands it takes."""
+    assert await connection.write((("SET", "a", "1"), ("SET", "b", "2"))) == 0
+    assert await connection.ask("GET", "a") == b"1"
+    assert await connection.ask_all((("GET", "a"), ("GET", "b"), ("GET", "c"))) == [b"1", b"2", None]
+
+    statistics = connection.statistics()
+    assert (statistics.calls, statistics.answered) == (3, 3)
+
+
+async def test_look_ups_of_one_moment_use_two_connections(connection: Connection, clean_redis: RedisServer) -> None:
+    """Nothing is taken from the pool."""
+    before = len(clean_redis.call("CLIENT", "LIST").splitlines())
+
+    await asyncio.gather(*(connection.ask("GET", f"k{number}", slow=number % 2 == 0) for number in range(500)))
+
+    assert len(clean_redis.call("CLIENT", "LIST").splitlines()) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("HGETALL", "text"), "WRONGTYPE"),
+        (("FT.SEARCH", "nowhere", "*"), "NOINDEX"),
+        (("NONSENSE", "my secret prompt"), "ERR"),
+    ],
+)
+async def test_a_refusal_is_told_apart_and_opens_no_breaker(
+    connection: Connection, clean_redis: RedisServer, command: tuple[str, ...], code: str
+) -> None:
+    """Redis' own text, which may quote a prompt, is not repeated. Those of the same moment have their replies."""
+    clean_redis.call("SET", "text", "x")
+    for _ in range(10):
+        found = await asyncio.gather(
+            connection.ask("GET", "text"),
+            connection.ask(*command),
+            connection.ask_all((("GET", "text"), command)),
+            connection.ask("GET", "text"),
+            return_exceptions=True,
+        )
+        assert (found[0], found[3]) == (b"x", b"x")
+        for error in found[1:3]:
+            assert isinstance(error, StoreRefusedError)
+            assert error.code == code
+            assert "my secret prompt" not in str(error)
+            assert error.__suppress_context__
+
+    assert connection.state == "up"
+    statistics = connection.statistics()
+    assert (statistics.refused, statistics.answered, statistics.failed) == (20, 20, 0)
+
+
+async def test_one_who_leaves_is_counted_and_no_evidence(connection: Connection, clean_redis: RedisServer) -> None:
+    """Neither for nor against Redis."""
+    clean_redis.freeze()
+    try:
+        tasks = [asyncio.create_task(connection.ask("GET", "k")) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        clean_redis.thaw()
+
+    assert connection.statistics().left == 10
+    assert await connection.ask("GET", "k") is None
+    assert connection.state == "up"
+
+
+async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer) -> None:
+    """Refused, and what was there before is still there, with its lifetime; reads go on."""
+    async with up(broken_redis.settings(timeout=1.0)) as connection:
+        exact = Exact(connection, "cacheproxy")
+        await exact.put(entry(1), stale_s=0)
+        broken_redis.call("CONFIG", "SET", "maxmemory", 1)
+        for number in (1, 2):
+            with pytest.raises(StoreRefusedError, match="out of memory"):
+                await exact.put(replace(entry(number), answer=Answer("new")), stale_s=0)
+
+        found, _ = await exact.get(Plan(key=entry(1).key, check=b""))
+        assert found is not None
+        assert found.answer == Answer("x")
+        assert broken_redis.call("PTTL", entry(1).key) > 0
+        assert broken_redis.call("EXISTS", entry(2).key) == 0
+
+
+async def test_an_entry_is_written_with_its_lifetime_and_tells_of_a_purge_by_another_proxy(
+    connection: Connection, clean_redis: RedisServer
+) -> None:
+    """In the same round trip; what copies were held here must go at once."""
+    heard: list[int] = []
+    connection.on_change.append(lambda: heard.append(1))
+    exact = Exact(connection, "cacheproxy")
+    _, before = await exact.put(entry(), stale_s=5)
+    async with up(clean_redis.settings()) as other:
+        await Exact(other, "cacheproxy").purge(Doomed())
+        size_bytes, after = await exact.put(entry(), stale_s=5)
+
+    assert 60_000 < clean_redis.call("PTTL", entry().key) <= 65_000
+    assert size_bytes > 30
+    assert (before, after, connection.epoch) == (0, 2, 2)
+    assert len(heard) == 1
+
+
+async def test_a_primary_that_became_a_replica_is_dialled_anew(broken_redis: RedisServer) -> None:
+    """So that its name, or the sentinels, lead to the new primary."""
+    async with up(broken_redis.settings(timeout=1.0)) as connection:
+        before = await connection.ask("CLIENT", "ID"), await connection.ask("CLIENT", "ID", slow=True)
+        broken_redis.call("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(StoreRefusedError, match="is a replica") as caught:
+            await connection.write((("SET", "a", "1"),))
+        broken_redis.call("REPLICAOF", "NO", "ONE")
+        assert caught.value.code == "READONLY"
+        gone = [b"id=%d " % number for number in before]
+        await until(lambda: not any(number in broken_redis.call("CLIENT", "LIST") for number in gone))
+
+        assert await connection.ask("PING") == b"PONG"
+
+
+@pytest.mark.fault(18)
+async def test_a_redis_without_a_connection_for_a_line_is_away_until_it_has_one(broken_redis: RedisServer) -> None:
+    """`maxclients` reached: the reason says so."""
+    operator = redis.Redis(port=broken_redis.port, single_connection_client=True)
+    async with up(broken_redis.settings()) as connection:
+        operator.config_set("maxclients", 1)
+        operator.client_kill_filter(_type="normal", skipme=True)
+        await until(lambda: connection.state == "down")
+        reasons = set()
+        while not any("no connection left for us" in reason for reason in reasons):
+            with pytest.raises(StoreUnavailableError) as caught:
+                await connection.ask("GET", "k")
+            reasons.add(str(caught.value))
+            await asyncio.sleep(0.01)
+        operator.config_set("maxclients", 100)
+        await until(lambda: connection.state == "up")
+
+        assert await connection.ask("GET", "k") is None
+    operator.close()
+
+
+async def test_after_close_nothing_is_tried(clean_redis: RedisServer) -> None:
+    """Nobody hangs on a closed store, and no connection is left."""
+    before = len(clean_redis.call("CLIENT", "LIST").splitlines())
+    async with up(clean_redis.settings()) as connection:
+        await connection.ask("PING")
+
+    for call in (connection.ask("PING"), connection.ask_all((("PING",),)), connection.write((("PING",),))):
+        with pytest.raises(StoreUnavailableError):
+            await call
+    await until(lambda: len(clean_redis.call("CLIENT", "LIST").splitlines()) <= before)
+
+
+async def test_a_cluster_is_asked_through_redis_py_with_the_same_results(tmp_path: Path) -> None:
+    """Each key has a server of its own there, so there is no one connection for all."""
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with running_redis(tmp_path, *options, search=False) as server:
+        server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await asyncio.to_thread(wait_for_cluster, server)
+        async with up(config.Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)) as connection:
+            exact = Exact(connection, "cacheproxy")
+            kept = [entry(number) for number in range(10)]
+            for one in kept:
+                assert (await exact.put(one, stale_s=0))[1] == 0
+            plans = [Plan(key=one.key, check=b"") for one in kept]
+
+            assert [(await exact.get(plan))[0] for plan in plans] == kept
+            assert [found for found, _ in (await exact.get_many(plans))[0]] == kept
+            assert server.call("PTTL", kept[0].key) > 0
+            await connection.bump_epoch()
+            assert (await exact.put(kept[0], stale_s=0))[1] == 1
+            server.call("SET", "text", "x")
+            with pytest.raises(StoreRefusedError):
+                await connection.ask("HGETALL", "text")
