@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import orjson
 
 from cacheproxy.errors import EntryCorruptError
-from cacheproxy.model import Answer, Entry, Part
+from cacheproxy.model import ALL_THERE, Answer, Entry, Part
 from cacheproxy.wire.jsontext import read_answer, write
 
 _Item = TypeVar("_Item")
@@ -72,22 +73,34 @@ def encode(entry: Entry) -> dict[str, bytes]:
 
 def decode(key: str, fields: Mapping[str, bytes | None]) -> Entry:
     """The entry stored under `key`. Raises EntryCorruptError for anything that `encode` did not write."""
-    if fields.get("v") != VERSION:
-        raise EntryCorruptError(f"{key}: entry of version {fields.get('v')!r}, this program reads {VERSION!r}")
+    entry = decode_values(key, [fields.get(name) for name in FIELDS])
     vector = next((name for name in fields if name.startswith(_VECTOR)), "")
+    if not vector:
+        return entry
+    return replace(entry, vector=fields[vector] or b"", space=vector.removeprefix(_VECTOR))
+
+
+def decode_values(key: str, values: Sequence[bytes | None]) -> Entry:
+    """The same from the values of `FIELDS`, in that order; without the vector.
+
+    Written out, because every look-up comes through here (five times for one by nearness).
+    """
+    version, answer, check, partition, scope, model, made, expires, question = values
+    if version != VERSION:
+        raise EntryCorruptError(f"{key}: entry of version {version!r}, this program reads {VERSION!r}")
+    if answer is None or partition is None or scope is None or model is None or question is None:
+        raise EntryCorruptError(f"{key}: a field is missing in a stored entry")
     try:
         return Entry(
             key=key,
-            check=fields["check"] or b"",
-            partition=_text(fields["partition"]),
-            scope=_text(fields["scope"]),
-            digest=_text(fields["model"]),
-            answer=_decode_answer(fields["answer"] or b""),
-            made=_time(fields["made"]),
-            expires=_time(fields["expires"]),
-            question=_text(fields["question"]),
-            vector=(fields[vector] if vector else b"") or b"",
-            space=vector.removeprefix(_VECTOR),
+            check=check or b"",
+            partition=partition.decode(),
+            scope=scope.decode(),
+            digest=model.decode(),
+            answer=_decode_answer(answer),
+            made=_time(made),
+            expires=_time(expires),
+            question=question.decode(),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise EntryCorruptError(f"{key}: {type(error).__name__} in a stored entry") from None
@@ -119,27 +132,25 @@ def _decode_answer(data: bytes) -> Answer:
     # A plain parser would do without tool calls and logprobs, but both names are always there; null means plain.
     plain = data.endswith(b'"tool_calls":null,"logprobs":null}')
     members = orjson.loads(data) if plain else read_answer(data)
-    context = members["context"]
+    context, missing, final = members["context"], members.get("missing"), members["final"]
+    if not isinstance(final, dict):
+        raise TypeError("not members of a reply")
     return Answer(
         text=_string(members["text"]),
         thinking=_string(members["thinking"]),
-        tool_calls=_all(dict, members["tool_calls"] or []),
-        logprobs=_all(dict, members["logprobs"] or []),
+        tool_calls=() if plain else _all(dict, members["tool_calls"] or []),
+        logprobs=() if plain else _all(dict, members["logprobs"] or []),
         context=None if context is None else _all(int, context),
         done_reason=_string(members["done_reason"]),
-        final=dict(members["final"]),
-        missing=frozenset(Part(name) for name in members.get("missing", ())),
+        final=final,
+        missing=frozenset(Part(name) for name in missing) if missing else ALL_THERE,
     )
 
 
-def _text(value: bytes | None) -> str:
+def _time(value: bytes | None) -> float:
     if value is None:
         raise ValueError("a field is missing")
-    return value.decode()
-
-
-def _time(value: bytes | None) -> float:
-    seconds = float(_text(value))
+    seconds = float(value)
     if not math.isfinite(seconds):  # an entry that expires at NaN never does
         raise ValueError("not a time")
     return seconds

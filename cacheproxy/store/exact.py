@@ -19,6 +19,7 @@ from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Entry, Plan
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.connection import Connection
+from cacheproxy.store.line import Command
 
 SCAN_COUNT = 500
 """Keys looked at in one step of a purge: about 0.2 ms of Redis's time each, so others are not held up."""
@@ -64,7 +65,7 @@ class Exact:
 
         Raises StoreUnavailableError, or EntryCorruptError, after which the key is gone.
         """
-        values = await self._connection.ask("HMGET", plan.key, *entry_codec.FIELDS)
+        values = await self._connection.ask(*_look_up(plan))
         try:
             return _entry(plan.key, values)
         except EntryCorruptError:
@@ -85,7 +86,7 @@ class Exact:
         return found, len(corrupt)
 
     async def _read(self, plans: Sequence[Plan], found: list[tuple[Entry | None, int]], corrupt: list[bytes]) -> None:
-        commands = [("HMGET", plan.key, *entry_codec.FIELDS) for plan in plans]
+        commands = [_look_up(plan) for plan in plans]
         for plan, values in zip(plans, await self._connection.ask_all(commands), strict=True):
             try:
                 found.append(_entry(plan.key, values))
@@ -163,12 +164,15 @@ def _dooms(doomed: Doomed, partition: bytes | None, made: bytes | None) -> bool:
         return False
 
 
+def _look_up(plan: Plan) -> Command:
+    return ("HMGET", plan.key, *entry_codec.FIELDS)
+
+
 def _entry(key: str, values: Sequence[bytes | None]) -> tuple[Entry | None, int]:
     """What was read under a key, with its size in bytes. Raises EntryCorruptError."""
-    fields = dict(zip(entry_codec.FIELDS, values, strict=True))
-    if fields["v"] is None and fields["answer"] is None:
+    if values[0] is None and values[1] is None:  # neither version nor answer
         return None, 0
-    return entry_codec.decode(key, fields), sum(len(value) for value in values if value)
+    return entry_codec.decode_values(key, values), sum(map(len, filter(None, values)))
 
 
 def _awaitable(result: Any) -> Awaitable[Any]:

@@ -20,16 +20,20 @@ from cacheproxy.store import entry as entry_codec
 
 Algorithm: TypeAlias = Literal["flat", "hnsw"]
 
+_NAMES = tuple(name.encode() for name in entry_codec.FIELDS)
+
 SCHEMA_VERSION = 1
 """In the index's name; grows when the indexed fields change, so that two versions of this program never share one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One document of a reply. `fields` is empty for one that has expired and is not yet out of the index."""
+    """One document of a reply."""
 
     key: str
-    fields: Mapping[str, bytes | None]
+    values: tuple[bytes | None, ...]
+    """Of the entry's fields, in the order of `entry.FIELDS`; empty for one that has expired and is not yet out of the
+    index."""
     similarity: float
 
 
@@ -118,10 +122,8 @@ def index_for(prefix: str, fingerprint: str, dims: int, algorithm: Algorithm = "
 def neighbours(reply: Any, alias: str) -> list[Neighbour]:
     """The documents of an FT.SEARCH, in its order. Raises ValueError for anything that is not the reply asked for."""
     try:
-        return [
-            Neighbour(key, fields, _similarity(fields.pop(alias, None)) if fields else 0.0)
-            for key, fields in _documents(reply)
-        ]
+        name = alias.encode()
+        return [_neighbour(key, fields, name) for key, fields in _documents(reply)]
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ValueError("not a reply to FT.SEARCH") from None
 
@@ -156,16 +158,24 @@ def _similarity(distance: bytes | None) -> float:
     return max(-1.0, min(1.0, similarity))
 
 
-def _documents(reply: Any) -> list[tuple[str, dict[str, bytes | None]]]:
+def _neighbour(key: bytes, fields: Mapping[bytes, bytes], alias: bytes) -> Neighbour:
+    if not fields:
+        return Neighbour(key.decode(), (), 0.0)
+    return Neighbour(key.decode(), tuple(map(fields.get, _NAMES)), _similarity(fields.get(alias)))
+
+
+def _documents(reply: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
     """Key and fields of each document of an FT.SEARCH, as RESP3 (a map) or RESP2 (a flat list) gives it.
 
     An expired document has no fields.
     """
     if isinstance(reply, Mapping):
-        found = [(each[b"id"], each.get(b"extra_attributes") or {}) for each in reply[b"results"]]
-    else:
-        found = [(reply[at], _mapping(reply[at + 1] or [])) for at in range(1, len(reply), 2)]
-    return [(key.decode(), {_text(name): value for name, value in fields.items()}) for key, fields in found]
+        return [(each[b"id"], each.get(b"extra_attributes") or {}) for each in reply[b"results"]]
+    return [(reply[at], _paired(reply[at + 1] or [])) for at in range(1, len(reply), 2)]
+
+
+def _paired(row: Sequence[Any]) -> dict[Any, Any]:
+    return dict(zip(row[::2], row[1::2], strict=True))
 
 
 def _shape(facts: Mapping[str, Any]) -> frozenset[tuple[str, ...]]:
@@ -194,7 +204,7 @@ def _mapping(reply: Mapping[bytes, Any] | Sequence[Any]) -> dict[str, Any]:
     """A map, which RESP2 writes as names and values in turn."""
     if isinstance(reply, Mapping):
         return {_text(name): value for name, value in reply.items()}
-    return {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+    return {_text(name): value for name, value in _paired(reply).items()}
 
 
 def _text(value: Any) -> str:

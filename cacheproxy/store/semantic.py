@@ -23,6 +23,7 @@ from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.search import About, Index, Neighbour, about, index_for, neighbours, timed_out
+from cacheproxy.wire.float32 import norm_squared
 
 _log = logging.getLogger("cacheproxy.store")
 
@@ -210,10 +211,10 @@ class Semantic:
 
     def _match(self, neighbour: Neighbour, scope: str, partition: str) -> Match | None:
         """The neighbour, if it is alive and of this scope and partition."""
-        if neighbour.fields.get("answer") is None:
-            return None  # expired or deleted, but not yet out of the index
+        if not neighbour.values or neighbour.values[1] is None:
+            return None  # without answer: expired or deleted, but not yet out of the index
         try:
-            entry = entry_codec.decode(neighbour.key, neighbour.fields)
+            entry = entry_codec.decode_values(neighbour.key, neighbour.values)
         except EntryCorruptError:
             self._metrics.fault(Fault.ENTRY_CORRUPT)
             return None
@@ -304,6 +305,5 @@ def _check(vector: bytes, space: str, index: Index) -> None:
         raise EmbedderError(f"a vector of space {space!r}, the index holds {index.space!r}")
     if len(vector) != entry_codec.vector_bytes(space):
         raise EmbedderError(f"a vector of {len(vector)} bytes in space {space!r}")
-    norm_squared = sum(number * number for number in memoryview(vector).cast("f"))
-    if not abs(norm_squared - 1) <= NORM_SQUARED_TOLERANCE:  # so written that NaN fails
+    if not abs(norm_squared(vector) - 1) <= NORM_SQUARED_TOLERANCE:  # so written that NaN fails
         raise EmbedderError("a vector that has not unit length")

@@ -36,6 +36,12 @@ def is_finite(packed: bytes) -> bool:
     return bool(packed) and not len(packed) % 4 and bool(np.isfinite(np.frombuffer(packed, dtype="<f4")).all())
 
 
+def norm_squared(packed: bytes) -> float:
+    """The squared length of the vector of packed float32s; NaN if one of them is."""
+    values = np.frombuffer(packed, dtype="<f4")
+    return float(np.dot(values, values))
+
+
 def unpack(packed: bytes) -> str:
     """JSON list of the packed numbers, each as short as it can be and in Go's spelling.
 

@@ -69,8 +69,8 @@ def test_both_protocols_say_the_same(reply):
     """An expired document has no fields."""
     first, second = neighbours(reply, "d")
 
-    assert (first.key, first.fields, first.similarity) == ("k1", {"answer": b"x"}, 0.75)
-    assert (second.key, second.fields) == ("k2", {})
+    assert (first.key, first.values, first.similarity) == ("k1", (None, b"x", *[None] * (len(FIELDS) - 2)), 0.75)
+    assert (second.key, second.values) == ("k2", ())
 
 
 @pytest.mark.parametrize(
