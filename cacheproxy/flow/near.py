@@ -10,9 +10,10 @@ and what may be served (rules/accept.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EmbedderError
@@ -28,6 +29,8 @@ from cacheproxy.store.semantic import Semantic
 from cacheproxy.trail import Trail
 
 _log = logging.getLogger("cacheproxy.flow")
+
+_Judged = TypeVar("_Judged")
 
 NO_VECTOR = Embedded()
 FLIGHTS_MAX = 5
@@ -111,8 +114,7 @@ class Near:
         ]
         if not kins:
             return None
-        judged = [(kin, self.weigh(near.plan, kin.answered.text, kin.similarity)) for kin in kins]
-        kin, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
+        kin, verdict = _chosen((kin, self.weigh(near.plan, kin.answered.text, kin.similarity)) for kin in kins)
         trail.note("in-flight", f"{kin.similarity:.3f}")
         trail.note("verdict", verdict.reason or "serve")
         return kin if verdict.serve else None
@@ -141,8 +143,7 @@ class Near:
         if not matches:
             trail.note("near", "none")
             return Nearness(near, embedded)
-        judged = [(match, self.weigh(near, match.entry.question, match.similarity)) for match in matches]
-        match, verdict = next((pair for pair in judged if pair[1].serve), judged[0])
+        match, verdict = _chosen((match, self.weigh(near, match.entry.question, match.similarity)) for match in matches)
         trail.note("near", f"{match.similarity:.3f}")
         word, entry = verdict.reason or "serve", match.entry
         asked, stored = self._shown(near.question, entry.question)
@@ -170,3 +171,15 @@ class Near:
             _log.exception("a guard raised")
             self.metrics.fault(Fault.GUARD)
             return Verdict(serve=False, reason="guard:raised")
+
+
+def _chosen(judged: Iterable[tuple[_Judged, Verdict]]) -> tuple[_Judged, Verdict]:
+    """The first that may be served, after which none is judged; if there is none, the first of all."""
+    first = None
+    for pair in judged:
+        if pair[1].serve:
+            return pair
+        first = first or pair
+    if first is None:
+        raise ValueError("nothing to choose from")
+    return first

@@ -209,37 +209,37 @@ class Connection:
             await self._clients.close()
             self._clients = None
 
-    async def ask(self, *command: str | bytes | int, timeout_s: float | None = None, slow: bool = False) -> Any:
+    async def ask(self, *command: str | bytes | float, timeout_s: float | None = None, slow: bool = False) -> Any:
         """Redis's reply to one command, within `timeout_s` (default: `redis.timeout`), connecting included.
 
         For what every ask needs: all share one connection. `slow` ones, which keep Redis busy or are large, share
         another. Raises as `run` does. With a cluster it is a `run`.
         """
         if self._lines is None:
-            return await self.run(lambda client: client.execute_command(*command), timeout_s=timeout_s)
+            return await self.run(lambda client: cast("Any", client).execute_command(*command), timeout_s=timeout_s)
         limit_s = self._settings.timeout if timeout_s is None else timeout_s
         line, (ticket, _) = self._lines.slow if slow else self._lines.quick, self._admitted()
         return await self._counted(ticket, line.ask(command, limit_s), limit_s)
 
-    async def ask_all(self, commands: Sequence[Command]) -> list[Any]:
-        """As `ask` for several commands in one round trip; their replies in order."""
-        if self._lines is None:
-            return await self.run(lambda client: _pipelined(client, commands, atomic=False))
-        limit_s, (ticket, _) = self._settings.timeout, self._admitted()
-        return await self._counted(ticket, self._lines.slow.ask_all(commands, limit_s), limit_s)
+    async def ask_all(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+        """As a slow `ask` for several commands in one round trip; their replies in order.
 
-    async def write(self, commands: Sequence[Command]) -> int:
-        """Do all of these commands or none; the epoch as it was right afterwards. One round trip.
-
-        Raises as `ask` does.
+        Of `atomic` ones either all are done or none, and nothing of another's in between.
         """
         if self._lines is None:
-            await self.run(lambda client: _pipelined(client, commands, atomic=True))
-            return await self.read_epoch()
+            return await self.run(lambda client: _pipelined(client, commands, atomic=atomic))
+        sent = (("MULTI",), *commands, ("EXEC",)) if atomic else commands
         limit_s, (ticket, _) = self._settings.timeout, self._admitted()
-        whole = (("MULTI",), *commands, ("EXEC",), ("GET", self._key("epoch")))
-        replies = await self._counted(ticket, self._lines.slow.ask_all(whole, limit_s), limit_s)
-        return self._hear(_number(replies[-1]))
+        replies = await self._counted(ticket, self._lines.slow.ask_all(sent, limit_s), limit_s)
+        return cast("list[Any]", replies[-1]) if atomic else replies
+
+    async def write(self, commands: Sequence[Command]) -> int:
+        """Do all of these commands or none; the epoch as it was then. One round trip. Raises as `ask` does."""
+        if self._lines is None:  # a cluster keeps the epoch on another server
+            await self.ask_all(commands, atomic=True)
+            return await self.read_epoch()
+        *_, epoch = await self.ask_all((*commands, ("GET", self._key("epoch"))), atomic=True)
+        return self._hear(_number(epoch))
 
     async def run(self, use: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """What `use` returns, within `timeout_s` (default: `redis.timeout`) for pool wait, connect and reply together.
@@ -287,7 +287,7 @@ class Connection:
 
     async def bump_epoch(self) -> int:
         """Tell all proxies on this Redis to drop their copies; the new epoch. Raises StoreUnavailableError."""
-        return self._hear(int(await self.run(lambda client: client.incr(self._key("epoch")))))
+        return self._hear(int(await self.ask("INCR", self._key("epoch"))))
 
     async def read_epoch(self) -> int:
         """The epoch as it is now; `epoch` may lag by a heartbeat. Raises StoreUnavailableError."""
@@ -457,7 +457,7 @@ async def _pipelined(client: Client, commands: Sequence[Command], *, atomic: boo
     async with client.pipeline(transaction=atomic) as pipe:
         for command in commands:
             pipe.execute_command(*command)
-        return cast("list[Any]", await pipe.execute())
+        return await pipe.execute()
 
 
 async def _info(client: Client, *sections: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Raises CacheError only; callers go on without the cache.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -69,7 +68,7 @@ class Exact:
         try:
             return _entry(plan.key, values)
         except EntryCorruptError:
-            await self._connection.run(lambda redis: _awaitable(redis.delete(plan.key)))
+            await self.delete(plan.key)
             raise
 
     async def get_many(self, plans: Sequence[Plan]) -> tuple[list[tuple[Entry | None, int]], int]:
@@ -105,7 +104,7 @@ class Exact:
         epoch = await self._connection.write(
             (
                 ("DEL", entry.key),
-                ("HSET", entry.key, *itertools.chain.from_iterable(fields.items())),
+                ("HSET", entry.key, *(part for field in fields.items() for part in field)),
                 ("PEXPIRE", entry.key, lifetime_ms),
             )
         )
@@ -113,7 +112,7 @@ class Exact:
 
     async def delete(self, key: str) -> None:
         """Delete the entry of this key. Raises StoreUnavailableError."""
-        await self._connection.run(lambda redis: _awaitable(redis.unlink(key)))
+        await self._connection.ask("UNLINK", key)
 
     async def purge(self, doomed: Doomed) -> int:
         """Delete entries; return how many. Answers being fetched meanwhile are not kept, by any proxy.

@@ -17,7 +17,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import hiredis
 
@@ -28,6 +28,8 @@ LAST_LOOK_S = 0.001
 """After a deadline, for what has come and is not yet read: a busy event loop makes no Redis late."""
 DIAL_S_MAX = 1.0
 """For a connection with its handshake, when nobody who waits for it has a shorter deadline."""
+
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # typed for one word only
 
 _MORE = object()
 """What hiredis says when a reply has not come to its end."""
@@ -59,7 +61,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         # Kept, because a StreamWriter that is let go closes its transport.
         self._writer = writer
-        self._transport = cast("asyncio.WriteTransport", writer.transport)
+        self._transport = writer.transport
         self._loop = asyncio.get_running_loop()
         self._parser = hiredis.Reader(notEnoughData=_MORE, replyError=RefusedError)
         self._row: deque[_Place] = deque()
@@ -190,7 +192,7 @@ class Line:
 
     async def ask(self, command: Command, timeout_s: float) -> Any:
         """The reply to one command. Raises RefusedError, TimeoutError, LostError, and what `dial` raises."""
-        reply = await self._send(hiredis.pack_command(command), None, timeout_s)
+        reply = await self._send(_pack(command), None, timeout_s)
         if isinstance(reply, RefusedError):
             raise reply
         return reply
@@ -199,7 +201,7 @@ class Line:
         """The replies to several commands, in order. Raises as `ask` does, for the first that was refused."""
         if not commands:
             return []
-        packed = b"".join(map(hiredis.pack_command, commands))
+        packed = b"".join(map(_pack, commands))
         replies: list[Any] = await self._send(packed, len(commands), timeout_s)
         _raise_refusal(replies)
         return replies

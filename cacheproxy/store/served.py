@@ -8,7 +8,6 @@ CacheError only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from cacheproxy.store.connection import Connection
 
@@ -35,37 +34,23 @@ class Served:
     async def put(self, entry_id: str, pairing: Pairing, *, ttl_s: float) -> None:
         """Remember a pairing as the last one, for as long as the entry lives. Raises StoreUnavailableError."""
         key, member = self._key(entry_id), f"{pairing.scope} {pairing.stored} {pairing.asked}"
-
-        async def write(redis: Any) -> None:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.lrem(key, 0, member)
-                pipe.rpush(key, member)
-                pipe.ltrim(key, -ASKED_MAX, -1)
-                pipe.pexpire(key, max(1, round(ttl_s * 1000)))
-                await pipe.execute()
-
-        await self._connection.run(write)
+        commands = (
+            ("LREM", key, 0, member),
+            ("RPUSH", key, member),
+            ("LTRIM", key, -ASKED_MAX, -1),
+            ("PEXPIRE", key, max(1, round(ttl_s * 1000))),
+        )
+        await self._connection.ask_all(commands, atomic=True)
 
     async def last(self, entry_id: str) -> Pairing | None:
         """The pairing that was served last from an entry, by any proxy. Raises StoreUnavailableError."""
-        key = self._key(entry_id)
-
-        async def read(redis: Any) -> bytes | None:
-            found: bytes | None = await redis.lindex(key, -1)
-            return found
-
-        found = await self._connection.run(read)
+        found: bytes | None = await self._connection.ask("LINDEX", self._key(entry_id), -1)
         parts = (found or b"").decode("ascii", "replace").split(" ")
         return Pairing(*parts) if len(parts) == 3 else None
 
     async def forget(self, entry_id: str) -> None:
         """Drop the pairings of an entry. Raises StoreUnavailableError."""
-        key = self._key(entry_id)
-
-        async def delete(redis: Any) -> None:
-            await redis.unlink(key)
-
-        await self._connection.run(delete)
+        await self._connection.ask("UNLINK", self._key(entry_id))
 
     def _key(self, entry_id: str) -> str:
         return f"{self._prefix}:served:{entry_id}"

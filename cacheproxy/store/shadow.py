@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from cacheproxy.store.connection import Connection
+from cacheproxy.store.line import Command
 
 RECORDS_MAX = 10_000
 """About: Redis drops whole blocks of a hundred. With questions of 60 characters 4 MB."""
@@ -56,15 +57,9 @@ class Shadow:
         """Add a record, its questions as texts. Raises StoreUnavailableError."""
         if not self._prompts:
             record = replace(record, question=self._hashed(record.question), stored=self._hashed(record.stored))
-        fields = _encode(record)
-
-        async def write(redis: Any) -> None:
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.xadd(self._key, fields, maxlen=RECORDS_MAX, approximate=True)
-                pipe.expire(self._key, LIFETIME_S)
-                await pipe.execute()
-
-        await self._connection.run(write)
+        fields = (part for field in _encode(record).items() for part in field)
+        add: Command = ("XADD", self._key, "MAXLEN", "~", RECORDS_MAX, "*", *fields)
+        await self._connection.ask_all((add, ("EXPIRE", self._key, LIFETIME_S)), atomic=True)
 
     async def read(self, count: int) -> list[ShadowRecord]:
         """The newest records, newest first, at most `count`; unreadable ones left out. Raises StoreUnavailableError."""
