@@ -545,6 +545,26 @@ async def test_vectors_that_were_asked_for_before_a_purge_are_not_kept(house: Ho
     assert (await house.stats())["not_kept"] == {"purged": 1}
 
 
+@pytest.mark.fault(130)
+async def test_vectors_that_come_after_a_purge_by_another_proxy_are_taken_back(
+    house: House, fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """This one has not yet heard of it when it stores."""
+    async with open_house(fake_ollama, clean_redis) as other:
+        heart = other.app.connection._heart
+        assert heart is not None
+        heart.cancel()
+        fake_ollama.seconds_to_first_token = 0.2
+        asking = asyncio.create_task(embed(other, ["a", "b"]))
+        await fake_ollama.wait_until(lambda: fake_ollama.concurrency == 1)
+        await house.admin("DELETE", "/entries?all=true")
+        await asking
+
+        assert clean_redis.call("KEYS", "*:answer:*") == []
+        assert len(other.app.memory) == 0
+        assert (await other.stats())["not_kept"] == {"purged": 1}
+
+
 async def test_who_asks_again_at_once_finds_what_is_just_being_kept(house: House) -> None:
     """He waits the moment it takes."""
     body = {"model": MODEL, "input": ["a", "b"]}

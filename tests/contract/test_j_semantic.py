@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from cacheproxy.model import Verdict
+from cacheproxy.rules.accept import accept
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.redis_server import RedisServer
@@ -363,6 +365,28 @@ async def test_two_questions_over_one_context_never_share_and_a_rewording_does(n
     assert other.header("X-Cache") == "MISS"
     assert reworded.header("X-Cache") == "SEMANTIC"
     assert elsewhere.header("X-Cache") == "MISS"
+
+
+async def test_after_the_first_neighbour_that_serves_none_is_judged(
+    near: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A farther one could not win, and guards cost more than the look-up."""
+    await stored(near)
+    await near.chat(REWORDED, stream=False, headers=[("Cache-Control", "no-cache")])
+    await near.settled()
+    judged: list[str] = []
+
+    def noted(question: str, answered: str, similarity: float, **more: Any) -> Verdict:
+        judged.append(answered)
+        return accept(question, answered, similarity, **more)
+
+    monkeypatch.setattr("cacheproxy.flow.near.accept", noted)
+    hit = await near.chat("How can I reset my password please?", stream=False)
+
+    await near.app.semantic.ensure_index()
+    assert near.app.semantic.statistics().documents == 2
+    assert hit.header("X-Cache") == "SEMANTIC"
+    assert len(judged) == 1
 
 
 async def test_concurrent_rewordings_agree_with_those_asked_one_by_one(near: House) -> None:
