@@ -30,9 +30,10 @@ from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableEr
 from cacheproxy.store import address
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.capabilities import Capabilities, capabilities
+from cacheproxy.store.counts import Counts, Statistics
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.line import Command, RefusedError
-from cacheproxy.store.pool import Client, Clients, Lines, clients, lines
+from cacheproxy.store.pool import Client, Clients, Lines, clients, lines, pipelined, within
 from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, LoadingError, translated
 
 _log = logging.getLogger("cacheproxy.store")
@@ -50,39 +51,6 @@ WAIT_UP_PAUSE_S = 0.01
 """Between two looks of `wait_up` at the state; they cost nothing."""
 LOG_PAUSE_S = 60.0
 """A kind of refusal is logged at most once in this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counts since the start."""
-
-    calls: int
-    """All `ask`s, `write`s and `run`s: = answered + refused + failed + not_tried + left."""
-    answered: int
-    refused: int
-    """Redis refused the command (StoreRefusedError)."""
-    failed: int
-    """No answer in time, no connection, or Redis serves nobody."""
-    not_tried: int
-    """Turned away at once because the breaker was open."""
-    left: int
-    """Cancelled by their caller, or ended by an error of the caller's own code."""
-    breaker_opened: int
-    contacts: int
-    """First contacts and those after a break."""
-    connections_idle: int
-    connections_used: int
-    """Of the pool: the two lines come on top. Both 0 with a cluster, whose client keeps its own."""
-
-
-@dataclass(slots=True)
-class _Counts:
-    answered: int = 0
-    refused: int = 0
-    failed: int = 0
-    not_tried: int = 0
-    left: int = 0
-    contacts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +87,7 @@ class Connection:
         self._heart: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
-        self._counts = _Counts()
+        self._counts = Counts()
         self._reason = "not contacted yet"
         self._fatal: ConfigError | None = None
         self._since = clock.monotonic()
@@ -155,19 +123,7 @@ class Connection:
 
     def statistics(self) -> Statistics:
         """Counts since the start, and the pool's present state."""
-        counts, pool = self._counts, self._clients.pool if self._clients else None
-        return Statistics(
-            calls=counts.answered + counts.refused + counts.failed + counts.not_tried + counts.left,
-            answered=counts.answered,
-            refused=counts.refused,
-            failed=counts.failed,
-            not_tried=counts.not_tried,
-            left=counts.left,
-            breaker_opened=self._breaker.opened,
-            contacts=counts.contacts,
-            connections_idle=pool.idle if pool else 0,
-            connections_used=pool.used if pool else 0,
-        )
+        return self._counts.told(self._breaker.opened, self._clients.pool if self._clients else None)
 
     async def open(self) -> None:
         """Begin to look for Redis; returns at the first contact, or after a quarter of a second without one.
@@ -227,7 +183,7 @@ class Connection:
         Of `atomic` ones either all are done or none, and nothing of another's in between.
         """
         if self._lines is None:
-            return await self.run(lambda client: _pipelined(client, commands, atomic=atomic))
+            return await self.run(lambda client: pipelined(client, commands, atomic=atomic))
         sent = (("MULTI",), *commands, ("EXEC",)) if atomic else commands
         limit_s, (ticket, _) = self._settings.timeout, self._admitted()
         replies = await self._counted(ticket, self._lines.slow.ask_all(sent, limit_s), limit_s)
@@ -250,7 +206,7 @@ class Connection:
         """
         limit_s = self._settings.timeout if timeout_s is None else timeout_s
         ticket, through = self._admitted()
-        return await self._counted(ticket, _within(use, through.client, limit_s), limit_s)
+        return await self._counted(ticket, within(use, through.client, limit_s), limit_s)
 
     def _admitted(self) -> tuple[int, Clients]:
         """The breaker's ticket for one call, and what to make it with.
@@ -323,7 +279,7 @@ class Connection:
         if ticket is None or self._clients is None:
             return
         try:
-            found = await self._translated(_within(self._look, self._clients.client, CONTACT_S_MAX), CONTACT_S_MAX)
+            found = await self._translated(within(self._look, self._clients.client, CONTACT_S_MAX), CONTACT_S_MAX)
             # Only a Redis that answers within an ask's deadline is worth asking.
             try:
                 await self._translated(self._ping(self._clients.client), self._settings.timeout)
@@ -344,7 +300,7 @@ class Connection:
     async def _ping(self, client: Client) -> None:
         """The way asks take."""
         if self._lines is None:
-            await _within(lambda client: client.ping(), client, self._settings.timeout)
+            await within(lambda client: client.ping(), client, self._settings.timeout)
         else:
             await self._lines.quick.ask(("PING",), self._settings.timeout)
 
@@ -446,18 +402,6 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
-
-
-async def _within(use: Callable[[Client], Awaitable[T]], client: Client, limit_s: float) -> T:
-    async with asyncio.timeout(limit_s):
-        return await use(client)
-
-
-async def _pipelined(client: Client, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
-    async with client.pipeline(transaction=atomic) as pipe:
-        for command in commands:
-            pipe.execute_command(*command)
-        return await pipe.execute()
 
 
 async def _info(client: Client, *sections: str) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """redis-py's clients, set up so that nothing in them retries or waits on its own, and connections for a line.
 
-What they do not get here is a deadline: `connection.py` puts one around each call.
+Only `within` gives them a deadline: `connection.py` puts it around each call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import redis.asyncio
 import redis.asyncio.cluster
@@ -20,10 +21,12 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cacheproxy.store.address import Address
-from cacheproxy.store.line import Line
+from cacheproxy.store.line import Command, Line
 
 Client: TypeAlias = redis.asyncio.Redis
 """With `redis+cluster://` it is really a `RedisCluster`, which has the same commands."""
+
+T = TypeVar("T")
 
 CONNECT_S_MAX = 1.0
 """For one TCP and TLS connection when no shorter deadline is around it."""
@@ -125,6 +128,20 @@ def clients(address: Address, connections_max: int) -> Clients:
         options |= {"service_name": address.service, "sentinel_manager": sentinel, "ssl": address.tls}
     pool = (BoundedSentinel if sentinel else Bounded)(max_connections=connections_max, **options)
     return Clients(redis.asyncio.Redis(connection_pool=pool), pool, sentinel)
+
+
+async def within(use: Callable[[Client], Awaitable[T]], client: Client, limit_s: float) -> T:
+    """What `use` returns. Raises TimeoutError after `limit_s`: for a connection, the command and its reply together."""
+    async with asyncio.timeout(limit_s):
+        return await use(client)
+
+
+async def pipelined(client: Client, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
+    """The replies to commands of one round trip; `atomic`: all of them or none."""
+    async with client.pipeline(transaction=atomic) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)
+        return await pipe.execute()
 
 
 @dataclass(frozen=True, slots=True)

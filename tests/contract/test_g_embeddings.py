@@ -549,7 +549,7 @@ async def test_vectors_that_were_asked_for_before_a_purge_are_not_kept(house: Ho
 async def test_vectors_that_come_after_a_purge_by_another_proxy_are_taken_back(
     house: House, fake_ollama: FakeOllama, clean_redis: RedisServer
 ) -> None:
-    """This one has not yet heard of it when it stores."""
+    """It has not yet heard of it when it stores."""
     async with open_house(fake_ollama, clean_redis) as other:
         heart = other.app.connection._heart
         assert heart is not None
