@@ -62,3 +62,16 @@ def test_what_is_no_list_of_float32s_is_not_packed(value):
     """A text from elsewhere is an error, not a vector."""
     with pytest.raises(ValueError, match=r"not a list of numbers|beyond float32"):
         float32.pack(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"), [((3.0, 4.0), 25.0), ((), 0.0), ((math.inf, 0.0), math.inf), ((0.6, -0.8), 1.0)]
+)
+def test_the_squared_length_is_that_of_the_packed_numbers(numbers: tuple[float, ...], expected: float) -> None:
+    """Within float32's precision."""
+    assert float32.norm_squared(struct.pack(f"<{len(numbers)}f", *numbers)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_vector_with_a_hole_in_it_has_no_length() -> None:
+    """NaN, which compares as false with every bound."""
+    assert math.isnan(float32.norm_squared(struct.pack("<2f", math.nan, 1.0)))
