@@ -38,6 +38,8 @@ from cacheproxy.edge.server import Server
 from cacheproxy.errors import CacheError, ConfigError
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
+from cacheproxy.flow.embed_flights import Brought, EmbedFlights
+from cacheproxy.flow.embed_shelf import VectorShelf
 from cacheproxy.flow.explain import Explain
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.keep import Keeper
@@ -283,9 +285,10 @@ class App:
             prompts=config.log.prompts,
         )
         self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
-        self.embeddings = Embeddings(
-            self.memory, self.exact, self.models, config.cache, metrics, clock, Batches(config.batching.max_size)
-        )
+        shelf = VectorShelf(self.memory, self.exact, self.models, config.cache, metrics, clock)
+        batches = Batches[Brought](config.batching.max_size)
+        calls = EmbedFlights(shelf, self.models, config.cache, metrics, clock, batches)
+        self.embeddings = Embeddings(shelf, calls, clock)
         lookup = LookUp(self.memory, self.exact, metrics.fault, clock)
         return Serve(lookup, self.exact, near, self.flights, keeper, clock)
 

@@ -23,7 +23,9 @@ from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, head
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Reply
-from cacheproxy.flow.embed import Assembled, EmbedCall, Embeddings, NotStored, Passed
+from cacheproxy.flow.embed import Assembled, Embeddings, NotStored
+from cacheproxy.flow.embed_flights import Passed
+from cacheproxy.flow.embed_shelf import EmbedCall
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Outcome
 from cacheproxy.rules.admit import admit, admit_each
@@ -151,8 +153,8 @@ class Embed:
         self, request: web.BaseRequest, call: EmbedCall, found: Assembled, extra: headers.Headers
     ) -> web.StreamResponse:
         """A reply that was put together."""
-        if found.outcome is Outcome.MISS:
-            head = headers.in_part(len(found.entries), len(call.plans), found.asks)
+        if found.outcome in (Outcome.MISS, Outcome.JOINED):
+            head = headers.in_part(found.outcome, len(call.plans), len(found.entries), found.joined, found.asks)
         else:
             head = headers.stored(found.entries, found.outcome, self.clock.now())
             self.after_hit(call.embed.ask)

@@ -59,14 +59,25 @@ def stored(entries: Sequence[Entry], outcome: Outcome, now: float) -> Headers:
     )
 
 
-def in_part(stored_count: int, count: int, asks: int) -> Headers:
-    """For a list of vectors of which so many were stored; Ollama gave the rest, in one call for so many asks."""
-    stored_part = [f"partial={stored_count}/{count}"] if stored_count else []
-    detail = "; ".join([*stored_part, *([f"merged={asks}"] if asks > 1 else [])])
-    status = f"fwd={'partial' if stored_count else 'miss'}; fwd-status=200{'; collapsed' if asks > 1 else ''}"
+def in_part(outcome: Outcome, count: int, stored_count: int, joined_count: int, asks: int) -> Headers:
+    """For a list of `count` vectors of which some were stored, and some came with calls that others had made.
+
+    Ollama gave the rest, in one call for so many asks.
+    """
+    told = [
+        f"partial={stored_count}/{count}" if stored_count else "",
+        f"joined={joined_count}/{count}" if 0 < joined_count < count else "",
+        f"merged={asks}" if asks > 1 else "",
+    ]
+    detail = "; ".join(filter(None, told))
+    collapsed = "; collapsed" if asks > 1 or joined_count else ""
     return (
-        ("X-Cache", Outcome.MISS.upper()),
-        ("Cache-Status", f'cacheproxy; {status}; detail="{detail}"'),
+        ("X-Cache", outcome.upper()),
+        (
+            "Cache-Status",
+            f"cacheproxy; fwd={'partial' if stored_count else 'miss'}; fwd-status=200{collapsed}"
+            + (f'; detail="{detail}"' if detail else ""),
+        ),
         ("Via", VIA),
     )
 

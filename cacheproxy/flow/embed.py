@@ -1,69 +1,31 @@
 """The story of one ask for vectors: each text is looked up by itself, and only those that are missing are asked for.
 
-    texts ──► memory ──► Redis, one round trip for the rest ──► one call to Ollama for what is still missing
-                                                                └─► each vector kept under its own key
+    texts ──► the shelf ──► calls under way that bring them ──► one call to Ollama for what is still missing
 
-A reply in which no text was known is Ollama's own, byte for byte; one in which some were is put together in the order
-of the texts. Whatever is not a plain good reply (an error, another number of vectors) is passed on and not kept.
-Equal asks in flight are not joined; on request those that wait share one call (`flow/together.py`). Refuses to know
-HTTP heads beyond a status, and what vectors look like.
+A reply in which no text was known is Ollama's own, byte for byte, also to an equal ask that joined its call; one in
+which some were is put together in the order of the texts. Whatever is not a plain good reply (an error, another number
+of vectors) is passed on and not kept: to the ask that got it, and to those that would have sent the same. An ask that
+shares only some texts with a call that fails sends them itself, for what went wrong may lie with the others.
+Refuses to know HTTP heads beyond a status, and what vectors look like.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-import secrets
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cacheproxy.clock import Clock
-from cacheproxy.config import Cache
-from cacheproxy.errors import CacheError, UpstreamError, UpstreamUnreachableError
-from cacheproxy.flow.coalesce import LANDING_S_MAX, Head, Reply
-from cacheproxy.flow.together import Batch, Batches, Member
-from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Entry, Identity, Outcome, Plan
-from cacheproxy.rules import keep
-from cacheproxy.store.exact import Exact
-from cacheproxy.store.memory import Memory
-from cacheproxy.trail import Trail
-from cacheproxy.upstream.catalog import Catalog
-from cacheproxy.wire.dialects import EmbedDialect
-from cacheproxy.wire.embedding import Cost, EmbedAsk, Made, Vector, answer_of, seconds, vector_of
-
-KEEPING_MAX = 64
-"""Replies whose vectors are being written at once; of more, nothing is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedCall:
-    """A cacheable ask for vectors with all it takes to answer it."""
-
-    embed: EmbedAsk
-    dialect: EmbedDialect
-    plan: Plan
-    """What holds for all texts; its key names none of them."""
-    plans: Sequence[Plan]
-    """One a text."""
-    identity: Identity
-    body: bytes
-    """The request as it goes to Ollama when no text is known."""
-    fetch: Callable[[Callable[[], bytes]], Awaitable[Reply]]
-    """Sends a body to Ollama, made when its turn has come; returns when the reply's head has come.
-
-    Raises UpstreamError.
-    """
-    trail: Trail
-    company: Hashable = None
-    """Texts of asks for which this is equal may go to Ollama in one call; None: this one goes by itself."""
+from cacheproxy.errors import UpstreamUnreachableError
+from cacheproxy.flow.embed_flights import EmbedFlights, Flight, Joins, Passed
+from cacheproxy.flow.embed_shelf import EmbedCall, Found, VectorShelf
+from cacheproxy.model import Entry, Outcome
+from cacheproxy.wire.embedding import Cost, Made, Vector, seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A reply that was put together, at least in part from stored vectors."""
+    """A reply that was put together from vectors."""
 
     body: bytes
     outcome: Outcome
@@ -74,37 +36,8 @@ class Assembled:
     """What Ollama once took for the vectors, where all of them are stored and their durations known."""
     asks: int = 1
     """How many asks the call to Ollama was made for, if one was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """What is still to be read of a reply that is too large to keep. Whoever has it closes `reply`."""
-
-    reply: Reply
-    pieces: AsyncIterator[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """Ollama's own reply. `rest` is what comes after `body`, where that is not all."""
-
-    head: Head
-    body: bytes
-    rest: Rest | None = None
-    outcome: Outcome = Outcome.MISS
-
-    @property
-    def source(self) -> str:
-        """Name of the Ollama that gave it."""
-        return self.head.source
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What a call that was made for several asks brought: the vectors by their texts, and who gave them."""
-
-    vectors: Mapping[str, Vector]
-    source: str
+    joined: int = 0
+    """How many of the vectors came with calls of other asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,348 +48,195 @@ class NotStored:
 
 
 EmbedServed: TypeAlias = Assembled | Passed | NotStored
-Brought: TypeAlias = Passed | Shared | None
-"""What one call brought: the reply to a single ask, or the vectors of several asks' texts; None if those failed."""
 
 
 @dataclass(slots=True)
-class _Shelf:
-    """What is stored, by key."""
+class _Gathered:
+    """The vectors of one reply as they come together, by place; at first those that are stored."""
 
-    fresh: dict[str, Entry] = field(default_factory=dict)
-    stale: dict[str, Entry] = field(default_factory=dict)
-    """Expired, but good enough if Ollama is away."""
-    tier: str = "memory"
-    """The farthest tier that gave something."""
+    call: EmbedCall
+    vectors: list[Vector | None]
+    stored: Sequence[int] = ()
+    joined: set[int] = field(default_factory=set)
+    """The places whose vectors came with calls of other asks."""
+    called: bool = False
+    """Whether a call was made for this ask."""
+    asks: int = 1
+    """How many asks that call was made for."""
+    fresh: Cost | None = None
+    """That call, or the first that was joined."""
+
+    def __post_init__(self) -> None:
+        self.stored = [place for place, vector in enumerate(self.vectors) if vector is not None]
+
+    @property
+    def missing(self) -> list[int]:
+        """The places that have no vector yet."""
+        return [place for place, vector in enumerate(self.vectors) if vector is None]
+
+    @property
+    def size(self) -> int:
+        """Characters of all vectors."""
+        return sum(len(vector.text) for vector in self.vectors if vector is not None)
+
+    def put(self, vectors: Mapping[str, Vector], places: Sequence[int]) -> None:
+        """Fill these places."""
+        for place in places:
+            vector = self.vectors[place] = vectors[self.call.embed.inputs[place]]
+            self.fresh = self.fresh or vector.cost
+
+    def take_back_unusable(self) -> bool:
+        """Empty the places that others' calls have filled with what this reply may not use; whether there were any."""
+        usable = self.call.dialect.usable(list(zip(self.call.embed.inputs, self.vectors, strict=True)))
+        unusable = {place for place in self.joined if usable[place] is None}
+        for place in unusable:
+            self.vectors[place] = None
+        self.joined -= unusable
+        return bool(unusable)
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Answers asks for vectors. `spread` gives random numbers in 0..1 for the jitter of lifetimes."""
+    """Answers asks for vectors."""
 
-    memory: Memory
-    exact: Exact
-    models: Catalog
-    settings: Cache
-    metrics: Metrics
+    shelf: VectorShelf
+    flights: EmbedFlights
     clock: Clock
-    batches: Batches[Brought]
-    spread: Callable[[], float] = random.random
-    _keeping: set[asyncio.Task[None]] = field(default_factory=set)
-    _landing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """What is being written, by key."""
 
     @property
     def keeping(self) -> int:
-        """Replies whose vectors are being written."""
-        return len(self._keeping)
+        """Replies whose vectors are on their way, or being written."""
+        return len(self.flights) + self.shelf.keeping
 
     async def close(self) -> None:
-        """Wait until all is written."""
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        """End what is under way; wait until all is written."""
+        await self.flights.close()
+        await self.shelf.close()
 
     async def serve(self, call: EmbedCall) -> EmbedServed:
         """Answer a cacheable ask. Raises UpstreamError where Ollama must be asked and cannot be.
 
         The caller closes the `rest` of a `Passed`.
         """
-        await self._wait_landed(call.plans)
-        shelf = await self._look_up(call) if call.plan.read else _Shelf()
-        vectors = self._usable(call, shelf.fresh)
+        await self.shelf.wait_landed(call.plans)
+        found = await self.shelf.look_up(call) if call.plan.read else Found()
+        vectors = self.shelf.usable(call, found.fresh)
         if None not in vectors:
-            return self._assembled(call, vectors, shelf, Outcome.EXACT, None)
+            return self._from_store(call, vectors, found, Outcome.EXACT)
         if call.plan.only_if_cached:
             return NotStored()
         try:
-            return await self._ask_ollama(call, vectors, shelf)
+            return await self._ask_ollama(call, vectors, found)
         except UpstreamUnreachableError:
-            vectors = self._usable(call, shelf.stale | shelf.fresh)
+            vectors = self.shelf.usable(call, found.stale | found.fresh)
             if None in vectors:
                 raise
             call.trail.note("upstream", "away")
-            return self._assembled(call, vectors, shelf, Outcome.STALE, None)
+            return self._from_store(call, vectors, found, Outcome.STALE)
 
-    async def _wait_landed(self, plans: Sequence[Plan]) -> None:
-        """If one of the vectors is just being written, wait for that, at most `LANDING_S_MAX`."""
-        if landing := {self._landing[plan.key] for plan in plans if plan.key in self._landing}:
-            await asyncio.wait(landing, timeout=LANDING_S_MAX)
-
-    async def _look_up(self, call: EmbedCall) -> _Shelf:
-        shelf = _Shelf()
-        plans = {plan.key: plan for plan in call.plans}
-        with call.trail.timed("memory"):
-            for key, plan in plans.items():
-                if (entry := self.memory.get(plan)) is not None:
-                    shelf.fresh[key] = entry
-        call.trail.note("memory", f"{len(shelf.fresh)}/{len(plans)}")
-        missing = [plan for key, plan in plans.items() if key not in shelf.fresh]
-        if not missing:
-            return shelf
-        try:
-            with call.trail.timed("exact"):
-                found, corrupt = await self.exact.get_many(missing)
-        except CacheError:
-            self.metrics.fault(Fault.REDIS_UNAVAILABLE)
-            call.trail.note("exact", "away")
-            return shelf
-        for _ in range(corrupt):
-            self.metrics.fault(Fault.ENTRY_CORRUPT)
-        here = len(shelf.fresh)
-        for plan, (entry, size_bytes) in zip(missing, found, strict=True):
-            if entry is not None:
-                self._judge(entry, size_bytes, plan, shelf)
-        call.trail.note("exact", f"{len(shelf.fresh) - here}/{len(missing)}")
-        return shelf
-
-    def _judge(self, entry: Entry, size_bytes: int, plan: Plan, shelf: _Shelf) -> None:
-        """Put an entry found by its key on the shelf if it is the plan's and young enough."""
-        now = self.clock.now()
-        if not self.exact.proves(entry, plan):
-            self.metrics.fault(Fault.CHECK_MISMATCH)
-        elif plan.max_age_s is not None and now - entry.made > plan.max_age_s:
-            return
-        elif entry.expires > now:
-            self.memory.put(entry, size_bytes)
-            shelf.fresh[plan.key] = entry
-            shelf.tier = "redis"
-        elif now - entry.expires <= plan.stale_if_error_s:
-            shelf.stale[plan.key] = entry
-            shelf.tier = "redis"
-
-    def _usable(self, call: EmbedCall, entries: dict[str, Entry]) -> list[Vector | None]:
-        """The stored vectors that the reply may use, in the order of the texts.
-
-        None where they are more than `cache.answer_max` together: putting them together would hold up other callers.
-        """
-        vectors = [_vector(entries.get(plan.key)) for plan in call.plans]
-        if sum(len(vector.text) for vector in vectors if vector is not None) > self.settings.answer_max:
-            return [None] * len(vectors)
-        return call.dialect.usable(list(zip(call.embed.inputs, vectors, strict=True)))
-
-    def _assembled(
-        self,
-        call: EmbedCall,
-        vectors: Sequence[Vector | None],
-        shelf: _Shelf,
-        outcome: Outcome,
-        fresh: Cost | None,
-        *,
-        asks: int = 1,
+    def _from_store(
+        self, call: EmbedCall, vectors: Sequence[Vector | None], found: Found, outcome: Outcome
     ) -> Assembled:
-        """The reply to an ask each of whose vectors is there; `fresh` is the call made for it, if one was."""
+        """The reply to an ask each of whose vectors is stored."""
         there = [vector for vector in vectors if vector is not None]
-        stored = shelf.stale | shelf.fresh
-        used = [
-            stored[plan.key]
-            for plan, vector in zip(call.plans, there, strict=True)
-            if fresh is None or vector.cost.call != fresh.call
-        ]
-        made = Made(call.embed, there, fresh, call.trail.elapsed_s())
+        made = Made(call.embed, there, None, call.trail.elapsed_s())
+        entries = [(found.stale | found.fresh)[plan.key] for plan in call.plans]
+        return Assembled(call.dialect.whole(made), outcome, entries, found.tier, saved_s=seconds(made.stored))
+
+    async def _ask_ollama(self, call: EmbedCall, vectors: Sequence[Vector | None], found: Found) -> EmbedServed:
+        """Join what is under way, fetch the rest in one call, and put all in its place."""
+        gathered, joins = _Gathered(call, list(vectors)), Joins.ANY
+        while gathered.missing:
+            join = self.flights.under_way(call, gathered.vectors, joins)
+            own = self._start(gathered, [place for place in gathered.missing if place not in join])
+            began_s = self.clock.monotonic()
+            async with self.flights.following({*join.values(), *own}):
+                if not own:
+                    call.trail.mark("upstream_first_byte", self.clock.monotonic() - began_s)
+                passed = await self._take_own(gathered, own) or self._take_twin(gathered, join)
+                if passed is not None:
+                    return passed
+                joins = self._take_joined(gathered, join)
+        if gathered.size > self.shelf.settings.answer_max:  # putting it together would hold up other callers
+            return await self.flights.fetch(call, call.body)
+        return self._assembled(gathered, found)
+
+    def _start(self, gathered: _Gathered, places: Sequence[int]) -> dict[Flight, Sequence[int]]:
+        """The call for what nobody else asks for, if there is such, with the places that it fills."""
+        if not places:
+            return {}
+        call = gathered.call
+        texts = [call.embed.inputs[place] for place in places]
+        body = call.body if len(texts) == len(call.plans) else call.dialect.ask_for(call.body, texts)
+        gathered.called = True
+        return {self.flights.start(call, places, body): places}
+
+    async def _take_own(self, gathered: _Gathered, own: Mapping[Flight, Sequence[int]]) -> Passed | None:
+        """Put in place what the ask's own call brought, or give what is to be passed on. Raises its UpstreamError."""
+        call = gathered.call
+        for flight, places in own.items():
+            if flight.error is not None:
+                raise flight.error
+            whole = len(places) == len(call.plans)
+            if (whole or flight.refused) and (reply := flight.take_reply(Outcome.MISS)) is not None:
+                return reply
+            vectors = self.flights.vectors(flight)
+            if not vectors:  # what came cannot be part of a reply, so none is
+                return await self.flights.fetch(call, call.body)
+            gathered.asks = flight.asks
+            gathered.put(vectors, places)
+        return None
+
+    def _take_twin(self, gathered: _Gathered, join: Mapping[int, Flight]) -> Passed | None:
+        """The reply of a joined call that would have been the ask's own, if that is to be passed on as it is.
+
+        Raises its UpstreamError.
+        """
+        call, flights = gathered.call, set(join.values())
+        texts = {call.embed.inputs[place] for place in gathered.missing}
+        if len(flights) != 1 or not (flight := flights.pop()).is_for(call.dialect, texts):
+            return None
+        if flight.error is not None:
+            call.trail.note("joined", "failed")
+            raise flight.error
+        if not flight.refused and (flight.body != call.body or len(gathered.missing) < len(call.plans)):
+            return None
+        reply = flight.take_reply(Outcome.JOINED)
+        if reply is not None:
+            call.trail.note("joined", str(reply.head.status))
+        return reply
+
+    def _take_joined(self, gathered: _Gathered, join: Mapping[int, Flight]) -> Joins:
+        """Put in place what the joined calls brought; and which may be joined for what is missing still.
+
+        After a call that failed, for one of its other texts perhaps, those that need the same may share the next one.
+        After one that brought nothing to share (a reply too large to hold, say), each is on its own, or they would be
+        served one after the other.
+        """
+        call, joins = gathered.call, Joins.TWINS
+        for flight in set(join.values()):
+            places = [place for place, joined in join.items() if joined is flight]
+            vectors = {} if flight.refused else self.flights.vectors(flight)
+            call.trail.note("joined", "200" if vectors else "failed")
+            if vectors:
+                gathered.put(vectors, places)
+                gathered.joined.update(places)
+            elif not flight.refused:
+                joins = Joins.NONE
+        if gathered.take_back_unusable():
+            joins = Joins.NONE
+        return joins
+
+    def _assembled(self, gathered: _Gathered, found: Found) -> Assembled:
+        """The reply to an ask each of whose vectors is there, not all of them from the store."""
+        call = gathered.call
+        there = [vector for vector in gathered.vectors if vector is not None]
+        made = Made(call.embed, there, gathered.fresh, call.trail.elapsed_s())
         return Assembled(
             body=call.dialect.whole(made),
-            outcome=outcome,
-            entries=used,
-            tier="none" if fresh else shelf.tier,
-            saved_s=0.0 if fresh else seconds(made.stored),
-            asks=asks,
+            outcome=Outcome.MISS if gathered.called else Outcome.JOINED,
+            entries=[found.fresh[call.plans[place].key] for place in gathered.stored],
+            tier="none",
+            asks=gathered.asks,
+            joined=len(gathered.joined),
         )
-
-    async def _ask_ollama(self, call: EmbedCall, vectors: Sequence[Vector | None], shelf: _Shelf) -> EmbedServed:
-        """Fetch what is missing, in one call; keep it; and put it in its place."""
-        places = [place for place, vector in enumerate(vectors) if vector is None]
-        in_part = len(places) < len(vectors)
-        texts = [call.embed.inputs[place] for place in places]
-        epoch = self.exact.epoch
-        body = call.dialect.ask_for(call.body, texts) if in_part else call.body
-        reply, asks = await self._ask_together(call, texts, body)
-        if isinstance(reply, Passed):
-            if not in_part:
-                self._keep_behind(call, places, lambda: self._read(call, reply, texts), epoch, reply.source)
-                return reply
-            made = self._read(call, reply, texts)
-            if not made:
-                if reply.head.status != 200:
-                    return reply
-                await _drop(reply)
-                return await self._fetch(call, lambda: call.body)  # what came cannot be part of a reply, so none is
-        else:
-            made = [reply.vectors[text] for text in texts]
-        self._keep_behind(call, places, lambda: made, epoch, reply.source)
-        filled = list(vectors)
-        for place, vector in zip(places, made, strict=True):
-            filled[place] = vector
-        return self._assembled(call, filled, shelf, Outcome.MISS, made[0].cost, asks=asks)
-
-    async def _ask_together(self, call: EmbedCall, texts: Sequence[str], body: bytes) -> tuple[Passed | Shared, int]:
-        """Send what is missing, in one call with others' that wait for the same place; and for how many asks it was.
-
-        If that call fails, each of its asks is sent by itself: one's bad text must not fail another, and everybody gets
-        the error that is his own.
-        """
-        if call.company is None:
-            return await self._fetch(call, lambda: body), 1
-        member = Member(texts, body)
-        batch, brought = await self.batches.send(call.company, member, lambda batch: self._send(call, batch), _abandon)
-        if batch.asks > 1:
-            call.trail.note("merged", str(batch.asks) if brought is not None else "failed")
-        if brought is None:
-            return await self._fetch(call, lambda: body), 1
-        if batch.asks > 1:
-            self.metrics.embed_merged()
-        return brought, batch.asks
-
-    async def _send(self, call: EmbedCall, batch: Batch[Brought]) -> Brought:
-        """Make the call of a batch; `call` is its first ask."""
-
-        def body() -> bytes:
-            batch.close()
-            return batch.bodies[0] if batch.asks == 1 else call.dialect.ask_for(call.body, batch.texts)
-
-        try:
-            reply = await self._fetch(call, body)
-        except UpstreamError:
-            batch.close()
-            if batch.asks == 1:
-                raise
-            return None
-        if batch.asks == 1:
-            return reply
-        made = self._read(call, reply, batch.texts)
-        await _drop(reply)
-        return Shared(dict(zip(batch.texts, made, strict=True)), reply.source) if made else None
-
-    async def _fetch(self, call: EmbedCall, body: Callable[[], bytes]) -> Passed:
-        """Send a body and read the reply, up to `cache.answer_max` bytes."""
-        began_s = self.clock.monotonic()
-        with call.trail.timed("upstream_first_byte"):
-            reply = await call.fetch(body)
-        call.trail.note("upstream", str(reply.status))
-        head, pieces = Head(reply.status, reply.reason, reply.headers, reply.source), reply.chunks()
-        parts: list[bytes] = []
-        size_bytes = 0
-        try:
-            async for piece in pieces:
-                parts.append(piece)
-                size_bytes += len(piece)
-                if size_bytes > self.settings.answer_max:
-                    return Passed(head, b"".join(parts), Rest(reply, pieces))
-        except BaseException:
-            await reply.close()
-            raise
-        await reply.close()
-        self.metrics.step("upstream_total", self.clock.monotonic() - began_s)
-        return Passed(head, b"".join(parts))
-
-    def _read(self, call: EmbedCall, reply: Passed, texts: Sequence[str]) -> list[Vector]:
-        """The vectors of a reply to `texts`; none where it is no plain good one, which is counted."""
-        reason = ""
-        if reply.head.status != 200:
-            reason = "status"
-            if reply.head.status == 404:
-                self.models.unknown_nowait()
-        elif reply.rest is not None:
-            reason = "too-large"
-        else:
-            try:
-                found, final = call.dialect.split(reply.body, len(texts))
-            except ValueError:
-                reason = "malformed"
-        if reason:
-            self.metrics.not_kept(reason)
-            return []
-        times = Counter(texts)
-        cost = Cost(secrets.token_hex(8), call.dialect.NAME, len(texts), final)
-        return [Vector(spelt, cost, times[text]) for text, spelt in zip(texts, found, strict=True)]
-
-    def _keep_behind(
-        self, call: EmbedCall, places: Sequence[int], read: Callable[[], Sequence[Vector]], epoch: int, source: str
-    ) -> None:
-        """Write what `read` gives, one vector for each of the ask's `places`, behind the reply that `source` gave."""
-        if len(self._keeping) >= KEEPING_MAX:
-            self.metrics.fault(Fault.STORE_DROPPED)
-            self.metrics.not_kept("busy")
-            return
-        plans = [call.plans[place] for place in places]
-        task = asyncio.create_task(self._keep(call, plans, read, epoch, source))
-        self._keeping.add(task)
-        keys = {plan.key for plan in plans}
-        self._landing.update(dict.fromkeys(keys, task))
-        task.add_done_callback(lambda done: self._landed(done, keys))
-
-    def _landed(self, task: asyncio.Task[None], keys: Iterable[str]) -> None:
-        self._keeping.discard(task)
-        for key in keys:
-            if self._landing.get(key) is task:
-                del self._landing[key]
-
-    async def _keep(
-        self, call: EmbedCall, plans: Sequence[Plan], read: Callable[[], Sequence[Vector]], epoch: int, source: str
-    ) -> None:
-        """Store the vectors of one call if they may be. All get one lifetime, so that their call stays whole.
-
-        No template is in play here, so none can print the date.
-        """
-        vectors = read()
-        if not vectors:
-            return
-        lifetime_s = keep.lifetime_s(call.plan, self.settings, spread=self.spread())
-        reason = ""
-        if lifetime_s < 1:
-            reason = "ttl"
-        elif not await self.models.still(call.embed.ask.model, call.identity, source):
-            reason = "digest-changed"
-        if reason:
-            self.metrics.not_kept(reason)
-            return
-        now = self.clock.now()
-        for plan, vector in {plan.key: (plan, vector) for plan, vector in zip(plans, vectors, strict=True)}.values():
-            if epoch != self.exact.epoch:
-                self.metrics.not_kept("purged")
-                return
-            entry = Entry(
-                key=plan.key,
-                check=plan.check,
-                partition=plan.partition,
-                scope="",
-                digest=call.identity.digest,
-                answer=answer_of(vector),
-                made=now,
-                expires=now + lifetime_s,
-            )
-            if not await self._put(entry, plan, epoch):
-                return
-
-    async def _put(self, entry: Entry, plan: Plan, epoch: int) -> bool:
-        """Write one entry; False if Redis would not, or if somebody has purged since this epoch."""
-        stale_s = max(plan.stale_if_error_s, self.settings.stale_if_error)
-        try:
-            size_bytes, now = await self.exact.put(entry, stale_s=stale_s)
-            if now != epoch:  # maybe too early to find it, and maybe by another proxy
-                await self.exact.delete(entry.key)
-                self.metrics.not_kept("purged")
-                return False
-        except CacheError:
-            self.metrics.fault(Fault.STORE_FAILED)
-            self.metrics.not_kept("redis")
-            return False
-        self.memory.put(entry, size_bytes)
-        self.metrics.kept(size_bytes)
-        return True
-
-
-async def _abandon(brought: Brought) -> None:
-    if isinstance(brought, Passed):
-        await _drop(brought)
-
-
-async def _drop(reply: Passed) -> None:
-    """Be done with a reply of which nothing more is wanted."""
-    if reply.rest is not None:
-        await reply.rest.reply.close()
-
-
-def _vector(entry: Entry | None) -> Vector | None:
-    try:
-        return None if entry is None else vector_of(entry.answer)
-    except ValueError:
-        return None  # written by another program, or another version of this one

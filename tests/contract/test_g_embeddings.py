@@ -577,7 +577,7 @@ async def test_more_replies_than_can_be_kept_at_once_are_only_passed_on(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted, so that an operator sees it."""
-    monkeypatch.setattr("cacheproxy.flow.embed.KEEPING_MAX", 0)
+    monkeypatch.setattr("cacheproxy.flow.embed_shelf.KEEPING_MAX", 0)
     await embed(house, "a")
 
     assert (await house.stats())["not_kept"] == {"busy": 1}

@@ -178,6 +178,9 @@ class FakeOllama(SimulatedOllama):
             is_openai = exchange.request.path.startswith("/v1/")
             (openai.refuse if is_openai else native.refuse)(exchange, *fault.error_first)
         else:
+            if "embed" in exchange.request.path:  # those routes run no tokens
+                await exchange.body()
+                await pause(fault.first_token_delay_s)
             await super().dispatch(exchange)
 
     async def run(self, ask: Ask, model: Model, exchange: Exchange) -> AsyncGenerator[Piece, None]:
