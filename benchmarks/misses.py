@@ -71,6 +71,8 @@ class Row:
     upstream: dict[str, Any] = field(default_factory=dict)
     semantic: str = "off"
     one_by_one: bool = False
+    before: Callable[[str], list[Asked]] | None = None
+    """What was asked before, which is not measured."""
 
 
 def burst(round_name: str) -> list[Asked]:
@@ -92,7 +94,9 @@ def lone(round_name: str) -> list[Asked]:
 
 ROWS = (
     Row("burst-apart", burst, 1, {"parallel": PARALLEL, "models_at_once": 1}),
-    Row("burst-apart, models_at_once left at 3", burst, 1, {"parallel": PARALLEL}),
+    Row("burst-apart, auto", burst, 1, {"parallel": PARALLEL}),
+    Row("burst-apart, auto, the burst after it", burst, 1, {"parallel": PARALLEL}, before=burst),
+    Row("burst-apart, models_at_once 3", burst, 1, {"parallel": PARALLEL, "models_at_once": 3}),
     Row("burst-together", burst, 3, {"parallel": PARALLEL}),
     Row("burst-together, models_at_once 1", burst, 3, {"parallel": PARALLEL, "models_at_once": 1}),
     Row("queue", queue, 3, {"parallel": PARALLEL}),
@@ -123,9 +127,11 @@ async def ask(port: int, asked: Asked) -> float:
 
 async def fire(port: int, asks: Sequence[Asked], ollama: SimulatedOllama) -> Figures:
     """Ask all at once, and say what it took."""
+    loads, calls = ollama.scheduler.loads, ollama.calls["/api/chat"]
     began_s = time.perf_counter()
     first_s = await asyncio.gather(*(ask(port, asked) for asked in asks))
-    return figures(time.perf_counter() - began_s, first_s, ollama.scheduler.loads, ollama.calls["/api/chat"])
+    seconds = time.perf_counter() - began_s
+    return figures(seconds, first_s, ollama.scheduler.loads - loads, ollama.calls["/api/chat"] - calls)
 
 
 async def alternate(ports: Sequence[int], asks: Sequence[Asked], app: App) -> list[Figures]:
@@ -183,8 +189,10 @@ async def proxied(row: Row, ollama: SimulatedOllama, redis_url: str) -> AsyncIte
 
 async def one_round(row: Row, scale: float, number: int, redis_url: str) -> tuple[Figures, Figures, float]:
     """Directly, then through the proxy; and the longest that an ask waited in the proxy's queue, s."""
-    asks = row.asks(f"{row.name} {number}")
+    asks, before = row.asks(f"{row.name} {number}"), row.before(f"{row.name} {number}, before") if row.before else []
     async with simulated(row, scale) as ollama:
+        if before:
+            await fire(ollama.port, before, ollama)
         if not row.one_by_one:
             direct = await fire(ollama.port, asks, ollama)
     async with simulated(row, scale) as ollama, proxied(row, ollama, redis_url) as app:
@@ -192,6 +200,8 @@ async def one_round(row: Row, scale: float, number: int, redis_url: str) -> tupl
         if row.one_by_one:
             direct, through = await alternate((ollama.port, port), asks, app)
         else:
+            if before:
+                await fire(port, before, ollama)
             through = await fire(port, asks, ollama)
         waited = (await app.stats())["latency"]["steps"]["queue"]["longest_s"]
     return direct, through, waited

@@ -195,9 +195,10 @@ class App:
         config, settings, batching = self.config, self.config.upstream, self.config.batching
         own_settings = settings.model_copy(update={"url": url})
         client = UpstreamClient(own_settings, instance_id=instance_id, setting=setting)
+        crowding = Crowding(settings.models_at_once, self._clock)
         limits = Limits(
             parallel=settings.parallel,
-            models_at_once=settings.models_at_once,
+            models_at_once=crowding.fit.models,
             waiting_max=settings.queue,
             window_s=batching.window,
             together=batching.max_size,
@@ -223,14 +224,14 @@ class App:
             self.metrics,
             wait_idle=self._wait_idle,
             is_ours=lambda name: self.fleet.is_home(member, name),
+            unloads=crowding.excuse,
         )
         loaded.on_read.append(preload.loaded_read)
-        if not config.tuning.predict:  # that unloads models itself
-            crowding = Crowding(settings.models_at_once, self._clock)
-            loaded.on_read.append(lambda: crowding.read(loaded.models))
+        loaded.on_read.append(lambda: crowding.read(loaded.models))
         batcher = Batcher(limits, self._clock, self.metrics)
+        crowding.on_learnt.append(batcher.learn)
         health = Health() if settings.others else Health(rest_s=0)
-        member = Member(client.name, url, client, batcher, models, loaded, preload, health)
+        member = Member(client.name, url, client, batcher, models, loaded, preload, health, crowding)
         return member
 
     def _build_fronts(self) -> None:
@@ -704,6 +705,8 @@ def _told(member: Member) -> dict[str, Any]:
         "loading": member.preload.loading,
         "in_flight": member.batcher.in_flight,
         "waiting": member.batcher.waiting,
+        "models_at_once": member.batcher.models_at_once,
+        "models_at_once_why": member.crowding.fit.why,
     }
 
 

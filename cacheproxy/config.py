@@ -20,7 +20,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from cacheproxy.errors import ConfigError
 
@@ -95,6 +104,17 @@ def parse_size(value: object) -> int:
             if math.isfinite(size):
                 return int(size)
     raise ValueError(f'{value!r} is not a size; write "64MiB", "10MB" or a number of bytes')
+
+
+def parse_at_once(value: object) -> int | Literal["auto"]:
+    """A number of models, 1 to 1024, or `auto`. Raises ValueError."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int | str) and not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,4}", str(value).strip()):
+        number = int(value)
+        if 1 <= number <= 1024:
+            return number
+    raise ValueError('write "auto" or a number of models, 1 to 1024')
 
 
 def _parse_similarity(value: object) -> object:
@@ -191,6 +211,7 @@ Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf
 KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), Field(allow_inf_nan=False)]
 Options = Annotated[dict[str, Any], AfterValidator(_check_options)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+ModelsAtOnce = Annotated[int | Literal["auto"], PlainValidator(parse_at_once)]
 Similarity = Annotated[float, BeforeValidator(_parse_similarity), Field(ge=0, le=1)]
 
 
@@ -225,7 +246,7 @@ class Upstream(_Section):
     url: str = "http://127.0.0.1:11434"
     others: tuple[str, ...] = ()
     parallel: int = Field(1, ge=1, le=1024)
-    models_at_once: int = Field(3, ge=1, le=1024)
+    models_at_once: ModelsAtOnce = "auto"
     queue: int = Field(512, ge=1)
     connect_timeout: Duration = 5.0
     read_timeout: Duration = 0.0

@@ -342,6 +342,13 @@ FAMILIES = (
         "Worry when 0 for a minute; with `upstream.others` the rest carry its load.",
     ),
     Family(
+        "models_at_once",
+        "gauge",
+        ("upstream",),
+        "Models that may run at an Ollama at the same time: `upstream.models_at_once`, or what is seen to fit.",
+        "Worry when 1 although all your models fit into memory together: then they take turns that need not.",
+    ),
+    Family(
         "upstream_in_flight",
         "gauge",
         (),

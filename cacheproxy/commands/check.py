@@ -25,6 +25,7 @@ import typer
 
 from cacheproxy import config
 from cacheproxy.clock import SystemClock
+from cacheproxy.commands.admin_port import find as find_admin_port
 from cacheproxy.commands.admin_port import plain, url_of
 from cacheproxy.commands.stats import counted, size
 from cacheproxy.config import Config
@@ -112,6 +113,7 @@ def _ollama(settings: Config) -> Iterator[Finding]:
         last = url == settings.upstream.urls[-1]
         yield from _one_ollama(url.rstrip("/"), f"upstream.{setting}", found, alone=last and not found)
     if found:
+        yield from _at_once(settings)
         yield from tunings(settings, list(dict.fromkeys(name for one in found for name in one.digests)))
     yield from differences(found)
 
@@ -133,6 +135,18 @@ def _one_ollama(url: str, setting: str, found: list[Installed], *, alone: bool) 
     if not installed.digests:
         yield Finding("warn", "ollama", 'no model is installed; "ollama pull llama3.2" brings one')
     found.append(installed)
+
+
+def _at_once(settings: Config) -> Iterator[Finding]:
+    """How many models a running proxy lets run at the same time; nothing while none runs here."""
+    try:
+        told = find_admin_port(settings.admin).ask("/stats")["upstreams"]
+        numbers = [(one["name"], int(one["models_at_once"]), str(one["models_at_once_why"])) for one in told]
+    except (CacheproxyError, LookupError, TypeError, ValueError):
+        return
+    for name, number, why in numbers:
+        where = f" at {name}" if len(numbers) > 1 else ""
+        yield Finding("ok", "ollama", f"{counted(number, 'model')} may run at once{where}: {why}")
 
 
 def differences(found: list[Installed]) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     lines.append(f"kept     {counted(stats['kept']['entries'], 'answer')}, {size(stats['kept']['bytes'])}")
     if len(asks := stats["upstream"]["asks"]) > 1:
         lines.append(f"{'sent to':<9}" + ", ".join(f"{name} {number:,.0f}" for name, number in asks.items()))
+    lines += [f"{'at once':<9}{line}" for one in stats.get("upstreams", ()) if (line := _at_once(one, len(asks) > 1))]
     late = {step: kept["breaches"] for step, kept in stats["budgets"].items() if kept["breaches"]}
     if late:
         lines.append("over budget  " + ", ".join(f"{step} {number:,.0f}" for step, number in late.items()))
@@ -79,6 +80,14 @@ def table(stats: Mapping[str, Any]) -> list[str]:
         if part["state"] in ("degraded", "down"):
             lines.append(f"{part['state']:<9}{name}: {part['reason']}")
     return lines
+
+
+def _at_once(upstream: Mapping[str, Any], named: bool) -> str:
+    """How many models may run at one Ollama, and why; empty for a proxy that does not tell."""
+    if "models_at_once" not in upstream:
+        return ""
+    where = f" at {upstream['name']}" if named else ""
+    return f"{counted(upstream['models_at_once'], 'model')}{where} ({upstream['models_at_once_why']})"
 
 
 def _row(name: str, totals: Mapping[str, Any]) -> list[str]:

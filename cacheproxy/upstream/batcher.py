@@ -93,6 +93,16 @@ class Batcher:
         """How often Ollama was sent an ask that made it load a model, as far as its settings here tell."""
         return self._order.changes
 
+    @property
+    def models_at_once(self) -> int:
+        """How many models may be in flight."""
+        return self._order.models_at_once
+
+    def learn(self, models_at_once: int) -> None:
+        """So many models may be in flight from now on."""
+        self._order.learn(models_at_once)
+        self._start(self._clock.monotonic())
+
     def rounds(self, group: Group) -> int:
         """How many rounds of asks would go before one of `group` that came now; 0: it would go at once."""
         return self._order.rounds(group)

@@ -69,6 +69,9 @@ class Fleet:
         self.on_health: list[Callable[[], None]] = []
         """Called when one of several goes away or is taken back: names may stand for something else then."""
         metrics.watch_upstreams(self._by_name, lambda: {member.name: float(member.health.up) for member in members})
+        metrics.watch_labelled(
+            "models_at_once", lambda: {one.name: float(one.batcher.models_at_once) for one in members}
+        )
 
     async def open(self) -> None:
         """Start looking at each. Returns at once."""
@@ -125,11 +128,14 @@ class Fleet:
         """Remember what the caller of an ask chose itself, wherever the ask may go."""
         for member in self.members:
             member.loaded.note(identity.digest, ask)
+            if ask.keep_alive is not None:
+                member.crowding.excuse(identity.digest)  # it may go sooner than it was last seen to
 
     def forget_loaded(self) -> None:
         """A request that loads or unloads passed by: know nothing of what is loaded until it is read again."""
         for member in self.members:
             member.loaded.forget()
+            member.crowding.forget()
 
     def is_home(self, member: Member, name: str) -> bool:
         """Whether it is this one that loads a model ahead; with one that is installed nowhere the first has to cope."""
@@ -206,6 +212,8 @@ class Fleet:
         members = self.models.having(identity) if identity is not None else [self.members[0]]
         failure: UpstreamError | None = None
         for member in members:
+            if identity is not None:
+                member.crowding.excuse(identity.digest)
             try:
                 await (await member.client.send(request, safe_to_repeat=False)).close()
             except UpstreamError as error:

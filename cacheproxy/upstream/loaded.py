@@ -1,6 +1,7 @@
 """What Ollama has in memory right now, read from `/api/ps`, and what callers have asked of it.
 
-Read as often as the list of models, and for as long as the proxy runs. While it cannot be read nothing is known, and
+Read as often as the list of models, for as long as the proxy runs, and when a model answers that was not known to be
+loaded. While it cannot be read nothing is known, and
 whoever builds on it must then do nothing.
 Refuses to load or unload: see `preload.py`.
 """
@@ -17,6 +18,10 @@ from typing import Any
 from cacheproxy.errors import UpstreamError
 from cacheproxy.model import Ask
 
+LOOK_S_MIN = 0.1
+"""Looks between the regular reads are at least this far apart: each is a small request. Twice as far after each that
+does not find the model it was for, up to the regular time.
+"""
 FORGET_READS = 2
 """Reads in a row without a model, after which what callers asked of it is over: it was unloaded."""
 
@@ -74,6 +79,14 @@ class Loaded:
         self._wishes: dict[str, Wish] = {}
         self._unseen: dict[str, int] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._readable = False
+        """Whether the last read told anything."""
+        self._due = asyncio.Event()
+        """Somebody wants to know now."""
+        self._wanted: set[str] = set()
+        """Models that gave a reply without being known to be loaded."""
+        self._apart_s = LOOK_S_MIN
+        """How long no look follows another."""
 
     @classmethod
     def of_another(cls) -> Loaded:
@@ -137,13 +150,24 @@ class Loaded:
         for tell in self.on_forget:
             tell()
 
+    def answered(self, digest: str) -> None:
+        """A model gives a reply, so it is loaded; if that is not known, what is known is old, and is read soon."""
+        if self._readable and digest not in self._models:
+            self._wanted.add(digest)
+            self._due.set()
+
     async def refresh(self) -> None:
         """Read now. Never raises."""
         try:
             told = await self._fetch()
         except UpstreamError:
             told = None
+        self._readable = told is not None
         self._models = {model.digest: model for model in read(told)}
+        if self._wanted:
+            self._apart_s = LOOK_S_MIN if self._wanted <= self._models.keys() else 2 * self._apart_s
+        self._wanted.clear()
+        self._due.clear()
         for digest in list(self._wishes):
             self._unseen[digest] = 0 if digest in self._models else self._unseen.get(digest, 0) + 1
             if self._unseen[digest] >= FORGET_READS:
@@ -154,7 +178,10 @@ class Loaded:
     async def _poll(self) -> None:
         while True:
             await self.refresh()
-            await asyncio.sleep(self._every_s)
+            apart_s = min(self._apart_s, self._every_s)
+            await asyncio.sleep(apart_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), self._every_s - apart_s)
 
 
 def read(told: Any) -> list[LoadedModel]:

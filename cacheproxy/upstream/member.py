@@ -14,6 +14,7 @@ from cacheproxy.trail import Trail
 from cacheproxy.upstream.affinity import Standing
 from cacheproxy.upstream.batcher import Batcher, PlacedReply
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest
+from cacheproxy.upstream.crowding import Crowding
 from cacheproxy.upstream.health import Health
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
@@ -45,6 +46,7 @@ class Member:
     loaded: Loaded
     preload: Preloader
     health: Health
+    crowding: Crowding
 
     async def open(self) -> None:
         """Start looking. Returns at once, whether Ollama is there or not; nothing is preloaded yet."""
@@ -86,4 +88,6 @@ class Member:
             self.preload.asked(errand.identity)
         reply = await (send() if errand.group is None else self.batcher.send(errand.group, send, trail))
         reply.source = self.name
+        if errand.group is not None:
+            self.loaded.answered(errand.group.model)
         return reply

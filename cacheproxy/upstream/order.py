@@ -13,6 +13,8 @@ would have kept waiting. In this order:
 4. Among groups that may start, those overdue come first, then those still loaded, then by how long they have waited.
 5. A group is overdue when it got nothing for a whole turn. While one cannot start, the group that stands in
    its way (the one of the same model, else the one longest in flight) gets no further place, and so ends.
+6. Where more models are in flight than turned out to fit (`learn`), nothing starts until those that are too many have
+   ended: whatever else went to Ollama would make it change models once more.
 
 Within a group asks keep the order of their coming. Refuses to know Ollama, tasks and clocks.
 """
@@ -20,7 +22,7 @@ Within a group asks keep the order of their coming. Refuses to know Ollama, task
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -100,6 +102,16 @@ class Order:
         """More wait than may; who came last and cannot start must leave."""
         return self.waiting > self._limits.waiting_max
 
+    @property
+    def models_at_once(self) -> int:
+        """How many models may be in flight."""
+        return self._limits.models_at_once
+
+    def learn(self, models_at_once: int) -> None:
+        """So many models may be in flight from now on. Call `start` next."""
+        self._limits = replace(self._limits, models_at_once=models_at_once)
+        self._trim_loaded()
+
     def rounds(self, group: Group) -> int:
         """How many rounds of asks would go before one of `group` that came now; 0: it has a place.
 
@@ -169,6 +181,8 @@ class Order:
 
     def _next(self, now_s: float) -> _Line | None:
         """The group that gets places next, if any does."""
+        if len(self._running()) > self._limits.models_at_once:
+            return None
         yields = self._in_the_way(now_s)
         for line in self._lines.values():
             if line.waiting and 0 < line.in_flight < self._limits.parallel and line is not yields:
@@ -222,6 +236,12 @@ class Order:
         self.changes += not self._is_loaded(group)
         self._loaded[group.model] = group
         self._loaded.move_to_end(group.model)
-        if len(self._loaded) > self._limits.models_at_once:
-            running = self._running()
-            del self._loaded[next(model for model in self._loaded if model not in running)]
+        self._trim_loaded()
+
+    def _trim_loaded(self) -> None:
+        running = self._running()
+        while len(self._loaded) > self._limits.models_at_once:
+            idle = next((model for model in self._loaded if model not in running), None)
+            if idle is None:
+                return
+            del self._loaded[idle]

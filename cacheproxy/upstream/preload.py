@@ -48,7 +48,8 @@ class Load:
 class Preloader:
     """Loads models while nothing else is to be done. `wait_idle` returns when no caller's request is under way.
 
-    `is_ours`: whether a configured model is this Ollama's to load, of several.
+    `is_ours`: whether a configured model is this Ollama's to load, of several. `unloads` is told the digest of a model
+    before it is unloaded.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Preloader:
         *,
         wait_idle: Callable[[], Awaitable[None]],
         is_ours: Callable[[str], bool] = lambda _name: True,
+        unloads: Callable[[str], None] = lambda _digest: None,
     ) -> None:
         self._send = send
         self._models = models
@@ -69,6 +71,7 @@ class Preloader:
         self._metrics = metrics
         self._wait_idle = wait_idle
         self._is_ours = is_ours
+        self._unloads = unloads
         self._order: deque[str] = deque(maxlen=ORDER_MAX)
         self._sizes: dict[str, int] = {}
         """What each model took in memory when it was last seen there, bytes."""
@@ -198,6 +201,7 @@ class Preloader:
         name = job.identity.short
         try:
             for identity in job.unload:
+                self._unloads(identity.digest)
                 await self._send("/api/generate", {"model": identity.short, "keep_alive": 0}, LOAD_TIMEOUT_S)
             await self._load_model(name)
         except UpstreamError as error:

@@ -1,4 +1,4 @@
-"""A `models_at_once` that is more than fits is noticed, and nothing else is taken for it."""
+"""How many models fit is seen from what comes and goes; a number that is too high is noticed, and nothing else is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cacheproxy.upstream.crowding import AGAIN_S, TIMES, WITHIN_S, Crowding
+from cacheproxy.upstream.crowding import AGAIN_S, OLLAMAS_OWN, TIMES, WITHIN_S, Crowding, Fit
 from cacheproxy.upstream.loaded import LoadedModel
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import open_house, until
@@ -16,20 +16,32 @@ from tests.fakes.redis_server import RedisServer
 MINUTES = 60.0
 
 
-def said(caplog: pytest.LogCaptureFixture, models_at_once: int, *reads: str, every_s: float = 5.0) -> int:
-    """How often it was said after these reads, each the models that were loaded, one letter each.
+def look(crowding: Crowding, names: str, every_s: float = 5.0) -> None:
+    """One read: the models that are loaded, one letter each.
 
     A model in capitals has minutes left; another one's time is over by the next read.
     """
-    clock = FakeClock()
-    crowding = Crowding(models_at_once, clock)
+    clock = crowding._clock
+    assert isinstance(clock, FakeClock)
+    left_s = {name: 10 * MINUTES if name.isupper() else 1.0 for name in names}
+    crowding.read([LoadedModel(name.lower(), name.lower(), 1, 0, 0, clock.now() + left_s[name]) for name in names])
+    clock.advance(every_s)
+
+
+def after(models_at_once: int | str, *reads: str) -> Crowding:
+    """What was seen in these reads."""
+    crowding = Crowding(models_at_once, FakeClock())
+    for names in reads:
+        look(crowding, names)
+    return crowding
+
+
+def said(caplog: pytest.LogCaptureFixture, models_at_once: int, *reads: str, every_s: float = 5.0) -> int:
+    """How often it was said after these reads."""
+    crowding = Crowding(models_at_once, FakeClock())
     with caplog.at_level(logging.WARNING, "cacheproxy.upstream"):
         for names in reads:
-            left_s = {name: 10 * MINUTES if name.isupper() else 1.0 for name in names}
-            crowding.read(
-                [LoadedModel(name.lower(), name.lower(), 1, 0, 0, clock.now() + left_s[name]) for name in names]
-            )
-            clock.advance(every_s)
+            look(crowding, names, every_s)
     return len([record for record in caplog.records if "models_at_once" in record.getMessage()])
 
 
@@ -69,12 +81,75 @@ def test_what_else_makes_models_come_and_go_is_not_said(
     assert said(caplog, models_at_once, *reads) == 0
 
 
+@pytest.mark.parametrize(
+    ("reads", "fits", "why"),
+    [
+        pytest.param(["A", "B"], 1, "a had to go for b", id="one goes for another"),
+        pytest.param(["A", "", "B"], 1, "a had to go for b", id="a read fell in between"),
+        pytest.param(["AB", "BC"], 2, "a had to go for c", id="two fit"),
+        pytest.param(["ABC", "BCD"], 3, "nothing else", id="three fit, as assumed"),
+        pytest.param(["AB", "C"], 1, "a had to go for c", id="two go for one"),
+        pytest.param(["A", "B", "AB"], 2, "2 were loaded at once", id="both at once after all"),
+        pytest.param(["A", "B", "AB", "ABC", "ABCD"], 4, "4 were loaded", id="more than was assumed"),
+        pytest.param(["ABCDE", "BCDEF", "A", "B"], 1, "a had to go for b", id="and down again"),
+        pytest.param(["a", "B"], 3, "nothing else", id="its time was over"),
+        pytest.param(["A", "", "", "B"], 3, "nothing else", id="unloaded, and later another one loaded"),
+        pytest.param(["A", "", "A"], 3, "nothing else", id="loaded anew"),
+        pytest.param(["", "A", "AB"], 3, "nothing else", id="they just came"),
+    ],
+)
+def test_what_fits_is_learnt_from_what_comes_and_goes(reads: list[str], fits: int, why: str) -> None:
+    """From Ollama's own default, at once, down and up; the reason is told."""
+    crowding = after("auto", *reads)
+
+    assert crowding.fit.models == fits
+    assert why in crowding.fit.why
+
+
+def test_a_number_of_the_operators_stands() -> None:
+    """Memory is his to know."""
+    assert after(3, *["A", "B"] * 5).fit == Fit(3, "upstream.models_at_once")
+    assert after(1, "ABCD").fit.models == 1
+
+
+def test_what_we_or_a_caller_unloaded_was_not_pushed_out() -> None:
+    """`keep_alive: 0`, making room ahead of an ask, a request that unloads."""
+    for excuse in (lambda crowding: crowding.excuse("a"), Crowding.forget):
+        crowding = after("auto", "A")
+        excuse(crowding)
+        look(crowding, "B")
+        assert crowding.fit.models == OLLAMAS_OWN
+        look(crowding, "A")
+        assert crowding.fit.models == 1  # an excuse holds for one going
+
+
+async def test_a_running_proxy_learns(clean_redis: RedisServer) -> None:
+    """In front of an Ollama that holds one model at a time, with the setting left as it comes; and unlearns."""
+    ollama = FakeOllama(loaded_max=1)
+    await ollama.open()
+    try:
+        async with open_house(ollama, clean_redis) as house:
+            for model in ("llama3", "llama3.2"):
+                await house.chat(model=model)
+                await until(lambda model=model: [m.name for m in house.first.loaded.models] == [f"{model}:latest"])  # type: ignore[misc]
+            (told,) = (await house.stats())["upstreams"]
+            assert (told["models_at_once"], house.first.batcher.models_at_once) == (1, 1)
+            assert told["models_at_once_why"] == "llama3:latest had to go for llama3.2:latest"
+            metrics = (await house.admin("GET", "/metrics")).body.decode()
+            assert f'cacheproxy_models_at_once{{upstream="127.0.0.1:{ollama.port}"}} 1.0' in metrics
+            ollama.scheduler.loaded_max = 3
+            await house.chat("now?", model="llama3")
+            await until(lambda: house.first.batcher.models_at_once == 2)
+    finally:
+        await ollama.close()
+
+
 async def test_a_running_proxy_looks_on(clean_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """In front of an Ollama that holds one model at a time, with the setting left as it comes."""
     ollama = FakeOllama(loaded_max=1)
     await ollama.open()
     try:
-        async with open_house(ollama, clean_redis, upstream={"digest_ttl": 0.2}) as house:
+        async with open_house(ollama, clean_redis, upstream={"digest_ttl": 0.2, "models_at_once": 3}) as house:
             for number in range(TIMES + 1):
                 model = ("llama3:latest", "llama3.2:latest")[number % 2]
                 await house.chat(f"{number}?", model=model)

@@ -1,11 +1,12 @@
 """What Ollama has in memory is known as long as Ollama says so, and no longer."""
 
+import asyncio
 import json
 
 import pytest
 
 from cacheproxy.errors import UpstreamUnreachableError
-from cacheproxy.upstream.loaded import FORGET_READS, Loaded, LoadedModel, Wish, read
+from cacheproxy.upstream.loaded import FORGET_READS, LOOK_S_MIN, Loaded, LoadedModel, Wish, read
 from cacheproxy.wire import chat
 from tests.fakes.house import until
 
@@ -28,9 +29,11 @@ class Ollama:
     def __init__(self, *lines):
         self.lines = lines
         self.away = False
+        self.reads = 0
 
     async def __call__(self):
         """The reply."""
+        self.reads += 1
         if self.away:
             raise UpstreamUnreachableError("away")
         return {"models": list(self.lines)}
@@ -105,3 +108,38 @@ async def test_what_callers_chose_is_remembered_while_the_model_stays():
     for _ in range(FORGET_READS):
         await loaded.refresh()
     assert loaded.wish(A) == Wish()
+
+
+async def test_a_model_that_answers_without_being_known_to_be_loaded_is_looked_for_at_once():
+    """Long before the next regular read; one that is known is not."""
+    ollama = Ollama()
+    loaded = Loaded(ollama, every_s=60)
+    await loaded.open()
+    await until(lambda: ollama.reads == 1)
+    ollama.lines = (LINE,)
+    loaded.answered(A)
+    await until(lambda: loaded.of(A) is not None)
+    loaded.answered(A)
+    await asyncio.sleep(2 * LOOK_S_MIN)
+    await loaded.close()
+
+    assert ollama.reads == 2
+
+
+async def test_a_model_that_is_never_listed_is_looked_for_less_and_less():
+    """And not at all at an Ollama that does not tell what is loaded."""
+    ollama = Ollama()
+    loaded = Loaded(ollama, every_s=60)
+    await loaded.open()
+    for _ in range(100):
+        loaded.answered(A)
+        await asyncio.sleep(0.005)
+    assert 2 <= ollama.reads <= 4
+    ollama.away = True
+    await loaded.refresh()
+    reads = ollama.reads
+    loaded.answered(A)
+    await asyncio.sleep(2 * LOOK_S_MIN)
+    await loaded.close()
+
+    assert ollama.reads == reads

@@ -160,6 +160,26 @@ def test_more_than_may_wait_make_it_overfull():
     assert not play.leave("A4").order.overfull
 
 
+def test_where_fewer_fit_than_run_nothing_starts_until_the_rest_has_ended():
+    """Whatever went to Ollama now would make it change models once more; then one after the other."""
+    play = Play(models_at_once=3, parallel=2).come("A1", "A2", "A3", "B1").wait(0.05).come("B2", "B3")
+    assert play.gone == ["A1", "A2", "B1", "B2"]
+    play.order.learn(1)
+    play.leave("A1", "B1")
+    assert play.gone == ["A1", "A2", "B1", "B2"]
+    play.leave("B2")
+    assert play.gone == ["A1", "A2", "B1", "B2", "A3"]
+    assert play.run_dry().gone[-2:] == ["A3", "B3"]
+    assert play.come("A4", "B4").gone[-1] == "A4"
+
+
+def test_where_more_fit_than_was_thought_they_start():
+    """At once, if their window is over."""
+    play = Play().come("A1", "B1").wait(0.05)
+    play.order.learn(2)
+    assert play.wait(0).gone == ["A1", "B1"]
+
+
 STEPS = st.one_of(
     st.tuples(st.just("come"), st.sampled_from([A, B, C, D, A_LONG])),
     st.tuples(st.just("end"), st.integers(0, 20)),
