@@ -144,7 +144,9 @@ class Admission:
         forward = body.prefix if ask.forward is None else ask.forward
         if identity is not None:
             self.note(identity, ask)
-            ask = self.fit(ask, identity, forward, dialect)
+            tuned, budget_tokens = self._tuned(ask, identity, forward, dialect)
+            sent = forward if tuned.forward is None else tuned.forward
+            ask = await worked(size_bytes, lambda: context.trim(tuned, sent, dialect.parse, budget_tokens))
         secret, fitted_ask = self.secret(), ask
         plan = await worked(
             size_bytes,
@@ -182,19 +184,22 @@ class Admission:
 
     def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
-        if dialect.NAME not in tuning.DIALECTS or identity.remote:
-            return ask
-        fill = self.fills.of(identity.short)
+        ask, budget_tokens = self._tuned(ask, identity, body, dialect)
+        return context.trim(ask, body if ask.forward is None else ask.forward, dialect.parse, budget_tokens)
+
+    def _tuned(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> tuple[Ask, float]:
+        """The ask with what we add to it, and how many tokens it may have; 0: as many as it has."""
+        tunes, budget = dialect.NAME in tuning.DIALECTS, self.config.context.budget
+        if identity.remote or not (tunes or budget):
+            return ask, 0.0
         loaded = self.running.loaded(identity)
-        found, wish = loaded.of(identity.digest), loaded.wish(identity.digest)
-        options = tuning.added_options(fill, ask, found, wish)
-        keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
-        ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
-        if not self.config.context.budget:
-            return ask
-        limit = context.limit(ask, found.context_length if found else 0)
-        body = body if ask.forward is None else ask.forward
-        return context.trim(ask, body, dialect.parse, self.config.context.budget * limit)
+        found = loaded.of(identity.digest)
+        if tunes:
+            fill, wish = self.fills.of(identity.short), loaded.wish(identity.digest)
+            options = tuning.added_options(fill, ask, found, wish)
+            keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
+            ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
+        return ask, budget * context.limit(ask, found.context_length if found else 0)
 
 
 _NOT_ASKED = frozenset({"body", "controls", "echo", "forward", "keep_alive"})

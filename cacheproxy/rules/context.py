@@ -4,18 +4,20 @@ Ollama cuts a chat that is too long by itself, late and silently, and reads all 
 earlier, at turns, and says so. System messages and the last turn always stay.
 
 A turn begins with a user's message and holds all that follows until the next one: answers, tool calls and what the
-tools gave. So no result is ever left without its call.
+tools gave. So no result is ever left without its call. It holds for chats of every dialect (`wire/history.py`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask
-from cacheproxy.wire import jsontext, request
+from cacheproxy.wire import chat, jsontext, request
+from cacheproxy.wire.history import History, history_of
 
 MESSAGE_TOKENS = 4
 """What a template puts around a message: its role and the markers of beginning and end."""
@@ -44,29 +46,46 @@ def tokens(message: Mapping[str, Any]) -> float:
 
 def limit(ask: Ask, loaded_length: int) -> int:
     """Tokens of context an ask has: its `num_ctx`, else what its model is loaded with; 0 where that is not known."""
-    chosen = ask.body.get("options", {}).get("num_ctx")
+    options = ask.body.get("options")  # of a request without native twin they are what the caller made of them
+    chosen = options.get("num_ctx") if isinstance(options, dict) and ask.dialect == chat.NAME else None
     return chosen if isinstance(chosen, int) and chosen > 0 else loaded_length
 
 
 def trim(ask: Ask, body: bytes, parse: Callable[[bytes], Ask], budget_tokens: float) -> Ask:
     """A chat that is too long, read anew without its oldest turns; any other ask as it is.
 
-    `body`: what would be sent. A budget of 0 is none. `truncate: false` asks for Ollama's error instead, which stands.
+    `body`: what would be sent. A budget of 0 is none. A caller who forbids it (`truncate: false`, or `truncation:
+    disabled` with `/v1/responses`) gets what Ollama makes of the whole.
     """
-    messages = ask.body.get("messages")
-    if not messages or not budget_tokens or ask.body.get("truncate") is False:
-        return ask
-    tools_tokens = len(jsontext.write(ask.body["tools"])) / 4 if "tools" in ask.body else 0.0
-    staying = kept(messages, tools_tokens, budget_tokens)
-    if len(staying) == len(messages):
+    if not budget_tokens or tokens_max(body) <= budget_tokens:
         return ask
     try:
+        history = history_of(ask.dialect, jsontext.read(body))
+        if history is None:
+            return ask
+        staying = kept(history.messages, _beside(history), budget_tokens)
+        if len(staying) == len(history.messages):
+            return ask
         trimmed = request.rewritten(
-            ask, body, parse, lambda members: {"messages": [members["messages"][at] for at in staying]}
+            ask, body, parse, lambda members: {history.member: [members[history.member][at] for at in staying]}
         )
     except UnkeyableError:
         return ask
-    return replace(trimmed, dropped=len(messages) - len(staying))
+    return replace(trimmed, dropped=len(history.messages) - len(staying))
+
+
+def tokens_max(body: bytes) -> float:
+    """At least what the estimate for a request's body comes to; most chats are far from too long, and need no more.
+
+    No byte counts for more than a third of a token, a message takes more bytes than `MESSAGE_TOKENS` stand for, and
+    each image is named as such but in a list of them.
+    """
+    return math.inf if b'"images"' in body else len(body) / 3 + IMAGE_TOKENS * body.count(b"image")
+
+
+def _beside(history: History) -> float:
+    tools = len(jsontext.write(history.tools)) / 4 if history.tools else 0.0
+    return tools + estimate_tokens(history.beside)
 
 
 def kept(messages: Sequence[Mapping[str, Any]], other_tokens: float, budget_tokens: float) -> list[int]:

@@ -1,14 +1,25 @@
 """A chat that is too long loses its oldest turns, whole, and nothing else."""
 
+import copy
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.rules.context import BLOCK_TURNS, MESSAGE_TOKENS, estimate_tokens, kept, limit, tokens, trim
-from cacheproxy.wire import chat
-from tests.fakes.house import House, open_house, until
+from cacheproxy.rules.context import (
+    BLOCK_TURNS,
+    MESSAGE_TOKENS,
+    estimate_tokens,
+    kept,
+    limit,
+    tokens,
+    tokens_max,
+    trim,
+)
+from cacheproxy.wire import chat, messages, openai_chat, responses
+from cacheproxy.wire.history import history_of
+from tests.fakes.house import MODEL, House, open_house, until
 
 ROLES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 
@@ -121,6 +132,135 @@ def test_tools_take_their_part_of_the_budget():
     body = json.dumps({"model": "m", "messages": talk("suau"), "tools": [{"x": "y" * 40}]}).encode()
 
     assert trim(chat.parse(body), body, chat.parse, 45).dropped == 2
+
+
+def big(text="x"):
+    """A text of 1,000 tokens."""
+    return text * 4000
+
+
+CALL = {"id": "c1", "type": "function", "index": 0, "function": {"name": "f", "arguments": "{}"}}
+V1 = {
+    "/v1/chat/completions": (
+        openai_chat,
+        "messages",
+        {},
+        [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": big()},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": big("y")},
+            {"role": "assistant", "content": [{"type": "text", "text": "There."}]},
+            {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
+        ],
+    ),
+    "/v1/messages": (
+        messages,
+        "messages",
+        {"system": "Be brief.", "max_tokens": 1000},
+        [
+            {"role": "user", "content": big()},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "f", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": big("y")}]},
+            {"role": "assistant", "content": "There."},
+            {"role": "user", "content": "And now?"},
+        ],
+    ),
+    "/v1/responses": (
+        responses,
+        "input",
+        {"instructions": "Be brief."},
+        [
+            {"role": "developer", "content": "In English."},
+            {"role": "user", "content": [{"type": "input_text", "text": big()}]},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": big("y")},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "There."}]},
+            {"role": "user", "content": "And now?"},
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("path", V1)
+@pytest.mark.parametrize("budget", [500, 1500, 2500])
+def test_chats_of_other_dialects_lose_their_oldest_turns_too(path, budget):
+    """A tool's result goes with its call; what instructs the model stays."""
+    dialect, member, more, said = V1[path]
+    body = json.dumps({"model": "m", member: said} | more).encode()
+    trimmed = trim(dialect.parse(body), body, dialect.parse, budget)
+    instructing = [one for one in said if one.get("role") == "developer"]
+    expected = said if budget == 2500 else [*instructing, said[-1]]
+
+    assert trimmed.dropped == len(said) - len(expected)
+    assert json.loads(trimmed.forward or body)[member] == expected
+    assert trimmed.canonical == dialect.parse(json.dumps({"model": "m", member: expected} | more).encode()).canonical
+
+
+@pytest.mark.parametrize("path", V1)
+def test_a_call_and_its_result_that_began_after_the_last_question_stay(path):
+    """They are its turn, also where the result comes as a user's message."""
+    dialect, member, more, said = V1[path]
+    last_turn = said[:-2]
+    body = json.dumps({"model": "m", member: last_turn} | more).encode()
+    asked = dialect.parse(body)
+
+    assert trim(asked, body, dialect.parse, 500) is asked
+
+
+def test_what_instructs_the_model_and_images_count_with_the_others():
+    """Wherever they stand."""
+    for path, more in (("/v1/messages", {"system": big()}), ("/v1/responses", {"instructions": big()})):
+        dialect, member, others, said = V1[path]
+        body = json.dumps({"model": "m", member: said} | others | more).encode()
+        assert trim(dialect.parse(body), body, dialect.parse, 2500).dropped
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    turns = [{"role": "user", "content": [picture] * 3}, {"role": "assistant", "content": "a"}, *talk("u")]
+    body = json.dumps({"model": "m", "messages": turns}).encode()
+    assert trim(openai_chat.parse(body), body, openai_chat.parse, 3 * 768).dropped == 2
+
+
+def test_a_caller_of_responses_may_forbid_it():
+    """`truncation: disabled` said, not left out."""
+    dialect, member, more, said = V1["/v1/responses"]
+    body = json.dumps({"model": "m", member: said, "truncation": "disabled"} | more).encode()
+    asked = dialect.parse(body)
+
+    assert trim(asked, body, dialect.parse, 500) is asked
+
+
+@given(body=st.binary(max_size=200), parts=st.lists(st.text(max_size=30), max_size=8))
+def test_the_quick_look_at_a_body_never_says_less_than_the_estimate(body, parts):
+    """Else a chat that is too long would be sent as it came."""
+    said = [{"role": "user", "content": [{"type": "text", "text": text}]} for text in parts]
+    raw = json.dumps({"model": "m", "messages": said}, ensure_ascii=len(body) % 2 == 0).encode()
+    history = history_of("openai_chat", json.loads(raw))
+
+    assert sum(map(tokens, history.messages)) <= tokens_max(raw)
+
+
+@pytest.mark.parametrize("path", V1)
+async def test_over_v1_a_chat_too_long_is_sent_keyed_and_answered_without_its_oldest_turns(
+    path, fake_ollama, clean_redis
+):
+    """The limit is what the model is loaded with; the reply says so, and it is counted."""
+    _, member, more, said = V1[path]
+    said = [one for one in copy.deepcopy(said) if "tool" not in json.dumps(one) and "function" not in json.dumps(one)]
+    said[-3]["content"] = big("long ")
+    async with open_house(fake_ollama, clean_redis, context={"budget": 0.8}) as house:
+        await house.chat("load it", options={"num_ctx": 4096})
+        await until(lambda: bool(house.first.loaded.models))
+        body = {"model": MODEL, member: said} | more
+        miss = await house.ask("POST", path, body)
+        await house.settled()
+        hit = await house.ask("POST", path, body)
+        sent = json.loads([one.body for one in house.ollama.requests if one.path == path][-1])[member]
+        text = (await house.admin("GET", "/metrics")).body.decode()
+
+    assert sent == [one for one in said if one.get("role") == "developer"] + said[-1:]
+    assert [one.header("X-Cache") for one in (miss, hit)] == ["MISS", "EXACT"]
+    assert [one.header("X-Cache-Context") for one in (miss, hit)] == ["dropped=2", "dropped=2"]
+    assert "cacheproxy_context_dropped_total 4.0" in text
 
 
 def received(house: House):
