@@ -11,6 +11,7 @@
     │   ├── UpstreamUnreachableError   no connection, or none that gave a first byte
     │   │   ├── UpstreamAwayError          no connection: nothing was sent
     │   │   └── UpstreamDroppedError       the connection was lost before the first byte of a reply
+    │   │       └── UpstreamStaleError     and it had stood idle, which says nothing of Ollama
     │   ├── UpstreamBrokenError        an answer began and did not end as HTTP says it must
     │   └── UpstreamBusyError          too many asks already wait for Ollama (503, as Ollama says it)
     └── CacheError             ours and Redis's: never seen by a caller, it becomes a miss and a count
@@ -77,6 +78,10 @@ class UpstreamAwayError(UpstreamUnreachableError):
 
 class UpstreamDroppedError(UpstreamUnreachableError):
     """The connection was lost after the request was sent and before any byte of a reply: it may have been acted on."""
+
+
+class UpstreamStaleError(UpstreamDroppedError):
+    """The same, of a connection made ahead: whoever closed it for being idle may have done so just then."""
 
 
 class UpstreamBrokenError(UpstreamError):

@@ -52,15 +52,18 @@ class Catalog:
         """Stays equal as long as every name stands for what it stood for; None while no name has an identity."""
         if len(self._members) == 1:
             return self.first.models.mark
+        if not self._settled:
+            return None
         marks = tuple((member.models.mark, member.health.up) for member in self._members)
         return marks if any(mark is not None for mark, _ in marks) else None
 
     def identify(self, name: str) -> Identity | None:
         """The identity that counts for a name as a caller spelt it; None while it is unknown or a change is under way.
 
-        With all Ollamas away it is what the lists said last, for `upstream.digest_grace`.
+        A change anywhere counts: the Ollama that it happens at may decide the name when it has ended. With all of them
+        away it is what the lists said last, for `upstream.digest_grace`.
         """
-        return self._decide(lambda models: models.identify(name))
+        return self._decide(lambda models: models.identify(name)) if self._settled else None
 
     def known(self, name: str) -> Identity | None:
         """The same, whatever the age of the lists."""
@@ -77,7 +80,10 @@ class Catalog:
         return list(dict.fromkeys(identity.digest for identity in found if identity is not None))
 
     def having(self, identity: Identity) -> list[Member]:
-        """The Ollamas that may answer for an identity: the same name, digest and version of Ollama."""
+        """The Ollamas that may answer for an identity: the same name, digest and version of Ollama.
+
+        One at which a change passes through still counts: an ask that was keyed before goes where it would have gone.
+        """
         return [member for member in self._members if member.models.has(identity)]
 
     def differing(self) -> list[str]:
@@ -103,7 +109,8 @@ class Catalog:
 
     async def wait_settled(self) -> None:
         """While a change passes through, wait for its end, for a moment at most."""
-        await self.first.models.wait_settled()
+        if not self._settled:
+            await asyncio.gather(*(member.models.wait_settled() for member in self._members))
 
     def changing(self) -> AbstractAsyncContextManager[None]:
         """A change passes through, to the first Ollama."""
@@ -116,6 +123,10 @@ class Catalog:
     async def refresh(self) -> None:
         """Read all lists now."""
         await asyncio.gather(*(member.models.refresh() for member in self._members))
+
+    @property
+    def _settled(self) -> bool:
+        return all(member.models.settled for member in self._members)
 
     def _decide(self, look: Callable[[Models], Identity | None]) -> Identity | None:
         """What the first Ollama that is up and knows finds; if none is, the first that knows."""

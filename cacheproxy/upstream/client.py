@@ -11,6 +11,9 @@ Three rules keep one caller's bytes from another:
 2. A pooled connection with anything readable on its socket, data or FIN, is not used again (`_readable`).
 3. A request that must not run twice never meets a connection that carried another. It gets one made for it: now, or,
    so that a miss does not wait for it, a moment ahead (the *spare*: one, silent, at most `SPARE_S` old).
+
+A spare may be closed from the other side just as it is taken. If the system knows that none of the request's bytes was
+taken there (`_acknowledged`), the request is sent on a new connection; else it may have been acted on, and is not.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import secrets
 import select
 import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -41,6 +45,7 @@ from cacheproxy.errors import (
     UpstreamBrokenError,
     UpstreamDroppedError,
     UpstreamError,
+    UpstreamStaleError,
     UpstreamUnreachableError,
 )
 
@@ -53,6 +58,8 @@ HEAD_BYTES_MAX = 1024**2
 HEADER_FIELDS_MAX = 1000
 _READ_BYTES = 64 * 1024
 _BODY_SLICE_BYTES = 64 * 1024
+_BYTES_ACKED = struct.Struct("120xQ")
+"""Where `tcpi_bytes_acked` stands in Linux' `struct tcp_info` (since 4.1)."""
 _IDLE_MAX = 64
 _IDLE_S = 30.0
 SPARE_S = 2.0
@@ -139,6 +146,8 @@ class _Wire(ResponseHandler):
         self.answered = False
         """True once a byte of the awaited reply has come."""
         self.idle_since_s = 0.0
+        self.acknowledged_at_loss: int | None = None
+        """As `_acknowledged`, when the connection was lost."""
 
     def begin(self, *, bodyless: bool, read_timeout_s: float | None) -> None:
         """Get ready for one reply; `bodyless` for HEAD."""
@@ -164,6 +173,7 @@ class _Wire(ResponseHandler):
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.acknowledged_at_loss = _acknowledged(self.transport)  # the socket is closed next
         # aiohttp ends a body without length cleanly at any loss of the connection; a reset is no end.
         if exc is not None:
             self._break_body(exc)
@@ -278,18 +288,32 @@ class UpstreamClient:
 
         `safe_to_repeat`: the request may run twice. Then it may use a pooled connection, and is sent once more on a
         fresh one if the first was lost before any byte of a reply; a streamed body rules both out.
-        Raises UpstreamAwayError (no connection), UpstreamUnreachableError (no byte came), UpstreamBrokenError (what
-        came is not HTTP), and whatever the body's iterator raises.
+        Raises UpstreamAwayError (no connection), UpstreamStaleError (lost, after it had been idle),
+        UpstreamUnreachableError (no byte came), UpstreamBrokenError (what came is not HTTP), and whatever the body's
+        iterator raises.
         """
         head = self._head(request)
         if not safe_to_repeat or not (request.body is None or isinstance(request.body, bytes)):
-            wire = self._take_spare()
-            return await self._exchange(await self._connect() if wire is None else wire, head, request, spare=True)
+            return await self._send_once(head, request)
         wire = self._take_idle()
         try:
             return await self._exchange(await self._connect() if wire is None else wire, head, request)
         except UpstreamDroppedError:
             return await self._exchange(await self._connect(), head, request)
+
+    async def _send_once(self, head: bytes, request: UpstreamRequest) -> UpstreamReply:
+        """Over the spare, or a new connection if there is none or if nobody took a byte of what it was given."""
+        wire = self._take_spare()
+        if wire is None:
+            return await self._exchange(await self._connect(), head, request, spare=True)
+        before = _acknowledged(wire.transport)
+        try:
+            return await self._exchange(wire, head, request, spare=True)
+        except UpstreamDroppedError as error:
+            held = request.body is None or isinstance(request.body, bytes)
+            if not held or before is None or wire.acknowledged_at_loss != before:
+                raise UpstreamStaleError(str(error)) from error
+        return await self._exchange(await self._connect(), head, request, spare=True)
 
     async def get_json(self, target: str, *, timeout_s: float, body: Any = None) -> Any:
         """The JSON under `target` (`/api/tags`), or what a POST of `body` gives.
@@ -537,6 +561,22 @@ def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     return tuple(
         (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")) for name, value in raw
     )
+
+
+def _acknowledged(transport: asyncio.Transport | None) -> int | None:
+    """Bytes of this connection that the other side's system has taken; None where ours does not tell (Linux does).
+
+    A closed socket takes none: what is sent there is answered with a reset.
+    """
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+        acknowledged: int = _BYTES_ACKED.unpack(info)[0]
+    except (OSError, ValueError, struct.error):
+        return None
+    return acknowledged
 
 
 def _readable(transport: asyncio.Transport | None) -> bool:

@@ -20,7 +20,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from cacheproxy.clock import Clock
-from cacheproxy.errors import UpstreamAwayError, UpstreamBusyError, UpstreamDroppedError, UpstreamError
+from cacheproxy.errors import (
+    UpstreamAwayError,
+    UpstreamBusyError,
+    UpstreamDroppedError,
+    UpstreamError,
+    UpstreamStaleError,
+)
 from cacheproxy.metrics import Metrics
 from cacheproxy.model import Ask, Identity
 from cacheproxy.trail import Trail
@@ -265,7 +271,8 @@ class Fleet:
             return True
         if not isinstance(error, UpstreamAwayError | UpstreamDroppedError):
             return False
-        self._failed(member, str(error))
+        if not isinstance(error, UpstreamStaleError):
+            self._failed(member, str(error))
         if isinstance(error, UpstreamAwayError):
             return True
         body = request().body

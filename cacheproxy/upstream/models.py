@@ -175,6 +175,11 @@ class Models:
         """Whether the last list, whatever its age, shows this very identity."""
         return self._known.get(identity.canonical) == identity
 
+    @property
+    def settled(self) -> bool:
+        """False while a change passes through."""
+        return not self._unsettled
+
     async def wait_settled(self) -> None:
         """While a change passes through, wait for its end, at most `SETTLE_WAIT_S`: what follows it then sees it."""
         if self._unsettled:

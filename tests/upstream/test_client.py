@@ -10,7 +10,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from cacheproxy import config
-from cacheproxy.errors import CallerError, ConfigError, UpstreamBrokenError, UpstreamUnreachableError
+from cacheproxy.errors import (
+    CallerError,
+    ConfigError,
+    UpstreamBrokenError,
+    UpstreamStaleError,
+    UpstreamUnreachableError,
+)
 from cacheproxy.upstream import client as module
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, end_to_end, loops
 from tests.fakes.scripted import Peer, ScriptedServer
@@ -358,6 +364,45 @@ async def test_a_connection_made_ahead_that_is_not_silent_is_not_used(trouble: b
         assert await chat(client) == b"ok"
         await troubled.wait()
         assert await chat(client) == b"ok"
+
+
+@pytest.mark.parametrize("system_tells", [True, False])
+@pytest.mark.parametrize("taken", [False, True], ids=["nothing was taken", "the request was taken"])
+async def test_a_connection_made_ahead_that_is_closed_as_it_is_taken_costs_no_request(
+    monkeypatch: pytest.MonkeyPatch, taken: bool, system_tells: bool
+) -> None:
+    """If it is sure that nobody took it, the request is sent anew; else it may have run, and must not run twice."""
+    requests: list[int] = []
+    ahead: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 2:
+            ahead.append(peer)
+            if taken:
+                await peer.head()
+                requests.append(peer.number)
+                peer.writer.transport.abort()
+            return
+        while True:
+            await peer.request()
+            requests.append(peer.number)
+            await peer.send(OK)
+
+    monkeypatch.setattr(module, "_readable", lambda _transport: False)
+    if not system_tells:
+        monkeypatch.setattr(module, "_acknowledged", lambda _transport: None)
+    async with ScriptedServer(script) as server, client_of(server.url) as client:
+        assert await chat(client) == b"ok"
+        await until(lambda: bool(ahead) and client._spare is not None)
+        if not taken:
+            ahead[0].writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        if system_tells and not taken and hasattr(socket, "TCP_INFO"):
+            assert await chat(client) == b"ok"
+            assert requests == [1, 3]
+        else:
+            with pytest.raises(UpstreamStaleError):
+                await chat(client)
+            assert requests == ([1, 2] if taken else [1])
 
 
 async def test_a_connection_made_ahead_does_not_outlive_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

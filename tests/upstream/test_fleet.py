@@ -15,7 +15,7 @@ from cacheproxy.commands.stats import table
 from cacheproxy.config import Config
 from cacheproxy.demo.library import Model, digest_of, parse_name
 from cacheproxy.demo.ollama import expected_text
-from cacheproxy.errors import ConfigError
+from cacheproxy.errors import ConfigError, UpstreamStaleError
 from cacheproxy.upstream import affinity
 from cacheproxy.upstream.batcher import BUSY
 from cacheproxy.upstream.member import Member
@@ -428,6 +428,48 @@ async def test_each_configured_model_is_preloaded_at_its_home(clean_redis: Redis
         for ollama in ollamas:
             mine = [model for model in MODELS if home_of(ollamas, model)[0] is ollama]
             assert sorted(model.name for model in member_of(house, ollama).loaded.models) == sorted(mine)
+
+
+# --- changes, and what is no fault ---
+
+
+async def test_while_a_change_passes_through_no_name_has_an_identity_anywhere(clean_redis: RedisServer) -> None:
+    """Else an ask would be keyed by what the name stands for elsewhere. It waits, and then the first decides again."""
+    async with several(clean_redis) as (house, (first, second)):
+        second.set_digest(MODEL)
+        await house.app.fleet.models.refresh()
+        models = house.app.fleet.models
+        changes = {"the first": models.changing(), "the second": house.app.fleet.members[1].models.changing()}
+        for where, changing in changes.items():
+            async with changing:
+                assert models.identify(MODEL) is None
+                assert models.mark is None
+                ask = asyncio.create_task(house.chat(f"a change at {where}?"))
+                await until(lambda: house.app._proxy.in_flight == 1)
+                assert models.identify(MODEL) is None
+            assert (await ask).header("X-Cache") == "MISS"
+            assert models.identify(MODEL).digest == first.digest(MODEL)  # type: ignore[union-attr]
+
+
+async def test_a_connection_that_was_closed_for_being_idle_says_nothing_of_an_ollama(
+    clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ask goes on to the next, and the first one gets the ask after that."""
+    async with several(clean_redis) as (house, ollamas):
+        home, (other,) = home_of(ollamas)
+        member = member_of(house, home)
+        send = member.client.send
+        lost = [UpstreamStaleError("lost")]
+
+        async def losing(request: Any, *, safe_to_repeat: bool) -> Any:
+            if lost and request.target == "/api/chat":
+                raise lost.pop()
+            return await send(request, safe_to_repeat=safe_to_repeat)
+
+        monkeypatch.setattr(member.client, "send", losing)
+        assert (await house.chat()).status == 200
+        assert member.health.up
+        assert (asked(home), asked(other)) == ([], [MODEL])
 
 
 # --- what operators and callers see ---
