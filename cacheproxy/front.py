@@ -9,12 +9,14 @@ process is gone, it is gone at once. Refuses signals, since whoever ends the pro
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
 import socket
 import sys
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cacheproxy import log
@@ -29,7 +31,7 @@ from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Server
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.loop import loop_factory
-from cacheproxy.metrics import Fault
+from cacheproxy.metrics import SAVED_S_MAX, SAVED_TOKENS_MAX, Fault
 from cacheproxy.model import Decision
 from cacheproxy.reload import own, take_over
 from cacheproxy.store.connection import Connection
@@ -47,7 +49,49 @@ REPORT_S = 0.1
 PULSE_S = 1.0
 """Between two reports while there is nothing."""
 UNTOLD_MAX = 20_000
-"""Asks told one by one in a report. More, if the main process does not take them, are told as one of their kind."""
+"""Asks told one by one in a report. More, if the main process does not take them, are told by their kind and sums."""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Asks of one kind that are not told one by one: what they come to, without what only one of them had."""
+
+    kind: Decision
+    """The last of them."""
+    count: int = 0
+    seconds: float = 0.0
+    saved_ms: int = 0
+    saved_tokens: int = 0
+
+    def add(self, decision: Decision, count: int) -> None:
+        """More of them; figures that are no use to anybody are left out, as whoever counts them does."""
+        self.kind = decision
+        self.count += count
+        self.seconds += decision.seconds * count
+        if 0 < decision.saved_s <= SAVED_S_MAX:
+            self.saved_ms += round(decision.saved_s * 1000) * count
+        if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
+            self.saved_tokens += decision.saved_tokens * count
+
+    def told(self) -> list[tuple[Decision, int]]:
+        """As decisions whose sums are those of all: each has the mean, and as many as must have 1 ms or token more."""
+        mean_ms, more_ms = divmod(self.saved_ms, self.count)
+        mean_tokens, more_tokens = divmod(self.saved_tokens, self.count)
+        like = replace(
+            self.kind, seconds=self.seconds / self.count, entry="", age_s=None, trail="", timings_s={}, neighbour=None
+        )
+        cuts = sorted({0, more_ms, more_tokens, self.count})
+        return [
+            (
+                replace(
+                    like,
+                    saved_s=(mean_ms + (start < more_ms)) / 1000,
+                    saved_tokens=mean_tokens + (start < more_tokens),
+                ),
+                end - start,
+            )
+            for start, end in itertools.pairwise(cuts)
+        ]
 
 
 class Telling:
@@ -56,7 +100,7 @@ class Telling:
     def __init__(self) -> None:
         self.something = asyncio.Event()
         self._decisions: list[tuple[Decision, int]] = []
-        self._more: dict[tuple[str, ...], tuple[Decision, int]] = {}
+        self._more: dict[tuple[str, ...], _Sum] = {}
         self._wishes: dict[str, Wish] = {}
         self._faults: Counter[str] = Counter()
 
@@ -67,8 +111,7 @@ class Telling:
             self._decisions.append((decision, count))
             return
         kind = (decision.outcome, decision.dialect, decision.model, decision.tier, decision.partition)
-        first, told = self._more.get(kind, (decision, 0))
-        self._more[kind] = (first, told + count)
+        self._more.setdefault(kind, _Sum(decision)).add(decision, count)
 
     def wished(self, digest: str, wish: Wish) -> None:
         """Callers asked this of a model."""
@@ -84,7 +127,7 @@ class Telling:
     def take(self, gauges: Gauges) -> Report:
         """All that was not reported yet."""
         report = Report(
-            decisions=(*self._decisions, *self._more.values()),
+            decisions=(*self._decisions, *(told for kind in self._more.values() for told in kind.told())),
             wishes=self._wishes,
             faults=dict(self._faults),
             gauges=gauges,
@@ -138,6 +181,7 @@ class Process:
             decisions=decisions,
             fault=self.telling.fault,
             known=self._known,
+            tells_loaded=lambda: self.replica.tells_loaded,
             clock=clock,
         )
         self.server = Server(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cacheproxy import front
 from cacheproxy.front import Telling
 from cacheproxy.metrics import Fault
@@ -46,3 +50,29 @@ def test_no_ask_is_lost_when_there_are_too_many_to_tell_one_by_one(monkeypatch) 
     report = telling.take(Gauges())
 
     assert report.decisions == ((HIT, 1), (HIT, 1), (HIT, 7), (other, 1))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**7), st.integers(0, 10**6), st.integers(1, 9), st.floats(0, 10)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_what_many_asks_saved_is_told_to_the_last_token(asks) -> None:
+    """Their sums are exact, in milliseconds; what only one of them had is told of none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(front, "UNTOLD_MAX", 0)
+        telling = Telling()
+        for ms, tokens, count, seconds in asks:
+            like = replace(HIT, entry="e", age_s=1.0, trail="memory:hit", seconds=seconds)
+            telling.decided(replace(like, saved_s=ms / 1000, saved_tokens=tokens), count)
+        told = telling.take(Gauges()).decisions
+
+    assert len(told) <= 3
+    assert sum(count for _, count in told) == sum(count for _, _, count, _ in asks)
+    assert sum(round(one.saved_s * 1000) * count for one, count in told) == sum(ms * count for ms, _, count, _ in asks)
+    assert sum(one.saved_tokens * count for one, count in told) == sum(tokens * count for _, tokens, count, _ in asks)
+    seconds = sum(seconds * count for _, _, count, seconds in asks)
+    assert sum(one.seconds * count for one, count in told) == pytest.approx(seconds)
+    assert {(one.entry, one.age_s, one.trail) for one, _ in told} == {("", None, "")}

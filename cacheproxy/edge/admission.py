@@ -182,6 +182,13 @@ class Admission:
             ),
         )
 
+    def heeds_loaded(self, identity: Identity, dialect: Dialect) -> bool:
+        """Whether what Ollama has loaded may matter to how an ask for this model is read."""
+        if identity.remote:
+            return False
+        pins = dialect.NAME in tuning.DIALECTS and self.fills.of(identity.short).pins_num_ctx
+        return pins or bool(self.config.context.budget)
+
     def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
         ask, budget_tokens = self._tuned(ask, identity, body, dialect)

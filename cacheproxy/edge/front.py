@@ -74,7 +74,10 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The handler. `known` is false until Redis has told the secret that all processes make keys with."""
+    """The handler. `known` is false until Redis has told the secret that all processes make keys with.
+
+    `tells_loaded`: whether it is known here what is loaded where an ask would go.
+    """
 
     dialects: Mapping[str, Dialect]
     admission: Admission
@@ -86,6 +89,7 @@ class Front:
     decisions: Decisions
     fault: Callable[[Fault], None]
     known: Callable[[], bool]
+    tells_loaded: Callable[[], bool]
     clock: Clock
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -141,5 +145,7 @@ class Front:
         # A chat that was cut, and a model to be unloaded behind the reply, are more than an answer.
         if identity is None or not plan.cacheable or not plan.read or ask.dropped or unloads(ask.keep_alive):
             return None
+        if not self.tells_loaded() and self.admission.heeds_loaded(identity, dialect):
+            return None  # the main process, which knows, may find another key for it
         found = await self.lookup.look(plan, trail)
         return (ask, plan, identity, found) if found is not None and found.outcome is Outcome.EXACT else None

@@ -27,6 +27,8 @@ class View:
     loaded: tuple[LoadedModel, ...] = ()
     wishes: Mapping[str, Wish] = field(default_factory=dict)
     """What callers asked of a model, by digest."""
+    tells_loaded: bool = True
+    """Whether `loaded` is what is loaded where an ask would go; with several Ollamas only the main process can say."""
 
 
 def view_of(fleet: Fleet) -> View:
@@ -46,6 +48,7 @@ def view_of(fleet: Fleet) -> View:
         identities,
         tuple(replace(model, name="") for model in loaded.models if alone and model.digest in digests),
         {digest: wish for digest, wish in loaded.wishes.items() if digest in digests},
+        alone,
     )
 
 
@@ -66,6 +69,8 @@ class Replica:
         self._known: Mapping[str, Identity] = {}
         self._until_s = 0.0
         self._mark = 0
+        self.tells_loaded = False
+        """As the view's."""
 
     def take(self, view: View) -> None:
         """Know this and nothing else."""
@@ -74,6 +79,7 @@ class Replica:
             self._known = known
             self._mark += 1
         self._until_s = self._clock.monotonic() + view.trusted_s
+        self.tells_loaded = view.tells_loaded
         self.ollama.take(view.loaded, view.wishes)
 
     @property

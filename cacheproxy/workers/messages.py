@@ -100,12 +100,15 @@ def read_report(line: bytes) -> Report:
     return Report(**members)
 
 
-def _view(trusted_s: float, identities: list[Any], loaded: list[Any], wishes: Mapping[str, Any]) -> View:
+def _view(
+    trusted_s: float, identities: list[Any], loaded: list[Any], wishes: Mapping[str, Any], tells_loaded: bool
+) -> View:
     return View(
         trusted_s,
         tuple(Identity(**identity) for identity in identities),
         tuple(LoadedModel(**model) for model in loaded),
         {digest: Wish(**wish) for digest, wish in wishes.items()},
+        tells_loaded,
     )
 
 

@@ -23,6 +23,7 @@ VIEW = View(
     (Identity("registry.ollama.ai/library/llama3.2:latest", "ab" * 32, server_version="0.33.0"),),
     (LoadedModel("", "ab" * 32, 5, 4, 4096, 1e9),),
     {"ab" * 32: Wish(num_ctx=8192, keep_alive=True)},
+    tells_loaded=False,
 )
 
 

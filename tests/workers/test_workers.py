@@ -94,6 +94,33 @@ async def test_each_worker_gives_the_answer_and_each_ask_is_counted_once(
         assert house.calls() == 1
 
 
+@pytest.mark.parametrize("section", [{"tuning": {"profile": "balanced"}}, {"context": {"budget": 0.5}}])
+async def test_where_loaded_models_shape_a_key_all_workers_give_one_answer(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, section: dict[str, Any]
+) -> None:
+    """With several Ollamas only the main process knows what is loaded where; the others leave such asks to it."""
+    other = FakeOllama()
+    await other.open()
+    said = [{"role": "user", "content": "long " * 1000}, {"role": "assistant", "content": "a"}]
+    ask = chat(messages=[*said, {"role": "user", "content": "why?"}])
+    try:
+        sections = section | {"upstream": {"others": [other.url]}}
+        async with workers(fake_ollama, clean_redis, **sections) as house, callers(house.port) as connections:
+            before = await exchange(connections[0], ask)  # nothing is loaded yet
+            await house.settled()
+            await exchange(connections[0], chat("load it", options={"num_ctx": 2048}))
+            await until(lambda: {model.context_length for model in house.app.fleet.loaded_models} == {2048})
+            after = await exchange(connections[0], ask)
+            await house.settled()
+            replies = [await exchange(caller, ask) for caller in connections]
+
+        assert (before.header("X-Cache"), after.header("X-Cache")) == ("MISS", "MISS")
+        assert {reply.header("X-Cache") for reply in replies} == {"EXACT"}
+        assert len({reply.header("X-Cache-Entry") for reply in replies}) == 1
+    finally:
+        await other.close()
+
+
 async def test_after_a_purge_no_worker_has_the_answer(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
     """Not one of those that held a copy gives it to anybody who asks after the purge was confirmed."""
     async with workers(fake_ollama, clean_redis, 3) as house, callers(house.port) as connections:
