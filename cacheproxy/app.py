@@ -707,6 +707,7 @@ def _told(member: Member) -> dict[str, Any]:
         "waiting": member.batcher.waiting,
         "models_at_once": member.batcher.models_at_once,
         "models_at_once_why": member.crowding.fit.why,
+        "models_apart": [sorted(map(member.models.name_of, pair)) for pair in member.crowding.fit.apart],
     }
 
 

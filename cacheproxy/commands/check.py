@@ -27,7 +27,7 @@ from cacheproxy import config
 from cacheproxy.clock import SystemClock
 from cacheproxy.commands.admin_port import find as find_admin_port
 from cacheproxy.commands.admin_port import plain, url_of
-from cacheproxy.commands.stats import counted, size
+from cacheproxy.commands.stats import at_once, counted, size
 from cacheproxy.config import Config
 from cacheproxy.edge.admin import check_exposure, is_loopback
 from cacheproxy.errors import CacheproxyError, ConfigError
@@ -141,12 +141,10 @@ def _at_once(settings: Config) -> Iterator[Finding]:
     """How many models a running proxy lets run at the same time; nothing while none runs here."""
     try:
         told = find_admin_port(settings.admin).ask("/stats")["upstreams"]
-        numbers = [(one["name"], int(one["models_at_once"]), str(one["models_at_once_why"])) for one in told]
-    except (CacheproxyError, LookupError, TypeError, ValueError):
+        lines = [at_once(one, named=len(told) > 1) for one in told]
+    except (CacheproxyError, LookupError, TypeError, AttributeError):
         return
-    for name, number, why in numbers:
-        where = f" at {name}" if len(numbers) > 1 else ""
-        yield Finding("ok", "ollama", f"{counted(number, 'model')} may run at once{where}: {why}")
+    yield from (Finding("ok", "ollama", f"at once: {line}") for line in lines if line)
 
 
 def differences(found: list[Installed]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from cacheproxy.commands.admin_port import AdminPort
 from cacheproxy.errors import AdminPortError
 
 WATCH_S = 1.0
+_PAIRS_MAX = 5
 _OUTCOMES = ("exact", "semantic", "joined", "stale", "miss", "bypass")
 
 
@@ -69,7 +70,8 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     lines.append(f"kept     {counted(stats['kept']['entries'], 'answer')}, {size(stats['kept']['bytes'])}")
     if len(asks := stats["upstream"]["asks"]) > 1:
         lines.append(f"{'sent to':<9}" + ", ".join(f"{name} {number:,.0f}" for name, number in asks.items()))
-    lines += [f"{'at once':<9}{line}" for one in stats.get("upstreams", ()) if (line := _at_once(one, len(asks) > 1))]
+    fitting = [at_once(one, named=len(asks) > 1) for one in stats.get("upstreams", ())]
+    lines += [f"{'at once':<9}{line}" for line in fitting if line]
     late = {step: kept["breaches"] for step, kept in stats["budgets"].items() if kept["breaches"]}
     if late:
         lines.append("over budget  " + ", ".join(f"{step} {number:,.0f}" for step, number in late.items()))
@@ -82,12 +84,14 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _at_once(upstream: Mapping[str, Any], named: bool) -> str:
+def at_once(upstream: Mapping[str, Any], *, named: bool) -> str:
     """How many models may run at one Ollama, and why; empty for a proxy that does not tell."""
     if "models_at_once" not in upstream:
         return ""
     where = f" at {upstream['name']}" if named else ""
-    return f"{counted(upstream['models_at_once'], 'model')}{where} ({upstream['models_at_once_why']})"
+    pairs = ", ".join(" with ".join(pair) for pair in upstream["models_apart"][-_PAIRS_MAX:])
+    apart = f"; not {pairs}" if pairs else ""
+    return f"{counted(upstream['models_at_once'], 'model')}{where} ({upstream['models_at_once_why']}{apart})"
 
 
 def _row(name: str, totals: Mapping[str, Any]) -> list[str]:

@@ -184,6 +184,8 @@ class Scheduler:
         self.loaded_max = loaded_max
         self.load_s = load_s
         self.swap_s = swap_s
+        self.memory_bytes = 0
+        """What all loaded models together may take; 0: as much as they want."""
         self.loads = 0
         """How often a model was loaded, reloads for other runner options included."""
         self._loading = asyncio.Lock()
@@ -252,7 +254,7 @@ class Scheduler:
         if (stale := self._runners.get(model.digest)) is not None:
             await self._evict(stale)
             swapped = True
-        while len(self._runners) >= self.loaded_max:
+        while self._runners and not self._has_room(model):
             await self._evict(min(self._runners.values(), key=lambda runner: (runner.users > 0, runner.expires_at)))
             swapped = True
         self.loads += 1
@@ -264,6 +266,10 @@ class Scheduler:
         runner = Runner(model, wanted, asyncio.Semaphore(slots), expires_at)
         self._runners[model.digest] = runner
         return runner
+
+    def _has_room(self, model: Model) -> bool:
+        size = model.size + sum(runner.model.size for runner in self._runners.values())
+        return len(self._runners) < self.loaded_max and (not self.memory_bytes or size <= self.memory_bytes)
 
     async def _evict(self, runner: Runner) -> None:
         if runner.users:

@@ -115,6 +115,7 @@ class Embed:
         if loops(pairs, self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
 
+        self.fleet.note_stay(identity, ask)
         errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
 
         async def fetch(wanted: Callable[[], bytes]) -> Reply:

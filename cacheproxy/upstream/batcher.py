@@ -16,7 +16,7 @@ from cacheproxy.errors import UpstreamBusyError
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.client import UpstreamReply
-from cacheproxy.upstream.order import Group, Limits, Order, Ticket
+from cacheproxy.upstream.order import Group, Limits, Order, Pairs, Ticket
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's own words (its ErrMaxQueue), two spaces included: clients compare them."""
@@ -98,9 +98,9 @@ class Batcher:
         """How many models may be in flight."""
         return self._order.models_at_once
 
-    def learn(self, models_at_once: int) -> None:
-        """So many models may be in flight from now on."""
-        self._order.learn(models_at_once)
+    def learn(self, models_at_once: int, apart: Pairs = frozenset()) -> None:
+        """So many models may be in flight from now on, and these two never together."""
+        self._order.learn(models_at_once, apart)
         self._start(self._clock.monotonic())
 
     def rounds(self, group: Group) -> int:

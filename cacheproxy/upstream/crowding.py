@@ -1,22 +1,25 @@
 """How many models fit into Ollama's memory at once, as far as that can be seen.
 
 Two reads of `/api/ps` tell it. A model that went before its time as another one came was pushed out: no more fit than
-are there now. More of them there than were thought to fit: so many do. One wrong guess mends itself: with too low a
-number Ollama still keeps what fits, shows it, and the number rises; with too high a one it pushes out, and it falls.
+are there now, and these two do not fit together, whatever else does (a small one beside either of two large ones, say).
+More of them there than were thought to fit: so many do; and what is seen together fits together. One wrong guess mends
+itself: where less is allowed than fits, Ollama still keeps what fits and shows it; where more is, it pushes out.
+Where several had to go, sizes tell which of them did not fit: those that together take no more than was once seen did.
 
 With `upstream.models_at_once = "auto"` the number is acted on. With a number of the operator's nothing is changed, for
-memory is his to know; that models go on pushing each other out is then said in the log. Refuses to weigh models: where
-a small one fits beside either of two large ones, two fit, and which two is Ollama's to find.
+memory is his to know; that models go on pushing each other out is then said in the log. Refuses to reckon what fits
+from sizes alone: they are estimates of Ollama's, and others use that memory too.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cacheproxy.clock import Clock
 from cacheproxy.upstream.loaded import LoadedModel
+from cacheproxy.upstream.order import Pairs
 
 OLLAMAS_OWN = 3
 """OLLAMA_MAX_LOADED_MODELS as Ollama chooses it on a CPU or one GPU: what is assumed until something is seen."""
@@ -24,6 +27,8 @@ GOING_S = 8.0
 """One that comes so long after another has gone may have pushed it out: Ollama waits up to 5 s for memory to be free
 before it loads, and a read may come just then.
 """
+APART_MAX = 256
+"""Pairs of models that are remembered not to fit together; the oldest is forgotten first."""
 TIMES = 3
 """So often within `WITHIN_S`, and it is said that a number is too high."""
 WITHIN_S = 600.0
@@ -42,6 +47,10 @@ class Fit:
 
     models: int
     why: str
+    apart: tuple[frozenset[str], ...] = ()
+    """Two and two that do not fit together (digests), the oldest first."""
+    seen_bytes: int = 0
+    """The most that was seen in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +67,25 @@ def pushed(before: Models, missed: Models, here: Models) -> Pushed | None:
     return Pushed(next(iter(missed.values())).name, came[0].name) if missed and came else None
 
 
-def judge(fit: Fit, out: Pushed | None, missed: int, here: Models) -> Fit:
-    """What fits, now that `here` is loaded and `missed` models went before their time, one of them pushed `out`. Pure.
+def judge(fit: Fit, before: Models, missed: Models, here: Models) -> Fit:
+    """What fits, now that `here` is loaded and `missed` models went before their time. Pure.
 
-    More that went than could have stayed say nothing new.
+    More that went than could have stayed say nothing new of the number, nor do two that are known not to fit together.
     """
+    out = pushed(before, missed, here)
+    came = [model for digest, model in here.items() if digest not in before] if out is not None else []
+    couples = {frozenset((gone.digest, one.digest)): gone.size_bytes + one.size_bytes
+               for gone in missed.values() for one in came}  # fmt: skip
+    explained = any(pair in fit.apart for pair in couples)
+    apart = [pair for pair in fit.apart if not pair <= here.keys()]
+    apart += [pair for pair, size_bytes in couples.items() if size_bytes > fit.seen_bytes and pair not in apart]
+    seen_bytes = max(fit.seen_bytes, sum(model.size_bytes for model in here.values()))
+    fit = replace(fit, apart=tuple(apart[-APART_MAX:]), seen_bytes=seen_bytes)
     if len(here) > fit.models:
-        return Fit(len(here), f"{len(here)} were loaded at once")
-    if out is not None and len(here) + missed <= fit.models:
+        return replace(fit, models=len(here), why=f"{len(here)} were loaded at once")
+    if out is not None and not explained and len(here) + len(missed) <= fit.models:
         count = max(1, min(len(here), fit.models - 1))
-        return Fit(count, f"{out.gone} had to go for {out.came}")
+        return replace(fit, models=count, why=f"{out.gone} had to go for {out.came}")
     return fit
 
 
@@ -79,8 +97,8 @@ class Crowding:
         self._clock = clock
         said = Fit(models_at_once, "upstream.models_at_once") if isinstance(models_at_once, int) else None
         self.fit = said or Fit(OLLAMAS_OWN, "Ollama's own default; nothing else was seen yet")
-        self.on_learnt: list[Callable[[int], None]] = []
-        """Called with the number that holds from now on."""
+        self.on_learnt: list[Callable[[int, Pairs], None]] = []
+        """Called with the number, and the pairs that do not fit together, that hold from now on."""
         self._before: Models = {}
         self._going: dict[str, tuple[LoadedModel, float]] = {}
         """Those that went before their time, with when that was seen: a load takes a while to be seen itself."""
@@ -102,7 +120,7 @@ class Crowding:
         self._note_gone(here)
         missed = {digest: model for digest, (model, _) in self._going.items()}
         out = pushed(self._before, missed, here)
-        judged = judge(self.fit, out, len(missed), here)
+        judged = judge(self.fit, self._before, missed, here)
         if self.learns:
             self._learn(judged)
         elif out is not None and judged.models < self.fit.models:
@@ -122,12 +140,13 @@ class Crowding:
             del self._going[digest]
 
     def _learn(self, fit: Fit) -> None:
-        if fit.models == self.fit.models:
+        if fit == self.fit:
             return
-        _log.info("models at once: %d from now on, not %d: %s", fit.models, self.fit.models, fit.why)
+        if fit.models != self.fit.models:
+            _log.info("models at once: %d from now on, not %d: %s", fit.models, self.fit.models, fit.why)
         self.fit = fit
         for tell in self.on_learnt:
-            tell(fit.models)
+            tell(fit.models, frozenset(fit.apart))
 
     def _note(self, out: Pushed, fit: int) -> None:
         now_s = self._clock.monotonic()

@@ -134,8 +134,13 @@ class Fleet:
         """Remember what the caller of an ask chose itself, wherever the ask may go."""
         for member in self.members:
             member.loaded.note(identity.digest, ask)
-            if ask.keep_alive is not None:
-                member.crowding.excuse(identity.digest)  # it may go sooner than it was last seen to
+        self.note_stay(identity, ask)
+
+    def note_stay(self, identity: Identity, ask: Ask) -> None:
+        """Remember if the caller of an ask says how long its model shall stay: it may go sooner than was last seen."""
+        if ask.keep_alive is not None:
+            for member in self.members:
+                member.crowding.excuse(identity.digest)
 
     def forget_loaded(self) -> None:
         """A request that loads or unloads passed by: know nothing of what is loaded until it is read again."""

@@ -164,6 +164,11 @@ class Models:
             self._spelled[name] = identity
         return identity
 
+    def name_of(self, digest: str) -> str:
+        """The name of an installed model with this digest, as `ollama list` shows it; else the digest's beginning."""
+        names = (identity.short for identity in self._known.values() if identity.digest == digest)
+        return next(names, digest[:12])
+
     @property
     def trusted_s(self) -> float:
         """For how long the names of the last list have an identity; 0 while none has."""

@@ -13,8 +13,9 @@ would have kept waiting. In this order:
 4. Among groups that may start, those overdue come first, then those still loaded, then by how long they have waited.
 5. A group is overdue when it got nothing for a whole turn. While one cannot start, the group that stands in
    its way (the one of the same model, else the one longest in flight) gets no further place, and so ends.
-6. Where more models are in flight than turned out to fit (`learn`), nothing starts until those that are too many have
-   ended: whatever else went to Ollama would make it change models once more.
+6. Models that turned out not to fit together (`learn`: so many at once, and these two not) are not in flight together.
+   Where they are already, nothing starts until enough have ended: whatever else went to Ollama would make it change
+   models once more.
 
 Within a group asks keep the order of their coming. Refuses to know Ollama, tasks and clocks.
 """
@@ -22,8 +23,9 @@ Within a group asks keep the order of their coming. Refuses to know Ollama, task
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class Group(NamedTuple):
@@ -33,6 +35,14 @@ class Group(NamedTuple):
     """Digest: two names of one model are one runner."""
     options: tuple[tuple[str, str], ...] = ()
     """Runner options as name and value, sorted; Ollama loads anew for others."""
+
+
+Pairs: TypeAlias = AbstractSet[frozenset[str]]
+"""Models (digests), two and two."""
+
+
+def _pair(one: str, other: str) -> frozenset[str]:
+    return frozenset((one, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,7 @@ class Order:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._apart: Pairs = frozenset()
         self._lines: dict[Group, _Line] = {}
         self._loaded: OrderedDict[str, Group] = OrderedDict()
         """The last models asked for, each as it was asked for: what Ollama has loaded, as far as we know."""
@@ -107,9 +118,10 @@ class Order:
         """How many models may be in flight."""
         return self._limits.models_at_once
 
-    def learn(self, models_at_once: int) -> None:
-        """So many models may be in flight from now on. Call `start` next."""
+    def learn(self, models_at_once: int, apart: Pairs = frozenset()) -> None:
+        """So many models may be in flight from now on, and these two never together. Call `start` next."""
         self._limits = replace(self._limits, models_at_once=models_at_once)
+        self._apart = apart
         self._trim_loaded()
 
     def rounds(self, group: Group) -> int:
@@ -121,7 +133,7 @@ class Order:
         if line is not None:
             at_once = not line.waiting and line.in_flight < self._limits.parallel
         else:
-            at_once = group.model not in running and len(running) < self._limits.models_at_once
+            at_once = group.model not in running and self._fits(group.model, running)
         return 0 if at_once else 1 + self.waiting // self._limits.parallel
 
     def runs(self, model: str) -> bool:
@@ -181,7 +193,7 @@ class Order:
 
     def _next(self, now_s: float) -> _Line | None:
         """The group that gets places next, if any does."""
-        if len(self._running()) > self._limits.models_at_once:
+        if self._crowded():
             return None
         yields = self._in_the_way(now_s)
         for line in self._lines.values():
@@ -198,7 +210,21 @@ class Order:
         running = self._running()
         if len(running) >= self._limits.models_at_once:
             return []
-        return [line for line in self._lines.values() if not line.in_flight and line.group.model not in running]
+        return [
+            line
+            for line in self._lines.values()
+            if not line.in_flight and line.group.model not in running and self._fits(line.group.model, running)
+        ]
+
+    def _fits(self, model: str, running: AbstractSet[str]) -> bool:
+        """Whether one more model may run beside these."""
+        together = len(running) < self._limits.models_at_once
+        return together and (not self._apart or not any(_pair(model, other) in self._apart for other in running))
+
+    def _crowded(self) -> bool:
+        """Whether models are in flight that do not fit together."""
+        running = self._running()
+        return len(running) > self._limits.models_at_once or any(pair <= running for pair in self._apart)
 
     def _running(self) -> set[str]:
         """The models (digests) in flight."""
@@ -224,8 +250,9 @@ class Order:
         model = min(held_up, key=lambda line: line.waits_since_s).group.model
         running = [line for line in self._lines.values() if line.in_flight]
         same = [line for line in running if line.group.model == model]
-        if same:
-            return same[0]
+        apart = [line for line in running if _pair(line.group.model, model) in self._apart]
+        if same or apart:
+            return (same or apart)[0]
         return min(running, key=lambda line: line.began_s) if len(running) >= self._limits.models_at_once else None
 
     def _is_loaded(self, group: Group) -> bool:
@@ -234,6 +261,8 @@ class Order:
     def _note_loaded(self, group: Group) -> None:
         """A group starts: Ollama loads it if it was not loaded, in place of the model longest unused."""
         self.changes += not self._is_loaded(group)
+        for other in [other for other in self._loaded if _pair(other, group.model) in self._apart]:
+            del self._loaded[other]
         self._loaded[group.model] = group
         self._loaded.move_to_end(group.model)
         self._trim_loaded()

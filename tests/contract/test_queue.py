@@ -7,10 +7,13 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from cacheproxy.demo.library import default_models
+from cacheproxy.upstream.crowding import OLLAMAS_OWN
 from tests.fakes import wire
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
@@ -270,6 +273,55 @@ async def test_how_many_models_fit_is_learnt_within_the_first_burst(clean_redis:
                 loads.append(ollama.scheduler.loads - before)
             assert loads[0] <= 4
             assert max(loads[1:]) <= 2
+    finally:
+        await ollama.close()
+
+
+async def test_a_model_that_a_caller_lets_go_was_not_pushed_out(clean_redis: RedisServer) -> None:
+    """`keep_alive: 0`, over whichever route: two fit, and that stays known."""
+    ollama = FakeOllama(loaded_max=2)
+    await ollama.open()
+    try:
+        async with narrow(ollama, clean_redis) as house:
+            for number, (path, more) in enumerate([
+                ("/api/embed", {"model": EMBEDDER, "input": "a"}),
+                ("/api/generate", {"model": MODEL, "prompt": "a"}),
+                ("/api/chat", {"model": MODEL, "messages": [{"role": "user", "content": "a"}]}),
+            ]):  # fmt: skip
+                await house.ask("POST", path, more | {"options": {"seed": 1}})
+                await until(lambda more=more: more["model"] in str(house.first.loaded.models))  # type: ignore[misc]
+                await house.ask("POST", path, more | {"keep_alive": 0, "options": {"seed": 2}})
+                await house.chat(f"{number}?", model=OTHER, keep_alive="1h")
+                await until(lambda: [one.name for one in house.first.loaded.models] == [f"{OTHER}:latest"])
+                await house.ask("POST", "/api/generate", {"model": OTHER, "keep_alive": 0})
+                await house.first.loaded.refresh()
+            assert house.first.batcher.models_at_once == OLLAMAS_OWN
+    finally:
+        await ollama.close()
+
+
+async def test_two_that_do_not_fit_together_take_turns_and_an_embedder_beside_them_makes_way_for_neither(
+    clean_redis: RedisServer,
+) -> None:
+    """One that is small fits beside either of two large models, so two fit; those two do not."""
+    sizes = {MODEL: 10, OTHER: 10, EMBEDDER: 1}
+    models = [replace(model, size=sizes.get(model.name.model, 1)) for model in default_models()]
+    ollama = FakeOllama(models=models, parallel=4, load_s=0.1, tokens_per_second=500, answer_tokens=12)
+    ollama.scheduler.memory_bytes = 11
+    await ollama.open()
+    try:
+        async with narrow(ollama, clean_redis, upstream={"parallel": 4}) as house:
+            loads = []
+            for burst in range(4):
+                before = ollama.scheduler.loads
+                await house.ask("POST", "/api/embed", {"model": EMBEDDER, "input": f"{burst}?"})
+                asks = [house.chat(f"{burst}, {n}?", model=model) for n in range(16) for model in (MODEL, OTHER)]
+                assert all(reply.complete for reply in await asyncio.gather(*asks))
+                loads.append(ollama.scheduler.loads - before)
+            (told,) = (await house.stats())["upstreams"]
+            assert max(loads[2:]) <= 3  # the two large ones, and the embedder where it had to go as well
+            assert told["models_apart"] == [sorted([f"{MODEL}:latest", f"{OTHER}:latest"])]
+            assert told["models_at_once"] == 2
     finally:
         await ollama.close()
 

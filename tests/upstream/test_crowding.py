@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cacheproxy.upstream.crowding import AGAIN_S, OLLAMAS_OWN, TIMES, WITHIN_S, Crowding, Fit
+from cacheproxy.upstream.crowding import AGAIN_S, APART_MAX, OLLAMAS_OWN, TIMES, WITHIN_S, Crowding, Fit
 from cacheproxy.upstream.loaded import LoadedModel
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import open_house, until
@@ -16,15 +16,20 @@ from tests.fakes.redis_server import RedisServer
 MINUTES = 60.0
 
 
-def look(crowding: Crowding, names: str, every_s: float = 5.0) -> None:
+def look(crowding: Crowding, names: str, every_s: float = 5.0, *, left_s: float | None = None) -> None:
     """One read: the models that are loaded, one letter each.
 
     A model in capitals has minutes left; another one's time is over by the next read.
     """
     clock = crowding._clock
     assert isinstance(clock, FakeClock)
-    left_s = {name: 10 * MINUTES if name.isupper() else 1.0 for name in names}
-    crowding.read([LoadedModel(name.lower(), name.lower(), 1, 0, 0, clock.now() + left_s[name]) for name in names])
+    lefts_s = {name: left_s or (10 * MINUTES if name.isupper() else 1.0) for name in names}
+    crowding.read(
+        [
+            LoadedModel(name.lower(), name.lower(), SIZES.get(name.lower(), 10), 0, 0, clock.now() + lefts_s[name])
+            for name in names
+        ]
+    )
     clock.advance(every_s)
 
 
@@ -104,6 +109,36 @@ def test_what_fits_is_learnt_from_what_comes_and_goes(reads: list[str], fits: in
 
     assert crowding.fit.models == fits
     assert why in crowding.fit.why
+
+
+SIZES = {"e": 1, "a": 10, "b": 10, "c": 10}
+
+
+@pytest.mark.parametrize(
+    ("reads", "fits", "apart"),
+    [
+        pytest.param(["EA", "EB"], 2, ["ab"], id="a small one fits beside either of two large ones"),
+        pytest.param(["EA", "B", "EB"], 2, ["ab"], id="it had to go as well, and came back"),
+        pytest.param(["EA", "B"], 1, ["ab"], id="it had to go as well: together they take no more than was seen"),
+        pytest.param(["AB", "BC"], 2, [], id="two of three: any two of them fit"),
+        pytest.param(["EA", "EB", "EAB"], 3, [], id="seen together after all"),
+        pytest.param(["A", "B", "A", "B"], 1, ["ab"], id="one at a time"),
+    ],
+)
+def test_which_two_do_not_fit_together_is_learnt_too(reads: list[str], fits: int, apart: list[str]) -> None:
+    """So that neither has to make way for what is small."""
+    fit = after("auto", *reads).fit
+
+    assert (fit.models, ["".join(sorted(pair)) for pair in fit.apart]) == (fits, apart)
+
+
+def test_pairs_are_remembered_up_to_a_bound() -> None:
+    """Names come and go for years."""
+    crowding = Crowding("auto", FakeClock())
+    for number in range(2 * APART_MAX):
+        look(crowding, chr(ord("\u4e00") + number), left_s=600.0)
+
+    assert len(crowding.fit.apart) == APART_MAX
 
 
 def test_a_number_of_the_operators_stands() -> None:

@@ -173,6 +173,30 @@ def test_where_fewer_fit_than_run_nothing_starts_until_the_rest_has_ended():
     assert play.come("A4", "B4").gone[-1] == "A4"
 
 
+def test_two_that_do_not_fit_together_take_turns_beside_a_third():
+    """And neither starves: one that is overdue makes the one that it does not fit with end."""
+    play = Play(models_at_once=2, parallel=1)
+    play.order.learn(2, frozenset({frozenset("AB")}))
+    play.come("A1", "C1", "B1").wait(0.05)
+    assert play.gone == ["A1", "C1"]
+    assert (play.order.rounds(B), play.order.rounds(A)) == (2, 2)
+    play.leave("C1").wait(0.05)
+    assert play.gone == ["A1", "C1"]
+    play.come("C2", "A2").wait(31).leave("A1")
+    assert play.gone == ["A1", "C1", "C2", "B1"]
+    assert play.leave("B1").gone[-1] == "A2"
+
+
+def test_two_in_flight_that_turn_out_not_to_fit_together_end_first():
+    """Nothing of either starts meanwhile."""
+    play = Play(models_at_once=3, parallel=2).come("A1", "A2", "B1").wait(0.05).come("A3", "B2", "B3")
+    play.order.learn(3, frozenset({frozenset("AB")}))
+    assert play.leave("A1").gone == ["A1", "A2", "B1", "B2"]
+    assert play.leave("A2").gone == ["A1", "A2", "B1", "B2"]
+    assert play.leave("B1").gone[4:] == ["B3"]
+    assert play.run_dry().gone[5:] == ["A3"]
+
+
 def test_where_more_fit_than_was_thought_they_start():
     """At once, if their window is over."""
     play = Play().come("A1", "B1").wait(0.05)
