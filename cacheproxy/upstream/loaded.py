@@ -180,8 +180,9 @@ class Loaded:
             await self.refresh()
             apart_s = min(self._apart_s, self._every_s)
             await asyncio.sleep(apart_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), self._every_s - apart_s)
+            with contextlib.suppress(TimeoutError):  # not `wait_for`: up to Python 3.11 it may lose a cancellation
+                async with asyncio.timeout(self._every_s - apart_s):
+                    await self._due.wait()
 
 
 def read(told: Any) -> list[LoadedModel]:

@@ -143,3 +143,15 @@ async def test_a_model_that_is_never_listed_is_looked_for_less_and_less():
     await loaded.close()
 
     assert ollama.reads == reads
+
+
+async def test_it_can_be_closed_in_the_very_moment_in_which_it_is_to_look():
+    """A cancellation that got lost would keep the program from ending."""
+    for _ in range(20):
+        ollama = Ollama()
+        loaded = Loaded(ollama, every_s=60)
+        await loaded.open()
+        await until(lambda ollama=ollama: ollama.reads == 1)
+        await asyncio.sleep(1.2 * LOOK_S_MIN)
+        loaded.answered(A)
+        await asyncio.wait_for(loaded.close(), 1)
