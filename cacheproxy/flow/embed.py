@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cacheproxy.clock import Clock
-from cacheproxy.errors import UpstreamUnreachableError
+from cacheproxy.errors import UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.embed_flights import EmbedFlights, Flight, Joins, Passed
 from cacheproxy.flow.embed_shelf import EmbedCall, Found, VectorShelf
 from cacheproxy.model import Entry, Outcome
@@ -172,7 +172,7 @@ class Embeddings:
         return {self.flights.start(call, places, body): places}
 
     async def _take_own(self, gathered: _Gathered, own: Mapping[Flight, Sequence[int]]) -> Passed | None:
-        """Put in place what the ask's own call brought, or give what is to be passed on. Raises its UpstreamError."""
+        """Put in place what the ask's own call brought, or give what is to be passed on. Raises its error."""
         call = gathered.call
         for flight, places in own.items():
             if flight.error is not None:
@@ -196,7 +196,7 @@ class Embeddings:
         texts = {call.embed.inputs[place] for place in gathered.missing}
         if len(flights) != 1 or not (flight := flights.pop()).is_for(call.dialect, texts):
             return None
-        if flight.error is not None:
+        if isinstance(flight.error, UpstreamError):
             call.trail.note("joined", "failed")
             raise flight.error
         if not flight.refused and (flight.body != call.body or len(gathered.missing) < len(call.plans)):

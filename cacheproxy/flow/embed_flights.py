@@ -95,8 +95,8 @@ class Flight:
     asks: int = 1
     """How many asks the call was made for, where several that waited were made one."""
     brought: Passed | Shared | None = None
-    error: UpstreamError | None = None
-    """Why nothing came."""
+    error: Exception | None = None
+    """Why nothing came; one that is no UpstreamError lies with its leader."""
     followers: int = 0
     keys: frozenset[str] = frozenset()
     """What its texts are found by."""
@@ -223,7 +223,7 @@ class EmbedFlights:
         try:
             await asyncio.wait({flight._task for flight in flights if flight._task is not None})
             for flight in flights:
-                flight.break_off()  # a task that is cancelled before its first step runs nothing at all
+                flight.break_off()  # one that was cancelled has brought nothing
             yield
         finally:
             for flight in flights:
@@ -248,14 +248,11 @@ class EmbedFlights:
                 self._flying.pop(key, None)
 
     async def _fly(self, flight: Flight) -> None:
-        """Make the call, and give what it brought to the shelf. Raises nothing but for cancellation."""
+        """Make the call, and give what it brought to the shelf. Raises nothing but when it is cancelled."""
         try:
             flight.brought, flight.asks = await self._ask_together(flight)
-        except UpstreamError as error:
+        except Exception as error:  # noqa: BLE001 - whoever follows raises it
             flight.error = error
-        except BaseException:
-            flight.break_off()
-            raise
         else:
             self._keep(flight, flight.brought.source)
         finally:

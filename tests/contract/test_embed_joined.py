@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cacheproxy.errors import CallerError
 from cacheproxy.upstream.order import Group
 from tests.fakes import wire
 from tests.fakes.house import House, open_house, until
@@ -310,3 +311,21 @@ async def test_what_was_asked_before_a_purge_is_not_joined_after_it(one_place: H
         await one_place.admin("DELETE", f"/entries?model={MODEL}")
         tasks += await under_way(one_place, "a")
     assert words(list(await asyncio.gather(*tasks))) == ["MISS", "MISS"]
+
+
+async def test_an_error_of_the_leaders_own_is_nobody_elses(one_place: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that cannot be sent, say: the others make the call."""
+    send, failing = one_place.first.client.send, [CallerError("a head that HTTP forbids")]
+
+    async def refusing(request: Any, *, safe_to_repeat: bool) -> Any:
+        if failing and request.target == EMBED:
+            raise failing.pop()
+        return await send(request, safe_to_repeat=safe_to_repeat)
+
+    monkeypatch.setattr(one_place.first.client, "send", refusing)
+    async with no_place(one_place):
+        tasks = await under_way(one_place, "a", "a", "a")
+    replies = await asyncio.gather(*tasks)
+
+    assert [reply.status for reply in replies] == [400, 200, 200]
+    assert one_place.calls(EMBED) == 1
