@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -29,10 +30,15 @@ from cacheproxy.trail import Trail
 from cacheproxy.upstream import tuning
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.wire.canonical import canonical_bytes
-from cacheproxy.wire.dialects import Dialect
+from cacheproxy.wire.dialects import BY_PATH, Dialect
 
 ASIDE_ABOVE_BYTES = 512 * 1024
 """Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
+
+READ_MAX = 128
+"""Bodies whose asks are remembered: who numbers the heads of equal requests has them read once."""
+READ_BYTES_MAX = 4096
+"""Longest of these; what is read of one takes up to 25 times as much."""
 
 _Result = TypeVar("_Result")
 
@@ -162,7 +168,7 @@ class Admission:
             trail.mark("parse", arrived.read_s)
             return arrived.ask
         with trail.timed("parse"):
-            ask = await worked(len(body), lambda: dialect.parse(body))
+            ask = await worked(len(body), lambda: read_ask(dialect.PATH, body))
         if arrived is not None:
             arrived.ask = ask
         return ask
@@ -207,6 +213,16 @@ class Admission:
             keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
             ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
         return ask, budget * context.limit(ask, found.context_length if found else 0)
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    """The ask in a body that was sent to a path with a dialect. Raises UnkeyableError."""
+    return _remembered(path, body) if len(body) <= READ_BYTES_MAX else BY_PATH[path].parse(body)
+
+
+@lru_cache(maxsize=READ_MAX)
+def _remembered(path: str, body: bytes) -> Ask:
+    return BY_PATH[path].parse(body)
 
 
 _NOT_ASKED = frozenset({"body", "controls", "echo", "forward", "keep_alive"})

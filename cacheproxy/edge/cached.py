@@ -7,7 +7,7 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
-from cacheproxy.flow.coalesce import Fetch
+from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.found import Absent, Hit, Kin, Relay
 from cacheproxy.flow.record import Recorder
@@ -122,10 +122,16 @@ class Cached:
 
     def _fetch(self, request: web.BaseRequest, body: bytes, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
         """How Ollama is asked: in turn, unless the model runs elsewhere."""
-        errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
-        return lambda: self.fleet.send(
-            lambda: UpstreamRequest(request.method, request.raw_path, header_pairs(request), body), errand, trail
-        )
+
+        def fetch() -> Awaitable[Reply]:
+            group = None if identity.remote else Group(identity.digest, runner.options(ask.body))
+            return self.fleet.send(
+                lambda: UpstreamRequest(request.method, request.raw_path, header_pairs(request), body),
+                Errand(identity, group),
+                trail,
+            )
+
+        return fetch
 
     async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
         tally.bypass(reason)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Admission, unloads
+from cacheproxy.edge.admission import Admission, read_ask, unloads
 from cacheproxy.edge.connection import Arrival
 from cacheproxy.edge.lane import Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
@@ -26,11 +25,6 @@ from cacheproxy.flow.found import Hit
 from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
-
-READ_MAX = 128
-"""Bodies whose asks are remembered: who numbers the heads of equal requests has them read once."""
-READ_BYTES_MAX = 4096
-"""Longest of these; what is read of one takes up to 25 times as much."""
 
 _Result = TypeVar("_Result")
 
@@ -68,7 +62,7 @@ class Replay:
             return None
         began_s = self.admission.clock.monotonic()
         try:
-            ask = arrived.ask = (_read if len(body) <= READ_BYTES_MAX else _parse)(path, body)
+            ask = arrived.ask = read_ask(path, body)
         except UnkeyableError:
             return None
         arrived.read_s = self.admission.clock.monotonic() - began_s
@@ -159,11 +153,3 @@ def _guarded(work: Callable[[], _Result]) -> _Result | None:
     except Exception:  # noqa: BLE001 - see above
         _log.exception("the repeat lane failed on a request")
         return None
-
-
-def _parse(path: str, body: bytes) -> Ask:
-    """The ask in a body. Raises UnkeyableError."""
-    return BY_PATH[path].parse(body)
-
-
-_read = lru_cache(maxsize=READ_MAX)(_parse)

@@ -216,7 +216,11 @@ def read_chunks(request: web.BaseRequest, settings: config.Server) -> AsyncItera
 async def read_body(request: web.BaseRequest, bytes_max: int, settings: config.Server) -> Body:
     """The body, whole in `prefix` if it has at most `bytes_max` bytes (`complete`), else as far as it was read."""
     body = Body(request, settings)
-    await body.fill(bytes_max)
+    arrived = arrival(request)
+    if arrived is not None and len(arrived.body) <= bytes_max:
+        body.prefix, body.complete = arrived.body, True
+    else:
+        await body.fill(bytes_max)
     return body
 
 

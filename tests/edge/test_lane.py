@@ -415,6 +415,25 @@ async def test_what_a_caller_wants_of_a_model_is_remembered_from_each_request(ho
     assert (before.keep_alive, house.first.loaded.wish(digest).keep_alive) == (False, True)
 
 
+async def test_a_caller_who_said_nothing_of_a_model_is_not_taken_for_one_who_did(house: House) -> None:
+    """Though the record that answers was learned from another's request, which had a `keep_alive`."""
+    async with await connect(house.port) as wire:
+        for number in range(4):
+            await wire.send(ask(WHOLE | {"keep_alive": f"{number + 5}m"}))
+            await wire.response()
+            await house.settled()
+        digest = house.app.models.known(MODEL).digest  # type: ignore[union-attr]
+        house.app.lane.flush()
+        house.first.loaded._wishes.clear()
+        trails = heard(house)
+        await wire.send(ask(X_Request_Id="1"))
+        await wire.response()
+        house.app.lane.flush()
+
+    assert trails == {"lane:said": 1}
+    assert not house.first.loaded.wish(digest).keep_alive
+
+
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_request_that_is_cut_anywhere_is_answered_as_if_it_were_not(
     fake_ollama: FakeOllama, clean_redis: RedisServer, known: bool
