@@ -393,8 +393,8 @@ class App:
             allowed_hosts=config.admin.hosts,
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch_labelled("loaded_bytes", lambda: self._loaded_bytes("size_bytes"))
-        metrics.watch_labelled("loaded_vram_bytes", lambda: self._loaded_bytes("vram_bytes"))
+        metrics.watch_models("loaded_bytes", lambda: self._loaded_bytes("size_bytes"))
+        metrics.watch_models("loaded_vram_bytes", lambda: self._loaded_bytes("vram_bytes"))
         metrics.watch("upstream_in_flight", lambda: float(self.fleet.in_flight))
         metrics.watch("queue_length", lambda: float(self.fleet.waiting))
         metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))

@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 from cacheproxy import __version__
 from cacheproxy.config import Tracing
 from cacheproxy.errors import ConfigError
-from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.faults import Fault
+from cacheproxy.metrics import Metrics
 from cacheproxy.model import Decision
 from cacheproxy.spans import Span, ask_span, step_spans
 

@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from cacheproxy import metrics as module
-from cacheproxy.metrics import FAMILIES, FAULTS, PREFIX, STEPS, TIERS, Fault, Histogram, Metrics, describe
+from cacheproxy import __version__
+from cacheproxy.counts import SERIES_MAX
+from cacheproxy.families import FAMILIES, PREFIX, STEPS, TIERS
+from cacheproxy.faults import FAULTS, Fault
+from cacheproxy.manual import describe
+from cacheproxy.metrics import Metrics
 from cacheproxy.model import Decision, Outcome
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
@@ -161,9 +165,9 @@ def test_ten_thousand_model_names_do_not_make_ten_thousand_series(metrics):
 
     series = [labels for name, labels in samples(metrics) if name == PREFIX + "asks_total"]
     stats = metrics.snapshot()
-    assert module.SERIES_MAX <= len(series) <= module.SERIES_MAX + len(Outcome)
+    assert SERIES_MAX <= len(series) <= SERIES_MAX + len(Outcome)
     assert stats["asks"] == stats["outcomes"]["exact"] == sum(stats["not_kept"].values()) == 10_000
-    assert stats["models"]["other"]["asks"] == 10_000 - module.SERIES_MAX
+    assert stats["models"]["other"]["asks"] == 10_000 - SERIES_MAX
 
 
 @pytest.mark.fault(78)
@@ -210,57 +214,6 @@ def test_a_steady_rate_reads_the_same_at_any_moment_of_a_row(metrics, clock):
         if clock.seconds > 4500 and clock.seconds < 4520:
             rates = [window["asks_per_s"] for window in metrics.snapshot()["windows"].values()]
             assert rates == pytest.approx([4.0, 4.0, 4.0], rel=0.02)
-
-
-@given(
-    st.lists(st.floats(1e-6, 8000), min_size=1, max_size=300),
-    st.sampled_from([0.5, 0.95, 0.99, 1.0]),
-)
-def test_percentiles_are_within_two_percent(durations, share):
-    """The nearest-rank percentile of the histogram is within 2 % of that of the list itself."""
-    histogram = Histogram()
-    for seconds in durations:
-        histogram.record(seconds)
-
-    exact = sorted(durations)[math.ceil(share * len(durations)) - 1]
-    assert histogram.percentile(share) == pytest.approx(exact, rel=0.02)
-
-
-@given(st.lists(st.one_of(st.floats(0, 600), st.sampled_from([b / 1000 for b in Histogram.BOUNDS_MS])), max_size=100))
-def test_exported_buckets_are_exact(durations):
-    """Each bucket holds the durations up to and including its bound, as Prometheus says `le` does."""
-    histogram = Histogram()
-    for seconds in durations:
-        histogram.record(seconds)
-
-    for bound, number in histogram.buckets():
-        assert number == sum(1 for seconds in durations if seconds <= float(bound))
-
-
-@pytest.mark.parametrize("seconds", [-1.0, math.nan, -math.inf])
-def test_a_duration_that_cannot_be_counts_as_nothing(seconds):
-    """A negative or undefined duration is counted, adds no time and poisons no sum."""
-    histogram = Histogram()
-    histogram.record(seconds)
-    histogram.record(0.5)
-
-    assert (histogram.count, histogram.total_s) == (2, 0.5)
-
-
-def test_an_endless_duration_counts_as_the_longest():
-    """Infinity lands in the last bin and leaves the sum finite."""
-    histogram = Histogram()
-    histogram.record(math.inf)
-
-    assert histogram.percentile(0.5) == pytest.approx(Histogram.LONGEST_S, rel=0.02)
-    assert histogram.total_s == Histogram.LONGEST_S
-
-
-def test_an_empty_histogram_has_no_percentile():
-    """Nothing recorded is None, not zero."""
-    assert Histogram().summary() == {
-        "count": 0, "mean_s": None, "p50_s": None, "p95_s": None, "p99_s": None, "longest_s": 0.0
-    }  # fmt: skip
 
 
 def test_latency_is_told_per_outcome_and_tier_and_per_step(metrics):
@@ -356,7 +309,7 @@ def test_a_gauge_is_read_when_somebody_looks(metrics):
 def test_a_gauge_by_model_names_listed_models_only(metrics):
     """The others are one sum, so that names cannot make series."""
     metrics.set_known_models(["llama3:latest"])
-    metrics.watch_labelled("loaded_bytes", lambda: {"llama3:latest": 5, "ghost:1b": 2, "ghost:2b": 3})
+    metrics.watch_models("loaded_bytes", lambda: {"llama3:latest": 5, "ghost:1b": 2, "ghost:2b": 3})
     lines = metrics.text()[0].decode().splitlines()
 
     assert [line for line in lines if line.startswith("cacheproxy_loaded_bytes{")] == [
@@ -372,7 +325,7 @@ def test_the_process_says_what_runs_and_since_when(metrics, clock):
     clock.seconds += 60
     exposed = samples(metrics)
 
-    assert [labels[0] for name, labels in exposed if name == PREFIX + "build_info"] == [module.__version__]
+    assert [labels[0] for name, labels in exposed if name == PREFIX + "build_info"] == [__version__]
     assert exposed[PREFIX + "start_time_seconds", ()] == 1_700_001_000.0
     assert any(name == "process_resident_memory_bytes" for name, _ in exposed)
     assert metrics.snapshot()["uptime_s"] == 60

@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cacheproxy import metrics
+from cacheproxy import families
 from cacheproxy.clock import SystemClock
 from cacheproxy.config import Config, split_listen
+from cacheproxy.faults import Fault
+from cacheproxy.metrics import Metrics
 from cacheproxy.model import Outcome
 
 DOCKER = Path(__file__).parent.parent / "docker"
-FAMILIES = {f"cacheproxy_{family.name}": family for family in metrics.FAMILIES}
+FAMILIES = {f"cacheproxy_{family.name}": family for family in families.FAMILIES}
 OF_PROMETHEUS = {"up", "job", "instance", "le"}
 """What Prometheus itself has or adds."""
 VALUES = {
     "outcome": set(Outcome),
-    "step": set(metrics.STEPS),
-    "kind": set(metrics.Fault),
-    "tier": set(metrics.TIERS),
+    "step": set(families.STEPS),
+    "kind": set(Fault),
+    "tier": set(families.TIERS),
     "decision": {"served", "below", "guarded"},
     "name": {"redis", "ollama", "embedder"},
 }
@@ -98,7 +100,7 @@ def wrong_with(query, legend=()):
 
 @pytest.mark.parametrize(("where", "query", "legend"), list(queries()))
 def test_every_query_asks_for_figures_that_exist(where, query, legend):
-    """A name that was changed in metrics.py would leave a panel empty and an alert silent for ever."""
+    """A name that was changed in families.py would leave a panel empty and an alert silent for ever."""
     assert wrong_with(query, legend) == [], where
     assert query.count("(") == query.count(")")
 
@@ -170,7 +172,7 @@ def _keys(kind):
 
 def test_counters_alerts_wait_for_exist_from_the_start():
     """A counter that appears with its first event has no increase then: the alert would sleep through it."""
-    text = metrics.Metrics(SystemClock()).text()[0].decode()
+    text = Metrics(SystemClock()).text()[0].decode()
 
     for kind in ("queue_full", "breaker_opened", "check_mismatch", "internal"):
         assert f'cacheproxy_faults_total{{kind="{kind}"}} 0.0' in text

@@ -29,7 +29,7 @@ from cacheproxy.app import App, running
 from cacheproxy.commands import admin_port
 from cacheproxy.commands.stats import duration, share
 from cacheproxy.demo.ollama import SimulatedOllama
-from cacheproxy.metrics import hit_rate
+from cacheproxy.outcomes import hit_rate
 
 MODEL = "llama3.2"
 SECONDS_TO_FIRST_TOKEN = 0.35
