@@ -203,7 +203,7 @@ async def test_a_leftover_that_does_not_listen_is_killed(tmp_path: Path, monkeyp
         assert call(server, "PING") is True
 
 
-@pytest.mark.parametrize("pid", ["1", str(os.getpid()), "999999999", "-1", "nonsense", ""])
+@pytest.mark.parametrize("pid", ["1", pytest.param(str(os.getpid()), id="ours"), "999999999", "-1", "nonsense", ""])
 async def test_a_stale_pid_file_and_socket_hurt_nobody(tmp_path: Path, pid: str) -> None:
     """The number may belong to a stranger by now: he is left alone, and the server starts."""
     folder = tmp_path / "redis"
