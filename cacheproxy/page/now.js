@@ -40,12 +40,18 @@ export function showNow(stats, found, before) {
   place.className = `condition ${tone}`;
   say(place.querySelector("h1"), text);
   say(place.querySelector("p"), detail);
-  fill(find("parts"), stats.parts, () => Object.entries(stats.parts ?? {}).map(part));
+  const parts = Object.entries(stats.parts ?? {}).filter(isThere);
+  fill(find("parts"), parts, () => parts.map(part));
   const shown = tiles(stats, whatIfBelow(found));
   fill(find("tiles"), shown, () => shown.map(tile));
   say(find("version"), stats.version ? `version ${stats.version}` : "");
   const rate = stats.fleet?.windows?.["1h"]?.hit_rate ?? stats.hit_rate;
   document.title = `${tone === "ok" ? "" : "! "}${rate === null || rate === undefined ? "" : `${percent(rate)} hits · `}cacheproxy`;
+}
+
+/** One process has no workers; of the other parts "off" is worth a word. */
+function isThere([name, { state }]) {
+  return name !== "workers" || state !== "off";
 }
 
 function part([name, { state, reason }]) {

@@ -6,11 +6,12 @@ const WAITS_MS = [1000, 2000, 3000, 5000];
 const POLL_MS = 5000;
 
 /**
- * Follow until the page is left. `handlers`: `stats(stats)`, `ask(ask)`, `second({at, per_s})`, `line(word)` with the
- * words connecting, live, slower (asking every few seconds, since the port has listeners enough), paused, reconnecting,
- * locked; `joined()` after each (re)connection; `locked(tried)` must return when there is a token to try.
+ * Follow until the page is left. `given` are handlers: `stats(stats)`, `ask(ask)`, `second({at, per_s})`, `line(word)`
+ * with the words connecting, live, slower (asking every few seconds, since the port has listeners enough), paused,
+ * reconnecting, locked; `joined()` after each (re)connection; `locked(tried)` must return when there is a token to try.
  */
-export async function follow(handlers) {
+export async function follow(given) {
+  const handlers = apart(given);
   let failures = 0;
   handlers.line("connecting");
   for (;;) {
@@ -54,6 +55,20 @@ async function listen(handlers, hidden) {
       handlers.stats(await get("stats", {}, hidden));
     }
   }
+}
+
+/** A handler that fails is a mistake of the page: told as one, and not taken for the end of the line. */
+function apart(handlers) {
+  const careful =
+    (handler) =>
+    (...given) => {
+      try {
+        return handler(...given);
+      } catch (error) {
+        reportError(error);
+      }
+    };
+  return Object.fromEntries(Object.entries(handlers).map(([name, handler]) => [name, careful(handler)]));
 }
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

@@ -57,8 +57,9 @@ class Screen:
     page: Page
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
-    bodies: list[str] = field(default_factory=list)
-    """What the page got from the proxy, but for streams."""
+    broken: list[str] = field(default_factory=list)
+    """What its own script failed with; the page is closed at the first, so that nobody waits for what cannot come."""
+    closing: asyncio.Task[None] | None = None
 
     async def text(self, selector: str) -> str:
         """What a reader sees of an element, in one line."""
@@ -79,6 +80,17 @@ class Screen:
     async def live(self) -> None:
         """Wait until the line is live and the panels have what they asked for."""
         await self.shows("#live", "live")
+
+    async def evaluate(self, script: str, given: Any = None) -> Any:
+        """What a script gives in the page, within a time: the library itself would wait for ever."""
+        async with asyncio.timeout(PATIENCE_MS / 1000):
+            return await self.page.evaluate(script, given)
+
+    def fail(self, error: str) -> None:
+        """Note that the page's script failed, and end every wait for it."""
+        self.broken.append(error)
+        if self.closing is None:
+            self.closing = asyncio.create_task(self.page.close())
 
     async def slide(self, threshold: float) -> None:
         """Move the slider there, as dragging does."""
@@ -125,13 +137,18 @@ async def looking_at(browser: Browser, house: House, *, careful: bool = True, **
             screen.foreign.append(request.url)
 
     page.on("request", asked)
-    page.on("pageerror", lambda error: screen.errors.append(str(error)))
+    page.on("pageerror", lambda error: screen.fail(str(error)))
     page.on("console", lambda said: screen.errors.append(said.text) if said.type in ("error", "warning") else None)
     await page.goto(house.app.admin_url + "/")
     try:
         yield screen
+    except Exception:
+        assert screen.broken == [], "the page's script failed"
+        raise
     finally:
-        await opened.close()
+        async with asyncio.timeout(PATIENCE_MS / 1000):
+            await opened.close()
+    assert screen.broken == [], "the page's script failed"
     if careful:
         assert screen.errors == []
         assert screen.foreign == []

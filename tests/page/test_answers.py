@@ -30,7 +30,7 @@ async def screen(busy: House, browser: Browser) -> Any:
 async def call(screen: Screen, module: str, function: str, *given: Any) -> Any:
     """What a function of a module of the page returns."""
     script = "async ([module, name, given]) => (await import(`/page/${module}.js`))[name](...given)"
-    return await screen.page.evaluate(script, [module, function, list(given)])
+    return await screen.evaluate(script, [module, function, list(given)])
 
 
 @pytest.mark.parametrize(

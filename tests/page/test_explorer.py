@@ -124,5 +124,5 @@ async def test_pairs_around_the_line_are_shown_as_text(busy: House, browser: Bro
         await screen.shows("#ask-list", HOSTILE[:20])
 
         assert await screen.find("main img").count() == 0
-        assert await screen.page.evaluate("document.querySelectorAll('main script').length") == 0
+        assert await screen.evaluate("document.querySelectorAll('main script').length") == 0
         assert await screen.page.title() != "taken"

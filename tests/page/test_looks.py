@@ -32,15 +32,15 @@ async def test_every_text_has_contrast_enough(busy: House, browser: Browser) -> 
     pixels = "() => document.querySelector('#similarity-chart canvas').toDataURL()"
     async with looking_at(browser, busy, color_scheme="light") as screen:
         await filled(screen)
-        drawn = await screen.page.evaluate(pixels)
-        assert await screen.page.evaluate(CONTRAST) == []
+        drawn = await screen.evaluate(pixels)
+        assert await screen.evaluate(CONTRAST) == []
         await screen.page.emulate_media(color_scheme="dark")
         await screen.page.wait_for_function(f"(drawn) => ({pixels})() !== drawn", arg=drawn)
-        assert await screen.page.evaluate(CONTRAST) == []
+        assert await screen.evaluate(CONTRAST) == []
         await screen.find("#forget-all").click()
-        assert await screen.page.evaluate(CONTRAST) == []
+        assert await screen.evaluate(CONTRAST) == []
 
-        ground = await screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        ground = await screen.evaluate("getComputedStyle(document.body).backgroundColor")
         assert sum(map(int, re.findall(r"\d+", ground))) < 100
 
 
@@ -52,7 +52,7 @@ async def test_nothing_is_wider_than_the_screen(busy: House, browser: Browser) -
             await screen.page.set_viewport_size({"width": width, "height": 800})
             fits = "(width) => document.querySelector('#similarity-chart canvas').clientWidth > width * 0.7"
             await screen.page.wait_for_function(fits, arg=width)
-            assert await screen.page.evaluate("document.documentElement.scrollWidth") <= width
+            assert await screen.evaluate("document.documentElement.scrollWidth") <= width
             box = await screen.find("#similarity-chart canvas").bounding_box()
             assert box is not None
             assert box["width"] < width
@@ -62,12 +62,12 @@ async def test_everything_that_can_be_used_has_a_name_and_a_place_in_the_order(b
     """For those who hear the page; the first stop of the keyboard skips to the figures."""
     async with looking_at(browser, busy) as screen:
         await filled(screen)
-        assert await screen.page.evaluate(NAMELESS) == []
-        await screen.page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        assert await screen.evaluate(NAMELESS) == []
+        await screen.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
         await screen.page.reload()
         await screen.page.keyboard.press("Tab")
 
-        assert await screen.page.evaluate("document.activeElement.className") == "skip"
+        assert await screen.evaluate("document.activeElement.className") == "skip"
 
 
 async def test_nothing_moves_for_those_who_want_no_motion(busy: House, browser: Browser) -> None:
@@ -75,15 +75,15 @@ async def test_nothing_moves_for_those_who_want_no_motion(busy: House, browser: 
     async with looking_at(browser, busy, reduced_motion="reduce") as screen:
         await filled(screen)
 
-        assert await screen.page.evaluate("document.getAnimations().length") == 0
-        assert await screen.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+        assert await screen.evaluate("document.getAnimations().length") == 0
+        assert await screen.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
 
 
 async def test_inline_scripts_and_styles_are_forbidden(busy: House, browser: Browser) -> None:
     """What got into the page all the same would not run: the policy of the page holds."""
     async with looking_at(browser, busy, careful=False) as screen:
         await screen.live()
-        await screen.page.evaluate(
+        await screen.evaluate(
             "document.body.insertAdjacentHTML('beforeend', '<img src=\"/page/none.svg\" onerror=\"document.title=1\">')"
         )
         await screen.page.wait_for_timeout(300)

@@ -184,10 +184,10 @@ async def test_a_hidden_tab_lets_the_line_go(quiet: House, browser: Browser) -> 
     }"""
     async with looking_at(browser, quiet) as screen:
         await screen.live()
-        await screen.page.evaluate(hide, "hidden")
+        await screen.evaluate(hide, "hidden")
         await screen.shows("#live", "paused")
         await until(lambda: not quiet.app.live._listeners, 20)
-        await screen.page.evaluate(hide, "visible")
+        await screen.evaluate(hide, "visible")
         await screen.live()
 
 
@@ -216,6 +216,42 @@ async def test_the_figures_are_those_of_all_proxies_of_a_redis(
             await screen.shows("#ask-list", "exact")
 
             assert (await screen.tile("rate-now"))[0] == "50.0 %"
+
+
+async def test_a_mistake_of_a_panel_is_told_and_does_not_end_the_line(quiet: House, browser: Browser) -> None:
+    """It once read as "reconnecting" for ever, and nobody was told why."""
+    follow = """async () => {
+        const told = [], words = [];
+        addEventListener("error", (event) => { told.push(event.message); event.preventDefault(); });
+        const broken = () => { throw new Error("no such part"); };
+        const { follow } = await import("/page/stream.js");
+        const nothing = () => {};
+        follow({
+            line: (word) => words.push(word), stats: broken,
+            second: nothing, ask: nothing, joined: nothing, locked: nothing,
+        });
+        while (!words.includes("live")) await new Promise((done) => setTimeout(done, 20));
+        return [words, told[0]];
+    }"""
+    async with looking_at(browser, quiet) as screen:
+        words, told = await screen.evaluate(follow)
+
+        assert words == ["connecting", "live"]
+        assert "no such part" in told
+
+
+async def test_one_process_has_no_line_about_workers(quiet: House, browser: Browser) -> None:
+    """As an off part it would read as if something were missing; with workers they are a part like the others."""
+    async with looking_at(browser, quiet) as screen:
+        await screen.shows("#condition", "All parts work")
+        alone = await screen.text("#parts")
+        told = (await quiet.stats()) | {"parts": {"workers": {"state": "ok", "reason": ""}}}
+        script = "async (stats) => (await import('/page/now.js')).showNow(stats, null, null)"
+        await screen.evaluate(script, told)
+
+        assert "Redis" in alone
+        assert "Workers" not in alone
+        assert "Workers works" in await screen.text("#parts")
 
 
 async def test_of_several_ollamas_the_one_that_is_away_is_named(
