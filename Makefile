@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# So many processes share the whole suite; a file, or a folder with dear fixtures, is one process's (tests/conftest.py).
+PROCESSES ?= 2
 # A client that the tests call the proxy with. It holds back libraries that the package needs, so it lives apart.
 LITELLM := litellm==1.106.2
 # A browser looks at the dashboard: the first of these that is there, else Debian's, where we may install it.
@@ -11,6 +13,9 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 # torch stays at the version whose CPU build is at hand in most places; a newer one brings gigabytes of CUDA.
 LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
     --no-emit-trusted-host --upgrade-package torch==2.13.0
+
+# Both lock files are complete, so nothing is left to resolve.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .PHONY: help run test demo bench check lint lock clean
 .DEFAULT_GOAL := help
@@ -28,7 +33,7 @@ test: $(VENV)/.test  ## run all checks and tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder)
 
 check: $(VENV)/.run  ## tell what is configured, reachable and missing
 	@$(BIN)/cacheproxy check $(ARGS)
@@ -55,14 +60,28 @@ $(BIN)/python:
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (once; torch alone is several hundred MB)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(INSTALL) -r requirements.lock
+	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+# Here the parts are installed side by side.
+$(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(BIN)/python
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=none $(VENV)/.packages $(VENV)/.litellm $(VENV)/.browser
+	@touch $@
+
+# Bytecode of what no test imports is not worth its time. They hold all that `.run` wants.
+$(VENV)/.packages: requirements-dev.lock pyproject.toml Makefile | $(BIN)/python
+	@echo "installing into $(VENV) (once; torch alone is several hundred MB)"
+	@$(INSTALL) --no-compile -r requirements-dev.lock
+	@$(INSTALL) --editable .
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.litellm: Makefile | $(BIN)/python
 	@$(BIN)/python -m venv $(VENV)/litellm
-	@$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check $(LITELLM)
+	@$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(LITELLM)
+	@touch $@
+
+$(VENV)/.browser: Makefile | $(BIN)/python
 	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	        echo "installing chromium, for the tests of the dashboard"; \

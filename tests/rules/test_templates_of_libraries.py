@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from llama_index.llms.ollama import Ollama as LlamaIndexOllama
 from cacheproxy.config import Semantic
 from cacheproxy.rules.question import Split, split, templates_of
 from cacheproxy.wire import dialects
+from tests.fakes.garbage import left_over_collected
 from tests.fakes.ollama import FakeOllama
 
 pytestmark = pytest.mark.filterwarnings(
@@ -46,8 +46,8 @@ Send = Callable[[str, list[str]], Any]
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
     """Whatever a library left open is closed while its warnings are still ignored."""
-    yield
-    gc.collect()
+    with left_over_collected():
+        yield
 
 
 async def sent(fake: FakeOllama, send: Send, question: str, documents: list[str]) -> list[Split]:
