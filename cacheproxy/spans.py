@@ -28,7 +28,7 @@ OPERATIONS: Mapping[str, str] = {
     "openai_completions": "text_completion",
     "embed": "embeddings",
     "embeddings": "embeddings",
-    "openai-embeddings": "embeddings",
+    "openai_embeddings": "embeddings",
 }
 """`gen_ai.operation.name` by dialect."""
 

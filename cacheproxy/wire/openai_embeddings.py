@@ -16,7 +16,7 @@ from cacheproxy.wire import embedding, float32, request
 from cacheproxy.wire.embedding import TOKENS, EmbedAsk, Made, Stored, Vector
 from cacheproxy.wire.jsontext import write
 
-NAME = "openai-embeddings"
+NAME = "openai_embeddings"
 PATH = "/v1/embeddings"
 FAMILY = "embed"
 CONTENT_TYPE = "application/json"

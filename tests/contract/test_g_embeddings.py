@@ -434,7 +434,7 @@ async def test_each_ask_is_counted_once_under_its_dialect(house: House) -> None:
     assert {name: sum(outcomes.values()) for name, outcomes in counts.items()} == {
         "embed": 4,
         "embeddings": 1,
-        "openai-embeddings": 1,
+        "openai_embeddings": 1,
     }
     embeds = counts["embed"]
     assert (embeds[Outcome.EXACT], embeds[Outcome.MISS], embeds[Outcome.BYPASS]) == (1, 2, 1)
