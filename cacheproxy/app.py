@@ -125,7 +125,6 @@ class App:
         self.config = config = own(config)
         self._clock = clock or SystemClock()
         self._accepting = False
-        self._draining = False
         self._in_use: dict[str, Any] = {}
         self._build_store()
         self._build_embedder()

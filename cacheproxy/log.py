@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any, TextIO
 
-from cacheproxy.clock import Clock
 from cacheproxy.config import Log
 from cacheproxy.errors import CacheproxyError
 
@@ -162,38 +161,6 @@ class JSONLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
         """One line without its end."""
         return json.dumps(self.parts(record))
-
-
-class Seldom:
-    """At most one line a key each `interval_s`; the next line says how many were left out.
-
-    For what can go wrong at every request: a Redis that is away must not turn the log into the next thing that is full.
-    What is left out and followed by nothing is never told; the metrics count every one.
-    """
-
-    KEYS_MAX = 256
-    """Keys remembered; past it the one told longest ago is forgotten, and may be told again early."""
-
-    def __init__(self, logger: logging.Logger, clock: Clock, interval_s: float = 60.0) -> None:
-        self._logger = logger
-        self._clock = clock
-        self._interval_s = interval_s
-        self._told: dict[str, tuple[float, int]] = {}
-
-    def log(self, level: int, key: str, message: str, *args: object) -> bool:
-        """Log `message % args` unless `key` had its line less than `interval_s` ago; say whether it was logged."""
-        now_s = self._clock.monotonic()
-        told_s, left_out = self._told.get(key, (None, 0))
-        if told_s is not None and now_s - told_s < self._interval_s:
-            self._told[key] = (told_s, left_out + 1)
-            return False
-        self._told.pop(key, None)
-        if len(self._told) >= self.KEYS_MAX:
-            del self._told[next(iter(self._told))]
-        self._told[key] = (now_s, 0)
-        extra = {"left_out": left_out} if left_out else None
-        self._logger.log(level, message, *args, extra=extra, stacklevel=2)
-        return True
 
 
 def escape(text: str) -> str:

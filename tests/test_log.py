@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.config import Log
 from cacheproxy.errors import StoreUnavailableError
-from cacheproxy.log import VALUE_MAX, Prompt, Seldom, configure, escape
+from cacheproxy.log import VALUE_MAX, Prompt, configure, escape
 
 OURS = logging.getLogger("cacheproxy.store.connection")
 FOREIGN = logging.getLogger("somelibrary")
@@ -210,35 +210,3 @@ def test_the_program_goes_on_when_standard_error_is_closed_or_full(redirection):
     )
 
     assert done.stdout == b"still here\n"
-
-
-def test_a_key_has_one_line_a_minute_and_the_next_counts_what_was_left_out(lines):
-    """The first is told at once, the flood is counted, other keys are not held back."""
-    written = lines()
-    clock = FakeClock()
-    seldom = Seldom(OURS, clock)
-
-    told = [seldom.log(logging.WARNING, "redis", "redis gave no answer in %s s", 0.05) for _ in range(100)]
-    assert told == [True] + [False] * 99
-    assert seldom.log(logging.WARNING, "ollama", "ollama is away")
-    clock.seconds += 59.9
-    assert not seldom.log(logging.WARNING, "redis", "redis gave no answer in %s s", 0.05)
-    clock.seconds += 0.1
-    assert seldom.log(logging.WARNING, "redis", "redis gave no answer in %s s", 0.05)
-
-    assert [line.split(": ", 1)[1] for line in written()] == [
-        "redis gave no answer in 0.05 s",
-        "ollama is away",
-        "redis gave no answer in 0.05 s left_out=100",
-    ]
-
-
-def test_ten_thousand_keys_are_not_remembered(lines):
-    """Keys are bounded; the one told longest ago makes room."""
-    lines()
-    seldom = Seldom(OURS, FakeClock())
-    for number in range(10_000):
-        seldom.log(logging.WARNING, f"key-{number}", "told")
-
-    assert not seldom.log(logging.WARNING, "key-9999", "told")
-    assert seldom.log(logging.WARNING, "key-0", "told")

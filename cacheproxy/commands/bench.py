@@ -35,7 +35,6 @@ STARTS = ("How do I", "How can I", "How could I", "How should I", "How would I",
 ENDS = ("?", "", " please?", ", please?", " now?", " ?")
 FILL = ("", "Hello, ", "Hi, ", "Please, ", "Say, ")
 """Rewordings of one question: 180 of them, each asked once, so that no vector is remembered."""
-MISSES = {"direct": "asking Ollama directly", "miss": "a miss through the proxy"}
 
 
 @dataclass(frozen=True, slots=True)

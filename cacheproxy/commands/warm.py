@@ -21,9 +21,7 @@ from cacheproxy.commands.client import Client, Reply
 from cacheproxy.commands.stats import columns, duration, share
 from cacheproxy.errors import AskFailedError
 
-PARALLEL_MAX = 64
 ERRORS_SHOWN = 5
-HITS = ("exact", "semantic", "joined", "stale")
 
 Request = tuple[str, Mapping[str, Any]]
 """Path and body."""

@@ -106,7 +106,6 @@ _bool_pointer = (gojson.pointer(gojson.boolean), None)
 _any = (gojson.anything, None)
 _map = (gojson.mapping, None)
 _images = (gojson.sequence(gojson.base64_bytes, "[]api.ImageData", b""), None)
-_strings = gojson.sequence(gojson.string, "[]string", "")
 
 _tool_call_function = gojson.structure(
     "api.ToolCallFunction", {"index": (gojson.integer, 0), "name": _string, "arguments": _any}

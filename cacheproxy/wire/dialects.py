@@ -68,7 +68,6 @@ _ALL: tuple[Dialect, ...] = (
 )
 
 BY_PATH: Mapping[str, Dialect] = {dialect.PATH: dialect for dialect in _ALL}
-BY_NAME: Mapping[str, Dialect] = {dialect.NAME: dialect for dialect in BY_PATH.values()}
 UNIQUE_IDS = frozenset({messages.NAME, responses.NAME})
 """Dialects whose replies have an id that no other reply may have."""
 
