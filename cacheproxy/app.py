@@ -336,7 +336,7 @@ class App:
 
     def _build_proxy(self) -> None:
         config, metrics = self.config, self.metrics
-        passthrough = Passthrough(self.fleet, config.server)
+        passthrough = Passthrough(self.fleet, config.server, metrics.passed_through)
         self._build_cached(passthrough)
         cached = self.cached
         embed = Embed(

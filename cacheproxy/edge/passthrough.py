@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from aiohttp.http import HttpVersion11
 from cacheproxy import config
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, expects_continue, header_pairs
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
+from cacheproxy.families import OTHER
 from cacheproxy.upstream.client import VIA, UpstreamRequest, loops
 from cacheproxy.upstream.fleet import Reply, reads
 from cacheproxy.wire import runner
@@ -30,6 +31,24 @@ HELD_BYTES_MAX = 64 * 1024
 to be known of an ask."""
 
 BeforeEnd = Callable[[], Awaitable[None]]
+Counted = Callable[[str, int], None]
+"""Told the class of a path (one of `PATH_CLASSES` or `other`) and the status of the reply."""
+
+PATH_CLASSES: Mapping[str, str] = {
+    "/": "root",
+    "/api/blobs": "blobs",
+    "/api/copy": "copy",
+    "/api/create": "create",
+    "/api/delete": "delete",
+    "/api/ps": "ps",
+    "/api/pull": "pull",
+    "/api/push": "push",
+    "/api/show": "show",
+    "/api/tags": "tags",
+    "/api/version": "version",
+    "/v1/models": "models",
+}
+"""What requests that are no asks are counted by. Paths below one of these belong to it."""
 
 _SUCCESS = b'"success"'
 """The status on the last line of Ollama's progress streams; clients need not wait for the end after it."""
@@ -49,11 +68,12 @@ class Upstream(Protocol):
 
 
 class Passthrough:
-    """Relays requests to `upstream`; `settings` give the deadlines for bodies."""
+    """Relays requests to `upstream`; `settings` give the deadlines for bodies. `counted` is told of all but asks."""
 
-    def __init__(self, upstream: Upstream, settings: config.Server) -> None:
+    def __init__(self, upstream: Upstream, settings: config.Server, counted: Counted | None = None) -> None:
         self._upstream = upstream
         self._settings = settings
+        self._counted = counted
 
     async def handle(
         self,
@@ -65,14 +85,23 @@ class Passthrough:
     ) -> web.StreamResponse:
         """Relay one request; returns when the reply's last byte is written, but before its end is.
 
-        `body`: where it was already read in part; its `prefix` may have been replaced if it is complete.
+        `body`: of an ask, where it was already read in part; its `prefix` may have been replaced if it is complete.
         `extra_headers` replace upstream's of the same name. `before_end` is awaited before a client can learn that a
         pull or the like has succeeded, and before the end of any other reply. An ask waits for its place if its body is
         held; a larger one is sent at once, and Ollama itself finds it a place.
         """
-        body = Body(request, self._settings) if body is None else body
-        headers = header_pairs(request)
         path = request.raw_path.partition("?")[0]
+        if body is not None:  # an ask, which is counted as one
+            return await self._handle(request, path, body, extra_headers, before_end)
+        reply = await self._handle(request, path, Body(request, self._settings), extra_headers, before_end)
+        if self._counted is not None:
+            self._counted(path_class(path), reply.status)
+        return reply
+
+    async def _handle(
+        self, request: web.BaseRequest, path: str, body: Body, extra_headers: Headers, before_end: BeforeEnd | None
+    ) -> web.StreamResponse:
+        headers = header_pairs(request)
         if loops(headers, self._upstream.instance_id):
             return error_reply(path, 508, "upstream.url leads back to this proxy; set it to Ollama's address")
         try:
@@ -104,6 +133,11 @@ class Passthrough:
             expect_continue=waits,
         )
         return await self._upstream.pass_on(upstream_request)
+
+
+def path_class(path: str) -> str:
+    """What a request's path counts as; callers cannot make new ones."""
+    return PATH_CLASSES.get(path) or PATH_CLASSES.get("/".join(path.split("/", 3)[:3]), OTHER)
 
 
 async def relay(

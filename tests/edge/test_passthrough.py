@@ -14,6 +14,7 @@ from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import Headers, Server, read_body
 from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest
 from cacheproxy.upstream.fleet import reads
+from tests.fakes.house import House
 from tests.fakes.scripted import Peer, Script, ScriptedServer
 from tests.fakes.wire import ask, chunked, connect, request
 
@@ -397,3 +398,17 @@ async def test_last_hook_runs_before_a_client_can_know_of_success() -> None:
         await server.close()
         await client.close()
     assert order == ["hook", "success seen"]
+
+
+async def test_what_is_no_ask_is_counted_by_path_and_status_and_callers_make_no_new_names(house: House) -> None:
+    """Asks are counted elsewhere, those that go around the cache too."""
+    for path in ("/api/tags", "/api/tags?x=1", "/v1/models/llama3.2", "/api/made-up", "/api/tags-of-mine"):
+        await house.ask("GET", path)
+    await house.ask("HEAD", "/api/blobs/sha256:" + "0" * 64)
+    await house.chat("why?")
+    await house.chat("why?", headers=[("Cache-Control", "no-store")])
+    stats = await house.stats()
+
+    assert stats["passed_through"]["paths"] == {"tags": 2, "models": 1, "other": 2, "blobs": 1}
+    assert stats["passed_through"]["statuses"] == {"200": 3, "404": 3}
+    assert stats["asks"] == 2
