@@ -9,6 +9,8 @@ This module refuses to do the work: a command's file is imported when the comman
 
 from __future__ import annotations
 
+import json
+import platform
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,6 +139,7 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --all.")] = False,
     admin: AdminURL = "",
     token: Token = "",
+    as_json: AsJSON = False,
 ) -> None:
     """Make a running proxy forget entries.
 
@@ -146,7 +149,7 @@ def purge(
     selector = {name: value for name, value in chosen.items() if value}
     if len(selector) != 1:
         refuse("give exactly one of --all, --model, --id, --partition")
-    entries.remove(selector, port_of(config_file, admin, token), yes=yes)
+    entries.remove(selector, port_of(config_file, admin, token), yes=yes, as_json=as_json)
 
 
 @commands.command()
@@ -239,9 +242,12 @@ def demo(
 
 
 @commands.command()
-def version() -> None:
+def version(*, as_json: AsJSON = False) -> None:
     """Print the version."""
-    _tell_version(True)
+    if as_json:
+        typer.echo(json.dumps({"version": __version__, "python": platform.python_version()}))
+    else:
+        _tell_version(True)
 
 
 def describe() -> str:

@@ -1,6 +1,8 @@
 """The command line: what it takes, what it exits with, and how soon it is there."""
 
 import asyncio
+import json
+import platform
 import resource
 import subprocess
 import sys
@@ -26,6 +28,13 @@ def test_the_page_about_the_command_line_is_what_the_commands_say():
 def test_the_version_is_told_in_both_ways_people_ask_for_it(arguments):
     """One line with the package's own version."""
     assert run(*arguments, check=0).stdout == f"cacheproxy {__version__}\n"
+
+
+def test_the_version_is_told_to_programs_too():
+    """With the Python it runs on, which is the next question."""
+    told = json.loads(run("version", "--json", check=0).stdout)
+
+    assert told == {"version": __version__, "python": platform.python_version()}
 
 
 def test_no_command_shows_what_there_is():

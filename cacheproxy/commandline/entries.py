@@ -114,7 +114,7 @@ def _age_s(text: str) -> int:
 def remove(selector: dict[str, str], port: admin_port.AdminPort, *, yes: bool, as_json: bool = False) -> None:
     """Delete what the one pair of `selector` names, after a question where a person is there, and say how many went."""
     if "all" in selector and not yes and admin_port.is_person():
-        typer.confirm(f"Forget every entry of {port.url}?", abort=True)
+        typer.confirm(f"Forget every entry of {port.url}?", abort=True, err=True)
     with failures():
         count = admin_port.purge(port, selector)
     typer.echo(f'{{"deleted": {count}}}' if as_json else f"forgot {count:,} entr{'y' if count == 1 else 'ies'}")

@@ -1,5 +1,7 @@
 """Commands that ask a running proxy find it, authenticate, and tell what went wrong with the remedy."""
 
+import json
+
 import pytest
 
 from cacheproxy.commands.admin_port import AdminPort, find, url_of
@@ -21,6 +23,15 @@ async def test_purge_forgets_and_counts(house):
 
     assert (first.stdout, second.stdout) == ("forgot 2 entries\n", "forgot 0 entries\n")
     assert again.header("x-cache") == "MISS"
+
+
+async def test_purge_counts_for_programs_too(house):
+    """One object, as `rm` prints it."""
+    await house.chat("one?", stream=False)
+    await house.settled()
+    done = await run_beside("purge", "--all", "--json", "--admin", house.app.admin_url)
+
+    assert json.loads(done.stdout) == {"deleted": 1}
 
 
 async def test_the_token_comes_from_the_environment(fake_ollama, clean_redis):
