@@ -14,8 +14,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 LOCK := $(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
     --no-emit-trusted-host --upgrade-package torch==2.13.0
 
-# Both lock files are complete, so nothing is left to resolve.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help run test demo bench check lint lock clean
 .DEFAULT_GOAL := help
@@ -45,7 +44,7 @@ lint: $(VENV)/.test  ## the static checks alone
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lock: | $(BIN)/python  ## write the lock files anew from pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-tools
+	@$(BIN)/python $(PIP) pip-tools
 	@$(LOCK) --output-file requirements.lock pyproject.toml
 	@$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 	@sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock requirements-dev.lock
@@ -60,8 +59,8 @@ $(BIN)/python:
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (once; torch alone is several hundred MB)"
-	@$(INSTALL) -r requirements.lock
-	@$(INSTALL) --editable .
+	@$(BIN)/python $(PIP) -r requirements.lock
+	@$(BIN)/python $(PIP) --no-deps --editable .
 	@touch $@
 
 # Here the parts are installed side by side.
@@ -69,16 +68,18 @@ $(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(BIN)/python
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=none $(VENV)/.packages $(VENV)/.litellm $(VENV)/.browser
 	@touch $@
 
-# Bytecode of what no test imports is not worth its time. They hold all that `.run` wants.
+# First what the lock file names, which leaves nothing to resolve; then, in seconds, what a lock file cannot name: CUDA
+# for a torch that wants it, setuptools. Bytecode of what no test imports is not worth its time.
 $(VENV)/.packages: requirements-dev.lock pyproject.toml Makefile | $(BIN)/python
 	@echo "installing into $(VENV) (once; torch alone is several hundred MB)"
-	@$(INSTALL) --no-compile -r requirements-dev.lock
-	@$(INSTALL) --editable .
+	@$(BIN)/python $(PIP) --no-compile --no-deps -r requirements-dev.lock
+	@$(BIN)/python $(PIP) --no-compile -r requirements-dev.lock
+	@$(BIN)/python $(PIP) --no-deps --editable .
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.litellm: Makefile | $(BIN)/python
 	@$(BIN)/python -m venv $(VENV)/litellm
-	@$(VENV)/litellm/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(LITELLM)
+	@$(VENV)/litellm/bin/python $(PIP) --no-compile $(LITELLM)
 	@touch $@
 
 $(VENV)/.browser: Makefile | $(BIN)/python

@@ -17,6 +17,7 @@ from embeddings.errors import EngineError, TextError
 from embeddings.load import load
 from embeddings.onnx import open_onnx
 from embeddings.weights import Wanted, find_weights
+from tests.fakes.speed import slowness
 
 ROOT = Path(__file__).parents[2]
 PAIR_DIFFERENCE_MAX = 1e-5
@@ -170,10 +171,10 @@ def test_characters_the_model_does_not_know_make_texts_look_equal_and_do_not_fit
 def test_asking_whether_a_huge_text_fits_costs_nothing(fast):
     """A prompt of 20 MB is refused unread."""
     text = "word " * 4_000_000
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
 
     assert not fast.fits(text)
-    assert time.perf_counter() - started_s < 0.1
+    assert time.thread_time() - started_s < 0.1 * slowness()
 
 
 def test_texts_that_are_no_unicode_are_refused(fast):

@@ -403,7 +403,7 @@ async def test_an_embedder_that_has_died_is_loaded_anew():
 async def test_a_slow_embedder_costs_an_ask_its_deadline_and_no_more():
     """The work ends later and is remembered; those who come meanwhile are turned away at once."""
     embedder = FakeEmbedder()
-    async with serving(embedder, timeout_s=0.05) as vectors:
+    async with serving(embedder, timeout_s=0.3) as vectors:
         async with busy(vectors, embedder):
             with pytest.raises(EmbedderError, match="no vector in"):
                 await vectors.embed("first")
@@ -411,7 +411,7 @@ async def test_a_slow_embedder_costs_an_ask_its_deadline_and_no_more():
                 begun = time.monotonic()
                 with pytest.raises(EmbedderError, match="busy with one batch"):
                     await vectors.embed(question)
-                assert time.monotonic() - begun < 0.04
+                assert time.monotonic() - begun < 0.25
         await until(lambda: vectors.statistics().memo_entries == 1)
 
         assert (await vectors.embed("first")).fits
@@ -436,11 +436,11 @@ async def test_the_queue_is_bounded():
 
 @pytest.mark.fault(108)
 async def test_the_event_loop_goes_on_while_the_embedder_works():
-    """A computation of a tenth of a second does not hold up a loop that ticks every few milliseconds."""
+    """A computation of half a second does not hold up a loop that ticks every few milliseconds."""
     embedder = FakeEmbedder()
 
     def slow(_texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        time.sleep(0.1)
+        time.sleep(0.5)
         return rows
 
     embedder.spoil = slow
@@ -452,7 +452,7 @@ async def test_the_event_loop_goes_on_while_the_embedder_works():
             stalls.append(time.monotonic() - last)
             last = time.monotonic()
 
-        assert max(stalls) < 0.05
+        assert max(stalls) < 0.25
         assert len(stalls) > 5
 
 

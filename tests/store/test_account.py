@@ -10,6 +10,7 @@ from cacheproxy.errors import StoreUnavailableError
 from cacheproxy.model import Outcome
 from cacheproxy.store import account as module
 from cacheproxy.store.account import READ_TOGETHER, ROWS_MAX, STEPS_SHOWN, step_for
+from tests.fakes.speed import slowness
 from tests.store.ledgers import START, books, near
 
 
@@ -185,12 +186,12 @@ async def test_counting_an_ask_costs_microseconds(clean_redis):
     """Against the cheapest listener there is, in one run; the bound is far above what it takes, for busy machines."""
     async with books(clean_redis) as one:
         decision = one.told(neighbour=near())
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(20_000):
             one.ledger.decided(decision, 1)
-        each_s = (time.perf_counter() - began) / 20_000
+        each_s = (time.thread_time() - began) / 20_000
 
-        assert each_s < 50e-6
+        assert each_s < 50e-6 * slowness()
 
 
 async def test_a_row_read_while_it_was_open_is_read_again_once_it_is_settled(clean_redis):

