@@ -65,7 +65,7 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 
 # Here the parts are installed side by side.
 $(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(BIN)/python
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=none $(VENV)/.packages $(VENV)/.litellm $(VENV)/.browser
+	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/.packages $(VENV)/.litellm $(VENV)/.browser
 	@touch $@
 
 # First what the lock file names, which leaves nothing to resolve; then, in seconds, what a lock file cannot name: CUDA

@@ -64,6 +64,7 @@ from cacheproxy.store.semantic import Semantic
 from cacheproxy.store.served import Served
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.store.shelf import Listing, Shelf, Wanted
+from cacheproxy.store.size import Sizes
 from cacheproxy.traces import Traces
 from cacheproxy.upstream import tuning
 from cacheproxy.upstream.batcher import Batcher
@@ -143,6 +144,8 @@ class App:
         self.decisions.listeners.append(self.metrics.decided)
         self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
         self.connection = Connection(config.redis, self._clock, embedded=self.embedded)
+        self.connection.on_break.append(lambda: self.metrics.fault(Fault.BREAKER_OPENED))
+        self._sizes = Sizes(self.connection)
         self.memory = Memory(config.cache.memory, self._clock)
         self.connection.on_change.append(self.memory.clear)
         prefix = config.redis.prefix
@@ -400,7 +403,28 @@ class App:
         metrics.watch("memory_entries", lambda: float(len(self.memory)))
         metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
         metrics.watch_labelled("dependency_up", self._dependencies)
-        metrics.watch("redis_up", lambda: float(self.connection.state == "up"))
+        self._watch_redis()
+        self._watch_embedder()
+
+    def _watch_redis(self) -> None:
+        metrics, connection, sizes = self.metrics, self.connection, self._sizes
+        metrics.watch("redis_up", lambda: float(connection.state == "up"))
+        metrics.watch("breaker_open", lambda: float(connection.left_alone))
+        metrics.watch_if_known("redis_memory_bytes", lambda: sizes.last.memory_bytes if sizes.last else None)
+        metrics.watch_if_known("redis_memory_max_bytes", lambda: sizes.last.memory_max_bytes if sizes.last else None)
+        metrics.watch_if_known("redis_keys", lambda: sizes.last.keys if sizes.last else None)
+        metrics.watch_if_known("redis_evicted_keys_total", lambda: sizes.last.evicted if sizes.last else None)
+
+    def _watch_embedder(self) -> None:
+        metrics, vectors = self.metrics, self.vectors
+        metrics.watch("questions_too_long_total", lambda: float(vectors.statistics().too_long))
+        metrics.watch("vectors_computed_total", lambda: float(vectors.statistics().computed))
+        metrics.watch("vector_batches_total", lambda: float(vectors.statistics().batches))
+        metrics.watch_info("embedder_info", self._embedder_labels)
+
+    def _embedder_labels(self) -> tuple[str, str, str] | None:
+        embedder = self.vectors.embedder
+        return None if embedder is None else (embedder.model, embedder.engine, self.vectors.space)
 
     @property
     def proxy_url(self) -> str:
@@ -570,7 +594,8 @@ class App:
         state = self.semantic.state
         return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
 
-    def _exposition(self) -> tuple[bytes, str]:
+    async def _exposition(self) -> tuple[bytes, str]:
+        await self._sizes.look()
         self.lane.flush()
         return self.metrics.text()
 

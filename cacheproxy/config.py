@@ -364,7 +364,7 @@ class ModelRule(_Section):
 
 
 class Budgets(_Section):
-    """[budgets]: how long each step of an ask may take before that is told. The names are those of `families.STEPS`."""
+    """[budgets]: how long each step of an ask may take before that is told. The names are those of `labels.STEPS`."""
 
     parse: Duration = 0.02
     memory: Duration = 0.005

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from cacheproxy.buckets import Buckets
 from cacheproxy.durations import Histogram
-from cacheproxy.families import FAMILIES, OTHER, STEPS, Group, Labels
+from cacheproxy.families import FAMILIES
+from cacheproxy.labels import OTHER, STEPS, Group, Labels
 
 SERIES_MAX = 4096
 """Series of one family; past it, new combinations count under `other` (50 models need about 1,000)."""

@@ -13,8 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from cacheproxy.buckets import Buckets
 from cacheproxy.counts import Counts
 from cacheproxy.durations import Histogram
-from cacheproxy.families import FAMILIES, PREFIX, Labels
+from cacheproxy.families import FAMILIES, PREFIX
 from cacheproxy.gauges import Gauges
+from cacheproxy.labels import Labels
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

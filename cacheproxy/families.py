@@ -5,49 +5,12 @@ Data only: who counts is `metrics.py`, how it is shown is `exposition.py` and `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from cacheproxy.model import Neighbour
+from cacheproxy.labels import Labels
 
 PREFIX = "cacheproxy_"
-OTHER = "other"
-"""Label that stands for every name outside a closed or known list."""
-TIERS = ("memory", "redis", "none")
-
-Labels: TypeAlias = tuple[str, ...]
-
-STEPS: Mapping[str, str] = {
-    "parse": "bytes of the request to an ask",
-    "memory": "look-up in the process's own tier",
-    "exact": "look-up in Redis by key",
-    "embed": "question to vector",
-    "semantic": "look-up in Redis by nearness, guards included",
-    "queue": "waiting for a free place at Ollama",
-    "upstream_first_byte": "request sent to Ollama until its first byte",
-    "upstream_total": "request sent to Ollama until its last byte",
-    "reply": "answer to bytes taken by the client's connection; of a short whole reply, until it is put together",
-    "store": "complete answer to entry written",
-}
-
-
-class Group(StrEnum):
-    """What became of the neighbour of an ask. Closed."""
-
-    SERVED = "served"
-    """In shadow mode: would have been."""
-    BELOW = "below"
-    GUARDED = "guarded"
-    """Refused for another reason than its similarity: a guard, or what people said of the pair."""
-
-    @classmethod
-    def of(cls, neighbour: Neighbour) -> Group:
-        """What became of it."""
-        if neighbour.served:
-            return cls.SERVED
-        return cls.BELOW if neighbour.verdict == "below_threshold" else cls.GUARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +105,37 @@ FAMILIES = (
         (),
         "Asks that got the answer to a question in other words while it was being given (`semantic.join`).",
         "Worry when bad feedback comes with it: raise the threshold, or switch joining off.",
+    ),
+    Family(
+        "questions_too_long_total",
+        "counter",
+        (),
+        "Questions that the embedder does not read to their end; they are compared word for word only.",
+        "Worry when it is a good part of the asks: their users get no hits by meaning.",
+        read=True,
+    ),
+    Family(
+        "vectors_computed_total",
+        "counter",
+        (),
+        "Questions whose vector was computed.",
+        "Worry never; what is asked again is remembered.",
+        read=True,
+    ),
+    Family(
+        "vector_batches_total",
+        "counter",
+        (),
+        "Rounds in which they were computed; `vectors_computed_total` by it is the size of a batch.",
+        "Worry never; batches of one mean that nobody had to wait.",
+        read=True,
+    ),
+    Family(
+        "embedder_info",
+        "gauge",
+        ("model", "engine", "space"),
+        "Always 1; the labels say what makes vectors, and in which space. Absent while nothing does.",
+        "Worry when proxies that share a Redis differ in `space`: they do not find each other's answers by meaning.",
     ),
     Family(
         "feedback_total",
@@ -328,6 +322,35 @@ FAMILIES = (
         ("name",),
         "1 while a part works as it should: `redis`, `ollama`, `embedder` (absent where it is not wanted).",
         "Worry when 0 for a minute; `/readyz` says why.",
+    ),
+    Family(
+        "redis_memory_bytes",
+        "gauge",
+        (),
+        "Memory that Redis uses, for all that lies in it. Absent while it is away, and for a cluster; so are the next.",
+        "Worry when it nears what the machine has.",
+    ),
+    Family(
+        "redis_memory_max_bytes",
+        "gauge",
+        (),
+        "What it may use (`maxmemory`); 0: there is no limit.",
+        "Worry when 0 and Redis is not yours alone: the cache grows until the machine is full.",
+    ),
+    Family(
+        "redis_keys",
+        "gauge",
+        (),
+        "Keys in its database: entries, what this program notes beside them, and what others keep there.",
+        "Worry when it falls while nobody purges: see the next.",
+    ),
+    Family(
+        "redis_evicted_keys_total",
+        "counter",
+        (),
+        "Keys that Redis threw out to make room, since its own start; those that expired are not counted.",
+        "Worry when it keeps rising: answers leave before `cache.ttl`; give Redis more memory (`redis.memory`).",
+        read=True,
     ),
     Family("redis_up", "gauge", (), "1 while Redis answers.", "Worry when 0 for a minute: every miss goes to Ollama."),
     Family(

@@ -28,7 +28,6 @@ class Fault(StrEnum):
     LEDGER = "ledger"
     LEDGER_DROPPED = "ledger_dropped"
     TRACES = "traces"
-    DIGEST_CHANGED = "digest_changed"
     TAGS_UNAVAILABLE = "tags_unavailable"
     INTERNAL = "internal"
 
@@ -49,7 +48,6 @@ FAULTS: Mapping[Fault, str] = {
     Fault.LEDGER: "counts could not be written to Redis this second; they are kept here and written later",
     Fault.LEDGER_DROPPED: "Redis was away for so long that the oldest counts that waited for it were given up",
     Fault.TRACES: "traces could not be delivered to `tracing.endpoint`, or were too many; they are given up",
-    Fault.DIGEST_CHANGED: "a model was replaced while it was answering; the answer was not kept",
     Fault.TAGS_UNAVAILABLE: "Ollama's list of models could not be read",
     Fault.INTERNAL: "a mistake in this program; any at all should be reported",
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cacheproxy.families import FAMILIES, Labels
+from cacheproxy.families import FAMILIES
+from cacheproxy.labels import Labels
 
 _KNOWN = {family.name: family for family in FAMILIES if family.kind == "gauge" or family.read}
 

@@ -6,8 +6,9 @@ Refuses to say anything of a figure that its table does not.
 from __future__ import annotations
 
 from cacheproxy.counts import SERIES_MAX
-from cacheproxy.families import FAMILIES, OTHER, PREFIX, STEPS, TIERS
+from cacheproxy.families import FAMILIES, PREFIX
 from cacheproxy.faults import FAULTS
+from cacheproxy.labels import OTHER, STEPS, TIERS
 from cacheproxy.model import Outcome
 from cacheproxy.outcomes import HITS
 

@@ -16,9 +16,9 @@ from cacheproxy.budgets import NONE, Budgets
 from cacheproxy.clock import Clock
 from cacheproxy.counts import Counts, plain
 from cacheproxy.exposition import CONTENT_TYPE, Exposition
-from cacheproxy.families import OTHER, TIERS, Group, Labels
 from cacheproxy.faults import Fault
 from cacheproxy.gauges import Gauges
+from cacheproxy.labels import OTHER, TIERS, Group, Labels
 from cacheproxy.lately import Lately
 from cacheproxy.model import Decision
 from cacheproxy.outcomes import Window, hit_rate
@@ -59,8 +59,8 @@ class Metrics:
         self.watch("config_last_reload_successful", lambda: float(self._config_ok))
         self.watch("config_last_reload_success_timestamp_seconds", lambda: self._config_time_s)
         self.watch_labelled("budget_seconds", lambda: self._budgets.limits_s)
-        self._gauges.watch_any("build_info", lambda: {(__version__, platform.python_version()): 1})
-        self._gauges.watch_any("wrong_hit_ratio", self._wrong_hit_ratio_if_any)
+        self.watch_info("build_info", lambda: (__version__, platform.python_version()))
+        self.watch_if_known("wrong_hit_ratio", self.wrong_hit_ratio)
 
     def use(self, budgets: Budgets) -> None:
         """Hold the steps of asks against these limits from now on."""
@@ -197,6 +197,14 @@ class Metrics:
         """
         self._gauges.watch(name, read)
 
+    def watch_if_known(self, name: str, read: Callable[[], float | None]) -> None:
+        """As `watch`, for a figure that is absent while `read` gives None."""
+        self._gauges.watch_any(name, lambda: {} if (figure := read()) is None else {(): figure})
+
+    def watch_info(self, name: str, read: Callable[[], Labels | None]) -> None:
+        """As `watch`, for a figure that is always 1: `read` gives its labels, or None while there is nothing to say."""
+        self._gauges.watch_any(name, lambda: {} if (labels := read()) is None else {tuple(map(plain, labels)): 1})
+
     def watch_labelled(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
         """As `watch`, for a figure with one label: `read` gives its values by it. They must be of a closed list."""
         self._gauges.watch_one_label(name, read)
@@ -219,10 +227,6 @@ class Metrics:
         """
         answered = self._lately.sum(BY_MEANING)
         return min(1.0, self._lately.sum(WRONG) / answered) if answered else None
-
-    def _wrong_hit_ratio_if_any(self) -> Mapping[Labels, float]:
-        ratio = self.wrong_hit_ratio()
-        return {} if ratio is None else {(): ratio}
 
     def text(self) -> tuple[bytes, str]:
         """The Prometheus exposition and its content type."""

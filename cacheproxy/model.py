@@ -296,7 +296,7 @@ class Decision:
     trail: str = ""
     """The steps, `memory:no exact:no near:0.871`; no prompt text."""
     timings_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by step (`families.STEPS`)."""
+    """Seconds by step (`labels.STEPS`)."""
 
     @property
     def by_meaning(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cacheproxy import families
+from cacheproxy import families, labels
 from cacheproxy.clock import SystemClock
 from cacheproxy.config import Config, split_listen
 from cacheproxy.faults import Fault
@@ -22,9 +22,9 @@ OF_PROMETHEUS = {"up", "job", "instance", "le"}
 """What Prometheus itself has or adds."""
 VALUES = {
     "outcome": set(Outcome),
-    "step": set(families.STEPS),
+    "step": set(labels.STEPS),
     "kind": set(Fault),
-    "tier": set(families.TIERS),
+    "tier": set(labels.TIERS),
     "decision": {"served", "below", "guarded"},
     "name": {"redis", "ollama", "embedder"},
 }
@@ -176,6 +176,17 @@ def test_counters_alerts_wait_for_exist_from_the_start():
 
     for kind in ("queue_full", "breaker_opened", "check_mismatch", "internal"):
         assert f'cacheproxy_faults_total{{kind="{kind}"}} 0.0' in text
+
+
+async def test_a_proxy_shows_every_figure_that_alerts_and_panels_ask_for(house):
+    """A gauge that nothing reads is absent, and its alert would sleep for ever; what takes an event is let be."""
+    text = (await house.admin("GET", "/metrics")).text
+    shown = set(re.findall(r"^(cacheproxy_\w+?)(?:\{| )", text, re.MULTILINE))
+    asked = {name for _, query, _ in queries() for name in NAME.findall(query) if FAMILIES.get(name)}
+    without = {f"cacheproxy_{name}" for name in ("wrong_hit_ratio", "loaded_bytes", "loaded_vram_bytes")}
+
+    assert {name for name in asked - without if FAMILIES[name].kind == "gauge" or not FAMILIES[name].labels} <= shown
+    assert {f"cacheproxy_{name}" for name in ("breaker_open", "redis_keys", "redis_evicted_keys_total")} <= shown
 
 
 def test_panels_have_numbers_of_their_own_and_do_not_overlap():

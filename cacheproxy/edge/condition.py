@@ -69,7 +69,7 @@ class Condition:
 
     readiness: Callable[[], Readiness]
     stats: Callable[[], Awaitable[dict[str, Any]]]
-    exposition: Callable[[], tuple[bytes, str]]
+    exposition: Callable[[], Awaitable[tuple[bytes, str]]]
     """What Prometheus reads, and its content type."""
 
     def pages(self) -> Mapping[str, Page]:
@@ -98,5 +98,5 @@ class Condition:
         return answer(await self.stats())
 
     async def _metrics(self, _: web.BaseRequest) -> web.StreamResponse:
-        body, content_type = self.exposition()
+        body, content_type = await self.exposition()
         return UnnamedWhole(body=body, headers={**HEADERS, "Content-Type": content_type})

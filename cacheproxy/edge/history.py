@@ -15,7 +15,7 @@ from aiohttp import web
 from cacheproxy.config import Config
 from cacheproxy.edge.admin import Handler, Page, answer
 from cacheproxy.errors import CacheError
-from cacheproxy.families import OTHER
+from cacheproxy.labels import OTHER
 from cacheproxy.store.account import HOURS_MAX, Account, step_for
 from cacheproxy.store.batch import ASKS_MAX, PAIRS_MAX
 

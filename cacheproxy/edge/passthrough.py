@@ -19,7 +19,7 @@ from aiohttp.http import HttpVersion11
 from cacheproxy import config
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, expects_continue, header_pairs
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
-from cacheproxy.families import OTHER
+from cacheproxy.labels import OTHER
 from cacheproxy.upstream.client import VIA, UpstreamRequest, loops
 from cacheproxy.upstream.fleet import Reply, reads
 from cacheproxy.wire import runner

@@ -22,7 +22,6 @@ const FAULTS = {
   upstream_broken: "an answer of Ollama’s broke off",
   upstream_error: "Ollama said 500 or more",
   queue_full: "too many misses waited; callers saw 503",
-  digest_changed: "a model was replaced while it answered",
   tags_unavailable: "the list of models could not be read",
   ledger: "counts could not be written; they wait",
   ledger_dropped: "counts waited too long and were lost",

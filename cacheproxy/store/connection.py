@@ -103,6 +103,8 @@ class Connection:
         """Grows with every purge by any proxy on this Redis; 0 also while Redis has not been reached."""
         self.capabilities = Capabilities()
         self.on_change: list[Callable[[], None]] = []
+        self.on_break: list[Callable[[], None]] = []
+        """Called when it has failed often enough to be left alone for a while; must be quick and not raise."""
 
     @property
     def secret(self) -> bytes:
@@ -115,6 +117,11 @@ class Connection:
         if not self._looked.is_set():
             return "connecting"
         return "up" if self._known and self._breaker.state is State.CLOSED else "down"
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether it is not asked, after failures, but for a probe now and then."""
+        return self._breaker.state is not State.CLOSED
 
     @property
     def reason(self) -> str:
@@ -377,6 +384,8 @@ class Connection:
             self._known = False
             self._since = self._clock.monotonic()
             self._wake.set()
+            for callback in self.on_break:
+                callback()
             _log.warning("%s; serving without cache", self._reason)
 
     def _refused(self, refusal: StoreRefusedError) -> None:

@@ -81,6 +81,11 @@ async def below(request):
     return answer({"path": request.path})
 
 
+async def exposition():
+    """What Prometheus would read."""
+    return b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"
+
+
 @contextlib.asynccontextmanager
 async def running(token="", listen="127.0.0.1:11436", **options):
     """An admin port on a free port of loopback, whatever `listen` it believes in."""
@@ -88,7 +93,7 @@ async def running(token="", listen="127.0.0.1:11436", **options):
     condition = Condition(
         readiness=lambda: parts.readiness,
         stats=stats,
-        exposition=lambda: (b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"),
+        exposition=exposition,
     )
     pages = {
         **condition.pages(),
