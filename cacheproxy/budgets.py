@@ -7,11 +7,11 @@ slow is slow thousands of times.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from cacheproxy.behind import Behind
 
 _log = logging.getLogger("cacheproxy")
 
@@ -65,7 +65,7 @@ class Watch:
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
         self._found: dict[str, Breaches] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._behind = Behind(self._tell, LINE_S, "budgets")
 
     def use(self, budgets: Budgets) -> None:
         """Other limits hold from now on; what was gathered under the old ones is told first."""
@@ -84,21 +84,15 @@ class Watch:
 
     async def open(self) -> None:
         """Begin to log once a minute; returns at once."""
-        self._task = asyncio.create_task(self._tell_forever(), name="budgets")
+        self._behind.start()
 
     async def close(self) -> None:
         """Log what is left. Safe to call twice."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._behind.stop()
         self.tell()
 
-    async def _tell_forever(self) -> None:
-        while True:
-            await asyncio.sleep(LINE_S)
-            self.tell()
+    async def _tell(self) -> None:
+        self.tell()
 
 
 def _shown(seconds: float) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cacheproxy import __version__
+from cacheproxy.behind import Behind
 from cacheproxy.config import Tracing
 from cacheproxy.errors import ConfigError
 from cacheproxy.faults import Fault
@@ -58,7 +59,7 @@ class Traces:
         self._chance = chance
         self._waiting: deque[tuple[Decision, int]] = deque()
         self._exporter: Any = None
-        self._task: asyncio.Task[None] | None = None
+        self._behind = Behind(self.export, EXPORT_S, "traces")
 
     def decided(self, decision: Decision, count: int = 1) -> None:
         """An ask has ended. Listens on `Decisions`."""
@@ -71,16 +72,12 @@ class Traces:
 
     async def open(self) -> None:
         """Begin to deliver; returns at once."""
-        self._task = asyncio.create_task(self._export_forever(), name="traces")
+        self._behind.start()
 
     async def close(self) -> None:
         """Deliver what waits, for at most `CLOSE_S_MAX`. Safe to call twice."""
-        if self._task is None:
+        if not await self._behind.stop():
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self.export()
@@ -93,11 +90,6 @@ class Traces:
             some = [self._waiting.popleft() for _ in range(min(EXPORT_MAX, len(self._waiting)))]
             if not await asyncio.to_thread(self._deliver, some):
                 self._metrics.fault(Fault.TRACES)
-
-    async def _export_forever(self) -> None:
-        while True:
-            await asyncio.sleep(EXPORT_S)
-            await self.export()
 
     def _deliver(self, asks: Sequence[tuple[Decision, int]]) -> bool:
         """Whether these asks were taken. Runs in a thread."""

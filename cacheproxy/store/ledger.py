@@ -10,13 +10,13 @@ Refuses to hold up an ask: nothing here is awaited by one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from cacheproxy.behind import Behind
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError
 from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Group, Metrics
@@ -92,7 +92,7 @@ class Ledger:
         self._partitions = _Names(PARTITIONS_MAX)
         self._doubtful: Batch | None = None
         self._said = float("-inf")
-        self._task: asyncio.Task[None] | None = None
+        self._behind = Behind(self._flush_behind, FLUSH_S, "ledger")
 
     def decided(self, decision: Decision, count: int = 1) -> None:
         """Count an ask that has ended, `count` of them where so many ended alike. Listens on `Decisions`."""
@@ -132,16 +132,12 @@ class Ledger:
 
     async def open(self) -> None:
         """Begin to write once a second; returns at once."""
-        self._task = asyncio.create_task(self._flush_forever(), name="ledger")
+        self._behind.start()
 
     async def close(self) -> None:
         """Write what there is, for at most `CLOSE_S_MAX`, and stop. Safe to call twice."""
-        if self._task is None:
+        if not await self._behind.stop():
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
         try:
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self.flush()
@@ -159,16 +155,14 @@ class Ledger:
             await self._write(self._doubtful)
             self._doubtful = self._next_batch() if self._waiting else None
 
-    async def _flush_forever(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                await self.flush()
-            except CacheError:
-                self._metrics.fault(Fault.LEDGER)
-            except Exception:  # noqa: BLE001 - a defect must not end the writing of what comes next
-                self._metrics.fault(Fault.INTERNAL)
-                _log.exception("the ledger could not write a batch")
+    async def _flush_behind(self) -> None:
+        try:
+            await self.flush()
+        except CacheError:
+            self._metrics.fault(Fault.LEDGER)
+        except Exception:  # noqa: BLE001 - a defect must not end the writing of what comes next
+            self._metrics.fault(Fault.INTERNAL)
+            _log.exception("the ledger could not write a batch")
 
     def _gather(self) -> None:
         """Turn what was counted since into fields of rows."""

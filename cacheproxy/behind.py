@@ -1,0 +1,40 @@
+"""Work behind the asks: one job, done again and again until its owner closes.
+
+The job says itself what its failures mean: one that it lets through ends the work, and is logged by asyncio. Refuses to
+hold anybody up: what stops it waits only until the job of the moment has been cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+
+class Behind:
+    """`job`, each time `every_s` seconds after its last end. `name` is the task's, for those who look at tasks."""
+
+    def __init__(self, job: Callable[[], Awaitable[None]], every_s: float, name: str) -> None:
+        self._job = job
+        self._every_s = every_s
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; the first time is after `every_s`."""
+        self._task = asyncio.create_task(self._repeat(), name=self._name)
+
+    async def stop(self) -> bool:
+        """End it; whether there was anything to end. Safe to call twice."""
+        if self._task is None:
+            return False
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+        return True
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self._job()
