@@ -53,12 +53,9 @@ class Counts:
         for value in values:
             self.counters[name].setdefault((value,), 0)
 
-    def took(self, outcome: str, tier: str, seconds: float, count: int) -> None:
-        """So many asks took so long."""
-        durations = self.asks.get((outcome, tier))
-        if durations is None:
-            durations = self.asks[str(outcome), tier] = Histogram()
-        durations.record(seconds, count)
+    def durations_of(self, outcome: str, tier: str) -> Histogram:
+        """How long asks of this outcome and tier take; made if it is not there yet."""
+        return self.asks.setdefault((str(outcome), tier), Histogram())
 
     def was_old(self, outcome: str, age_s: float, count: int) -> None:
         """So many asks were answered from an entry of this age."""

@@ -43,7 +43,9 @@ class Metrics:
         """Told of each step that took longer than its budget, with the seconds it took."""
         self._config_ok, self._config_time_s = True, self._start_time_s
         self._counts = Counts()
+        # What every ask touches, found once.
         self._asks = self._counts.counters["asks_total"]
+        self._ask_durations, self._step_durations = self._counts.asks, self._counts.steps
         self._window = Window(clock)
         self._lately = Lately(clock)
         self._gauges = Gauges()
@@ -91,7 +93,8 @@ class Metrics:
             self._asks[labels] += count
         else:
             self._counts.add("asks_total", labels, count, past_bound=(outcome, OTHER, OTHER, OTHER))
-        self._counts.took(outcome, tier, decision.seconds, count)
+        durations = self._ask_durations.get((outcome, tier)) or self._counts.durations_of(outcome, tier)
+        durations.record(decision.seconds, count)
         self._window.count(outcome, count)
         if decision.reason:
             self._counts.add("bypass_total", (decision.reason,), count)
@@ -110,7 +113,7 @@ class Metrics:
 
     def step(self, step: str, seconds: float) -> None:
         """Count the time one step of an ask took. Raises KeyError for a step that is not in `STEPS`."""
-        self._counts.steps[step].record(seconds)
+        self._step_durations[step].record(seconds)
         if self._budgets.broken(step, seconds):
             self._counts.add("budget_breaches_total", (step,))
             for told in self.on_breach:
@@ -146,7 +149,7 @@ class Metrics:
     def kept(self, size_bytes: int) -> None:
         """Count one entry written."""
         self._counts.add("kept_total")
-        self._counts.add("kept_bytes_total", amount=size_bytes)
+        self._counts.add("kept_bytes_total", (), size_bytes)
 
     def not_kept(self, reason: str) -> None:
         """Count one answer that was not kept."""
@@ -158,14 +161,14 @@ class Metrics:
         They come from what Ollama once said, so they are not trusted: a counter must never fall or become infinite.
         """
         if 0 < decision.saved_s <= SAVED_S_MAX:
-            self._counts.add("saved_seconds_total", amount=decision.saved_s * count)
+            self._counts.add("saved_seconds_total", (), decision.saved_s * count)
         if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
-            self._counts.add("saved_tokens_total", amount=decision.saved_tokens * count)
+            self._counts.add("saved_tokens_total", (), decision.saved_tokens * count)
 
     def dropped(self, messages: int) -> None:
         """Count one chat that was cut to fit the context, and the messages it lost."""
         self._counts.add("context_trimmed_total")
-        self._counts.add("context_dropped_total", amount=messages)
+        self._counts.add("context_dropped_total", (), messages)
 
     def load(self, reason: str, result: str) -> None:
         """Count one model loaded ahead, or not: `done`, `failed` or `called-off`."""
