@@ -3,6 +3,9 @@
 Its default of 0.2 s measures the machine; what may take how long is tested where it matters.
 """
 
+from collections.abc import Generator
+from typing import Any
+
 import pytest
 from hypothesis import settings
 
@@ -26,3 +29,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         file = item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(next(filter(file.startswith, WHOLE_FOLDERS), file)))
     items.sort(key=lambda item: not item.nodeid.startswith(WHOLE_FOLDERS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a process tells of a test goes to the other as UTF-8; what tests print and log need not be that."""
+    return _as_utf8((yield))
+
+
+def _as_utf8(told: Any) -> Any:
+    if isinstance(told, str):
+        return told.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(told, dict):
+        return {name: _as_utf8(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return type(told)(map(_as_utf8, told))
+    return told
