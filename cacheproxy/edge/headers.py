@@ -18,7 +18,7 @@ Headers = tuple[tuple[str, str], ...]
 
 def hit(found: Hit, now: float) -> Headers:
     """For a reply made from an entry. `now`: Unix time, s."""
-    entry = found.entry
+    entry, name = found.entry, found.entry.id
     ttl_s = int(entry.expires - now)
     detail = str(found.outcome)
     similarity: Headers = ()
@@ -27,10 +27,10 @@ def hit(found: Hit, now: float) -> Headers:
         similarity = (("X-Cache-Similarity", f"{found.similarity:.4f}"),)
     return (
         ("X-Cache", found.outcome.upper()),
-        ("Cache-Status", f'cacheproxy; hit; ttl={ttl_s}; key="{entry.id}"; detail={detail}'),
+        ("Cache-Status", f'cacheproxy; hit; ttl={ttl_s}; key="{name}"; detail={detail}'),
         ("Age", str(max(0, int(now - entry.made)))),
         *similarity,
-        ("X-Cache-Entry", entry.id),
+        ("X-Cache-Entry", name),
         ("Via", VIA),
     )
 

@@ -134,10 +134,11 @@ class Replay:
 
         What Ollama has loaded must not matter to how the ask is read, nor the time to whether the entry is too old.
         """
+        if found.tier != "memory" or found.outcome is not Outcome.EXACT:
+            return False
         config, fill = self.admission.config, self.admission.fills.of(identity.short)
         return (
-            (found.outcome, found.tier) == (Outcome.EXACT, "memory")
-            and plan.max_age_s is None
+            plan.max_age_s is None
             and not unloads(caller.ask.keep_alive)
             and caller.ask.dialect not in UNIQUE_IDS
             and config.cache.headers != "trail"
