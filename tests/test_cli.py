@@ -82,12 +82,12 @@ def test_commands_that_only_ask_load_nothing_heavy(arguments):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["stats"], ["purge", "--all"]])
 def test_starting_takes_a_fraction_of_a_second(arguments):
-    """A person waits for these: half a second of a processor at most, however busy the machine is (measured: 0.2 s)."""
+    """A person waits for these: less than a second of a processor, however busy the machine is (measured: 0.2 s)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run(*arguments, CACHEPROXY_ADMIN__LISTEN=f"127.0.0.1:{free_port()}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
 
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5 * slowness()
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8 * slowness()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def test_a_proxy_killed_while_it_writes_leaves_no_immortal_entry(fake_olla
         async with serving(fake_ollama.url, tmp_path, CACHEPROXY_UPSTREAM__PARALLEL="8") as process:
             goal = fake_ollama.calls["/api/chat"] + 150
             asks = [asyncio.create_task(ask_on(process, f"{round_number}.{worker}")) for worker in range(8)]
-            await fake_ollama.wait_until(lambda goal=goal: fake_ollama.calls["/api/chat"] > goal)
+            await fake_ollama.wait_until(lambda goal=goal: fake_ollama.calls["/api/chat"] > goal, timeout_s=60.0)
             process.child.kill()
             await process.wait()
             for ask in asks:

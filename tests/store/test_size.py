@@ -25,7 +25,7 @@ async def test_memory_keys_and_evictions_are_redis_own(tmp_path) -> None:
     assert before.keys in (2, 3)  # the secret that proxies share is one
     assert sizes.last is not None
     assert sizes.last.evicted > 100
-    assert before.memory_bytes < sizes.last.memory_bytes <= 17 * 1024**2
+    assert before.memory_bytes < sizes.last.memory_bytes < 400 * 100_000
 
 
 async def test_of_a_redis_that_is_away_nothing_is_said(tmp_path) -> None:
