@@ -1,121 +1,47 @@
-"""The only place that builds parts and joins them; start and drain order.
+"""The only place that joins all parts; start and drain order.
 
 Parts open from the ground up and close from the top down: first no new callers, then the replies under way, then what
-is being kept, then Ollama and Redis. Refuses to decide anything about an ask.
+is being kept, then Ollama and Redis. Groups of parts are built in `whole/`. Refuses to decide anything about an ask.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from cacheproxy.budgets import Budgets, Watch
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admin import Admin, check_exposure
-from cacheproxy.edge.admission import Admission
-from cacheproxy.edge.cached import Cached
-from cacheproxy.edge.condition import Condition, Part, Readiness
+from cacheproxy.edge.condition import Condition, Readiness
 from cacheproxy.edge.dashboard import Dashboard
-from cacheproxy.edge.embed import Embed
-from cacheproxy.edge.entries import Entries, Query, Selection
+from cacheproxy.edge.entries import Entries
 from cacheproxy.edge.explain import Explaining
 from cacheproxy.edge.history import History
-from cacheproxy.edge.lane import LANE_SHARE, Lane
+from cacheproxy.edge.lane import LANE_SHARE
 from cacheproxy.edge.live import Live
-from cacheproxy.edge.opinions import Opinion, Opinions
-from cacheproxy.edge.origin import Origins
-from cacheproxy.edge.passthrough import Passthrough
-from cacheproxy.edge.replay import Replay
-from cacheproxy.edge.routes import Routes
+from cacheproxy.edge.opinions import Opinions
 from cacheproxy.edge.server import Server
-from cacheproxy.errors import CacheError, ConfigError
-from cacheproxy.flow.coalesce import Flights
-from cacheproxy.flow.embed import Embeddings
-from cacheproxy.flow.embed_flights import Brought, EmbedFlights
-from cacheproxy.flow.embed_shelf import VectorShelf
-from cacheproxy.flow.explain import Explain
-from cacheproxy.flow.feedback import Feedback
-from cacheproxy.flow.keep import Keeper
-from cacheproxy.flow.lookup import LookUp
-from cacheproxy.flow.near import Near
-from cacheproxy.flow.serve import Serve
-from cacheproxy.flow.shadow import Compare
-from cacheproxy.flow.together import Batches
+from cacheproxy.errors import ConfigError
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.reload import Changes, own, take_over
-from cacheproxy.rules.question import templates_of
-from cacheproxy.store.account import Account
-from cacheproxy.store.apart import Apart
-from cacheproxy.store.connection import Connection
-from cacheproxy.store.embedded import Embedded
-from cacheproxy.store.exact import Doomed, Exact
-from cacheproxy.store.ledger import Ledger
-from cacheproxy.store.memory import Memory
-from cacheproxy.store.notes import Notes
-from cacheproxy.store.semantic import Semantic
-from cacheproxy.store.served import Served
-from cacheproxy.store.shadow import Shadow
-from cacheproxy.store.shelf import Listing, Shelf, Wanted
-from cacheproxy.store.size import Sizes
 from cacheproxy.traces import Traces
-from cacheproxy.upstream import tuning
-from cacheproxy.upstream.batcher import Batcher
-from cacheproxy.upstream.client import UpstreamClient
-from cacheproxy.upstream.crowding import Crowding
-from cacheproxy.upstream.fleet import Fleet
-from cacheproxy.upstream.health import Health
-from cacheproxy.upstream.loaded import Loaded
-from cacheproxy.upstream.member import Member
-from cacheproxy.upstream.models import Models
-from cacheproxy.upstream.order import Limits
-from cacheproxy.upstream.preload import Preloader
 from cacheproxy.upstream.view import view_of
-from cacheproxy.wire.dialects import BY_PATH, EMBED_BY_PATH
+from cacheproxy.whole.answering import Answering
+from cacheproxy.whole.figures import Figures
+from cacheproxy.whole.ollamas import Ollamas
+from cacheproxy.whole.operators import Operators
+from cacheproxy.whole.readiness import Parts
+from cacheproxy.whole.report import Report, Seen, near_line, redis_line, redis_note
+from cacheproxy.whole.stored import Stored
 from cacheproxy.workers.fronts import Fronts, take_alone
 from cacheproxy.workers.messages import Report as FrontReport
 from embeddings.load import load
-
-ASIDE_TIMEOUT_S = 5.0
-"""Deadline for what the proxy itself asks Ollama (lists of models); callers' requests have none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One Ollama at start; `version` is empty for one that is away, and `reason` says why."""
-
-    url: str
-    version: str
-    reason: str
-    models: list[str]
-
-    @classmethod
-    def of(cls, member: Member) -> Seen:
-        """As it is now."""
-        models = member.models
-        return cls(member.url, models.server_version if models.reachable else "", models.reason, models.names)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a person wants to know at start. Empty texts mean that there is nothing to say."""
-
-    proxy_url: str
-    admin_url: str
-    upstream: Seen
-    redis: str
-    redis_note: str
-    near: str
-    others: tuple[Seen, ...] = ()
-    """Further Ollamas (`upstream.others`)."""
-    workers: int = 1
 
 
 class App:
@@ -127,42 +53,32 @@ class App:
         self._clock = clock or SystemClock()
         self._accepting = False
         self._in_use: dict[str, Any] = {}
+        self._build_counts()
         self._build_store()
         self._build_embedder()
         self._build_upstream()
         self._build_fronts()
         self._build_proxy()
+        self._build_condition()
         self._build_admin()
 
-    def _build_store(self) -> None:
+    def _build_counts(self) -> None:
         config = self.config
         budgets = Budgets.of(config.budgets.model_dump())
         self.metrics = Metrics(self._clock, budgets)
         self.budgets = Watch(budgets)
         self.metrics.on_breach.append(self.budgets.note)
         self.decisions = Decisions()
-        self.decisions.listeners.append(self.metrics.decided)
-        self.embedded = Embedded(config.redis) if config.redis.url == "embedded" else None
-        self.connection = Connection(config.redis, self._clock, embedded=self.embedded)
-        self.connection.on_break.append(lambda: self.metrics.fault(Fault.BREAKER_OPENED))
-        self._sizes = Sizes(self.connection)
-        self.memory = Memory(config.cache.memory, self._clock)
-        self.connection.on_change.append(self.memory.clear)
-        prefix = config.redis.prefix
-        self.exact = Exact(self.connection, prefix)
-        self.shelf = Shelf(self.connection, prefix)
-        self._notes = Notes(self.connection, prefix)
-        self._served = Served(self.connection, prefix)
-        self._shadow = Shadow(self.connection, prefix, prompts=config.log.prompts)
-        self.ledger = Ledger(self.connection, prefix, self._clock, self.metrics)
-        self.decisions.listeners.append(self.ledger.decided)
         self.traces = Traces(config.tracing, self.metrics) if config.tracing.endpoint else None
+
+    def _build_store(self) -> None:
+        self._stored = stored = Stored.of(self.config, self._clock, self.metrics)
+        self.embedded, self.connection, self.memory = stored.embedded, stored.connection, stored.memory
+        self.exact, self.shelf, self.ledger, self._shadow = stored.exact, stored.shelf, stored.ledger, stored.shadow
+        self.account, self.apart, self.semantic = stored.account, stored.apart, stored.semantic
+        self.decisions.listeners += [self.metrics.decided, self.ledger.decided]
         if self.traces is not None:
             self.decisions.listeners.append(self.traces.decided)
-        self.account = Account(self.connection, prefix, self._clock, prompts=config.log.prompts)
-        self.connection.on_change.append(self.account.forget)
-        self.apart = Apart(self.connection, prefix, self._clock)
-        self.semantic = Semantic(self.connection, prefix, self._clock, self.metrics, timeout_s=config.redis.timeout)
 
     def _build_embedder(self) -> None:
         settings = self.config.embedding
@@ -182,59 +98,8 @@ class App:
         self.vectors.on_ready.append(lambda embedder: self.semantic.use(embedder.fingerprint, embedder.dims))
 
     def _build_upstream(self) -> None:
-        instance_id = secrets.token_hex(8)
-        first, *others = self.config.upstream.urls
-        members = [self._build_member(first, "upstream.url", instance_id)]
-        members += [self._build_member(url, "upstream.others", instance_id) for url in others]
-        names = [member.name for member in members]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"upstream.others: the same Ollama is named twice in {', '.join(names)}")
-        self.fleet = Fleet(members, self.metrics, self._clock)
+        self.fleet = Ollamas(self.config, self._clock, self.metrics, self._stored.notes, self._wait_idle).fleet
         self.models = self.fleet.models
-
-    def _build_member(self, url: str, setting: str, instance_id: str) -> Member:
-        """One Ollama's parts; `setting` is where its URL stands. Raises ConfigError."""
-        config, settings, batching = self.config, self.config.upstream, self.config.batching
-        own_settings = settings.model_copy(update={"url": url})
-        client = UpstreamClient(own_settings, instance_id=instance_id, setting=setting)
-        crowding = Crowding(settings.models_at_once, self._clock)
-        limits = Limits(
-            parallel=settings.parallel,
-            models_at_once=crowding.fit.models,
-            waiting_max=settings.queue,
-            window_s=batching.window,
-            together=batching.max_size,
-            turn_s=batching.turn,
-        )
-        note = "models" if len(settings.urls) == 1 else f"models:{client.name}"
-        models = Models(
-            lambda target, body: client.get_json(target, body=body, timeout_s=ASIDE_TIMEOUT_S),
-            settings,
-            self._clock,
-            remember=lambda value: self._notes.put(note, value, ttl_s=settings.digest_grace),
-            recall=lambda: self._notes.get(note),
-            on_read=lambda ok: self._models_read(member, ok),
-        )
-        loaded = Loaded(
-            lambda: client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S), every_s=max(0.2, settings.digest_ttl)
-        )
-        preload = Preloader(
-            lambda target, body, timeout_s: client.get_json(target, body=body, timeout_s=timeout_s),
-            models,
-            loaded,
-            config,
-            self.metrics,
-            wait_idle=self._wait_idle,
-            is_ours=lambda name: self.fleet.is_home(member, name),
-            unloads=crowding.excuse,
-        )
-        loaded.on_read.append(preload.loaded_read)
-        loaded.on_read.append(lambda: crowding.read(loaded.models))
-        batcher = Batcher(limits, self._clock, self.metrics)
-        crowding.on_learnt.append(batcher.learn)
-        health = Health() if settings.others else Health(rest_s=0)
-        member = Member(client.name, url, client, batcher, models, loaded, preload, health, crowding)
-        return member
 
     def _build_fronts(self) -> None:
         """The processes that share the port. What they go by is told to them as soon as it changes here."""
@@ -251,8 +116,6 @@ class App:
                 member.loaded.on_wish.append(lambda _digest, _wish: fronts.publish_nowait())
             self.fleet.on_health.append(fronts.publish_nowait)
             self.connection.on_change.append(fronts.clear_nowait)
-        self.metrics.watch("workers", lambda: 1.0 + fronts.up)
-        self.metrics.watch("workers_configured", lambda: 1.0 + len(fronts))
 
     def _front_told(self, report: FrontReport) -> None:
         """Count what a front answered as if it had been answered here."""
@@ -267,124 +130,72 @@ class App:
             for _ in range(count):
                 self.metrics.fault(Fault(kind))
 
-    def _build_flow(self) -> Serve:
-        config, metrics, clock = self.config, self.metrics, self._clock
-        self.flights = Flights()
-        self._guards = guards = list(config.semantic.guards)
-        shadowing = config.semantic.mode == "shadow"
-        compare = Compare(self._shadow, metrics, clock, guards) if shadowing else None
-        keeper = Keeper(
-            config.cache, self.memory, self.exact, self.models, compare, self.fronts.forget_nowait, metrics, clock
-        )
-        near = Near(
-            self.vectors,
-            self.semantic,
-            self.apart,
-            metrics,
-            clock,
-            guards,
-            serves=not shadowing,
-            joins=config.semantic.join and not shadowing,
-            prompts=config.log.prompts,
-        )
-        self.feedback = Feedback(self.exact, self.memory, self.apart, self._served, metrics, clock)
-        shelf = VectorShelf(self.memory, self.exact, self.models, config.cache, metrics, clock)
-        batches = Batches[Brought](config.batching.max_size)
-        calls = EmbedFlights(shelf, self.models, config.cache, metrics, clock, batches)
-        self.embeddings = Embeddings(shelf, calls, clock)
-        lookup = LookUp(self.memory, self.exact, metrics.fault, clock)
-        return Serve(lookup, self.exact, near, self.flights, keeper, clock)
-
-    def _build_cached(self, passthrough: Passthrough) -> None:
-        """What answers asks; its look at the repeat lane, and its double that only explains."""
-        config, clock = self.config, self._clock
-        fills = self._fills = tuning.Fills(config)
-        serve = self._build_flow()
-        self.lane = Lane(
-            self.memory, self.models, self.flights, self.decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
-        )
-        admission = Admission(
-            self.models,
-            self.fleet,
-            fills,
+    def _build_proxy(self) -> None:
+        config = self.config
+        self._answering = answering = Answering(
             config,
-            clock,
-            secret=lambda: self.connection.secret,
-            generation=lambda: self.lane.generation,
-        )
-        self._origins = Origins(config.server)
-        self._replay = Replay(self.lane, config.server.repeat_lane, self._origins, admission, serve.flight_key)
-        self.cached = Cached(
-            admission=admission,
-            replay=self._replay,
-            serve=serve,
-            fleet=self.fleet,
-            passthrough=passthrough,
-            config=config,
+            self._clock,
             metrics=self.metrics,
             decisions=self.decisions,
-            clock=clock,
-            templates=templates_of(config.semantic),
-            feedback=self.feedback,
-        )
-        self._explain = Explain(
-            serve=serve,
-            shelf=self.shelf,
-            models=self.models,
-            config=config,
-            templates=self.cached.templates,
-            fit=admission.fit,
-            secret=lambda: self.connection.secret,
-        )
-
-    def _build_proxy(self) -> None:
-        config, metrics = self.config, self.metrics
-        passthrough = Passthrough(self.fleet, config.server, metrics.passed_through)
-        self._build_cached(passthrough)
-        cached = self.cached
-        embed = Embed(
-            embeddings=self.embeddings,
+            stored=self._stored,
+            vectors=self.vectors,
             fleet=self.fleet,
-            passthrough=passthrough,
-            config=config,
-            metrics=metrics,
-            decisions=self.decisions,
-            clock=self._clock,
-            after_hit=cached.unload_behind,
-            secret=lambda: self.connection.secret,
+            fronts=self.fronts,
         )
-        routes = Routes(
-            dialects=BY_PATH,
-            cached=cached,
-            embed_dialects=EMBED_BY_PATH,
-            embed=embed,
-            passthrough=passthrough,
-            models=self.models,
-            origins=self._origins,
-            metrics=metrics,
-        )
-        self._handle = routes.handle
+        self.flights, self.embeddings, self.cached = answering.flights, answering.embeddings, answering.cached
+        self.lane, self.feedback, self._guards = answering.lane, answering.feedback, answering.guards
         self._proxy = Server(
-            routes.handle,
+            answering.routes.handle,
             config.server.listen,
             config.server,
-            known=self._replay if config.server.repeat_lane else None,
+            known=answering.replay if config.server.repeat_lane else None,
             reuse_port=bool(len(self.fronts)),
         )
         self._inside: Server | None = None
-        metrics.watch("asks_in_flight", lambda: float(cached.in_flight + embed.in_flight))
+
+    def _build_condition(self) -> None:
+        self._parts = parts = Parts(
+            self.config,
+            self.connection,
+            self.fleet,
+            self.vectors,
+            self.semantic,
+            self.fronts,
+            accepting=lambda: self._accepting,
+        )
+        self._figures = Figures(
+            metrics=self.metrics,
+            parts=parts,
+            fleet=self.fleet,
+            fronts=self.fronts,
+            connection=self.connection,
+            sizes=self._stored.sizes,
+            memory=self.memory,
+            lane=self.lane,
+            ledger=self.ledger,
+            account=self.account,
+            vectors=self.vectors,
+            asks_in_flight=lambda: self._answering.in_flight,
+        )
+        self._figures.watch()
 
     def _build_admin(self) -> None:
-        config, metrics, dashboard = self.config, self.metrics, Dashboard()
-        self.live = Live(self.stats, self._clock)
+        config, figures, dashboard = self.config, self._figures, Dashboard()
+        operators = Operators(
+            self.exact, self.memory, self.shelf, self.fronts, self.models, self.feedback, self.metrics, self._clock
+        )
+        entries = Entries(
+            operators.purge, operators.list_entries, self.shelf.find, self.models.name_of, config.log.prompts
+        )
+        self.live = Live(figures.stats, self._clock)
         self.decisions.listeners.append(self.live.decided)
         pages = {
-            **Condition(self.readiness, self.stats, self._exposition).pages(),
+            **Condition(self.readiness, figures.stats, figures.exposition).pages(),
             **History(self.account, config).pages(),
             **self.live.pages(),
-            **Opinions(self.take_feedback).pages(),
-            **Entries(self.purge, self.list_entries, self.shelf.find, self.models.name_of, config.log.prompts).pages(),
-            **Explaining(self._explain.explain, config.log.prompts).pages(),
+            **Opinions(operators.take_feedback).pages(),
+            **entries.pages(),
+            **Explaining(self._answering.explain.explain, config.log.prompts).pages(),
             **dashboard.pages(),
         }
         self.admin = admin = Admin(
@@ -395,36 +206,6 @@ class App:
             allowed_hosts=config.admin.hosts,
         )
         self._admin = Server(admin.handle, config.admin.listen, config.server)
-        metrics.watch_models("loaded_bytes", lambda: self._loaded_bytes("size_bytes"))
-        metrics.watch_models("loaded_vram_bytes", lambda: self._loaded_bytes("vram_bytes"))
-        metrics.watch("upstream_in_flight", lambda: float(self.fleet.in_flight))
-        metrics.watch("queue_length", lambda: float(self.fleet.waiting))
-        metrics.watch("memory_bytes", lambda: float(self.memory.size_bytes))
-        metrics.watch("memory_entries", lambda: float(len(self.memory)))
-        metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
-        metrics.watch_labelled("dependency_up", self._dependencies)
-        self._watch_redis()
-        self._watch_embedder()
-
-    def _watch_redis(self) -> None:
-        metrics, connection, sizes = self.metrics, self.connection, self._sizes
-        metrics.watch("redis_up", lambda: float(connection.state == "up"))
-        metrics.watch("breaker_open", lambda: float(connection.left_alone))
-        metrics.watch_if_known("redis_memory_bytes", lambda: sizes.last.memory_bytes if sizes.last else None)
-        metrics.watch_if_known("redis_memory_max_bytes", lambda: sizes.last.memory_max_bytes if sizes.last else None)
-        metrics.watch_if_known("redis_keys", lambda: sizes.last.keys if sizes.last else None)
-        metrics.watch_if_known("redis_evicted_keys_total", lambda: sizes.last.evicted if sizes.last else None)
-
-    def _watch_embedder(self) -> None:
-        metrics, vectors = self.metrics, self.vectors
-        metrics.watch("questions_too_long_total", lambda: float(vectors.statistics().too_long))
-        metrics.watch("vectors_computed_total", lambda: float(vectors.statistics().computed))
-        metrics.watch("vector_batches_total", lambda: float(vectors.statistics().batches))
-        metrics.watch_info("embedder_info", self._embedder_labels)
-
-    def _embedder_labels(self) -> tuple[str, str, str] | None:
-        embedder = self.vectors.embedder
-        return None if embedder is None else (embedder.model, embedder.engine, self.vectors.space)
 
     @property
     def proxy_url(self) -> str:
@@ -470,7 +251,7 @@ class App:
         config = self.config
         try:
             path = self.fronts.make_inside()
-            self._inside = Server(self._handle, config.server.listen, config.server, path=path)
+            self._inside = Server(self._answering.routes.handle, config.server.listen, config.server, path=path)
             await self._inside.open()
         except OSError as error:
             raise ConfigError(f"server.workers: no socket for them can be made: {error}") from error
@@ -484,7 +265,7 @@ class App:
         """Take over what is live of another configuration; what differs. Asks under way may see some of each."""
         changes = take_over(self.config, fresh)
         self._guards[:] = self.config.semantic.guards
-        self._fills.forget()
+        self._answering.fills.forget()
         budgets = Budgets.of(self.config.budgets.model_dump())
         self.metrics.use(budgets)
         self.budgets.use(budgets)
@@ -540,170 +321,27 @@ class App:
             for server in servers:
                 await server.wait_idle()
 
-    def _loaded_bytes(self, part: Literal["size_bytes", "vram_bytes"]) -> dict[str, float]:
-        """What each loaded model takes, at all Ollamas together."""
-        found: dict[str, float] = {}
-        for model in self.fleet.loaded_models:
-            found[model.name] = found.get(model.name, 0) + getattr(model, part)
-        return found
-
     def readiness(self) -> Readiness:
         """What works, part by part."""
-        redis = self.connection
-        names = self.models.names
-        return Readiness(
-            redis=Part("ok") if redis.state == "up" else Part("degraded", redis.reason or redis.state),
-            upstream=self._upstream_part(),
-            models=self._models_part(bool(names)),
-            embedder=self._embedder_part(),
-            workers=self._workers_part(),
-            accepting=self._accepting,
-        )
-
-    def _dependencies(self) -> dict[str, float]:
-        """Which parts work as they should, as the metrics have it."""
-        found = self.readiness()
-        parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
-        up = {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
-        return up | {"ollama": float(found.upstream.state != "down")}  # one of several away leaves the rest
-
-    def _upstream_part(self) -> Part:
-        if not self.models.reachable:
-            return Part("down", self.models.reason)
-        away = [f"{one.name}: {one.health.reason}" for one in self.fleet.members if not one.health.up]
-        return Part("degraded", "; ".join(away)) if away and len(self.fleet.members) > 1 else Part("ok")
-
-    def _models_part(self, known: bool) -> Part:
-        if self.models.reachable:
-            return Part("ok")
-        if known:
-            return Part("degraded", "the list is from before Ollama went away")
-        return Part("down", "no list of models yet")
-
-    def _workers_part(self) -> Part:
-        away = len(self.fronts) - self.fronts.up
-        if not len(self.fronts):
-            return Part("off")
-        return Part("degraded", f"{away} of {len(self.fronts) + 1} do not listen") if away else Part("ok")
-
-    def _embedder_part(self) -> Part:
-        if self.config.semantic.mode == "off":
-            return Part("off")
-        if self.vectors.state != "ready":
-            return Part("degraded", self.vectors.reason)
-        state = self.semantic.state
-        return Part("ok") if state == "ready" else Part("degraded", self.semantic.reason)
-
-    async def _exposition(self) -> tuple[bytes, str]:
-        await self._sizes.look()
-        self.lane.flush()
-        return self.metrics.text()
+        return self._parts.readiness()
 
     async def stats(self) -> dict[str, Any]:
         """What `/stats` shows."""
-        fleet, fleet_reason = await self._fleet()
-        self.lane.flush()
-        readiness = self.readiness()
-        return self.metrics.snapshot() | {
-            "models_installed": self.models.names,
-            "models_loaded": [asdict(model) for model in self.fleet.loaded_models],
-            "model_loading": self.fleet.loading,
-            "ollama_version": self.models.server_version,
-            "upstreams": [_told(member) for member in self.fleet.members],
-            "parts": {name: {"state": part.state, "reason": part.reason} for name, part in readiness.parts.items()},
-            "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
-            "workers": [asdict(front) for front in self.fronts.states],
-            "repeat_lane": {"records": len(self.lane), "bytes": self.lane.size_bytes},
-            "fleet": fleet,
-            "fleet_reason": fleet_reason,
-        }
-
-    async def _fleet(self) -> tuple[dict[str, Any] | None, str]:
-        """All proxies together, or why nothing is known of them."""
-        try:
-            return await self.account.fleet(), ""
-        except CacheError as error:
-            return None, str(error)
-
-    async def purge(self, selection: Selection) -> int:
-        """Delete entries from Redis and forget them here. Raises CacheError."""
-        match selection.by:
-            case "model":
-                doomed = [Doomed(digest=digest) for digest in self.models.digests(selection.value)]
-                if not doomed:
-                    return 0
-            case "id":
-                doomed = [Doomed(entry_id=selection.value)]
-            case "partition":
-                doomed = [Doomed(partition=selection.value)]
-            case "older":
-                doomed = [Doomed(made_before=self._clock.now() - int(selection.value))]
-            case "all":
-                doomed = [Doomed()]
-        self.memory.clear()
-        try:
-            return sum([await self.exact.purge(each) for each in doomed])
-        finally:
-            self.memory.clear()
-            await self.fronts.clear()
-
-    async def list_entries(self, query: Query) -> Listing | None:
-        """The newest entries; None for a model nobody has installed. Raises CacheError."""
-        digests = frozenset(self.models.digests(query.model)) if query.model else frozenset()
-        if query.model and not digests:
-            return None
-        return await self.shelf.newest(query.limit, Wanted(digests, query.question))
-
-    async def take_feedback(self, opinion: Opinion) -> dict[str, Any] | None:
-        """Act on what somebody said of a hit; None if nothing is known of it. Raises CacheError."""
-        if opinion.good:
-            self.metrics.feedback(good=True)
-            return {}
-        try:
-            deleted, apart = await self.feedback.bad(opinion.entry, opinion.question)
-        finally:
-            await self.fronts.clear()
-        if not deleted and not apart:
-            return None
-        self.metrics.feedback(good=False)
-        return {"deleted": deleted, "kept_apart": apart}
+        return await self._figures.stats()
 
     def report(self) -> Report:
         """What a person wants to know at start."""
         upstream, *others = (Seen.of(member) for member in self.fleet.members)
-        redis = self.connection
-        found = redis.capabilities
-        where = f"embedded in {self.embedded.folder}" if self.embedded else f"at {redis.where}"
-        if redis.state == "up":
-            search = f", search {found.search_version}" if found.search_version else ""
-            line = f"redis {found.server_version} {where}{search}"
-        else:
-            line = f"redis {where}: away ({redis.reason}); serving without the cache until it answers"
         return Report(
             proxy_url=self.proxy_url,
             admin_url=self.admin_url,
             upstream=upstream,
             others=tuple(others),
-            redis=line,
-            redis_note=found.note if redis.state == "up" else "",
-            near=self._near_line(),
+            redis=redis_line(self.connection, self.embedded),
+            redis_note=redis_note(self.connection),
+            near=near_line(self.config),
             workers=len(self.fronts) + 1,
         )
-
-    def _near_line(self) -> str:
-        semantic, model = self.config.semantic, self.config.embedding.model
-        if semantic.mode == "off":
-            return "off (semantic.mode)"
-        shadow = ", shadow only: nothing is served" if semantic.mode == "shadow" else ""
-        return f"{model}, from similarity {semantic.threshold:g}{shadow}; loading behind the scenes"
-
-    def _models_read(self, member: Member, ok: bool) -> None:
-        self.fleet.list_read(member.name, ok=ok, reason=member.models.reason)
-        member.preload.models_read(ok and member.health.up)  # one that still rests is no model's home yet
-        if ok:
-            self.metrics.set_known_models(self.models.names)
-        else:
-            self.metrics.fault(Fault.TAGS_UNAVAILABLE)
 
 
 @contextlib.asynccontextmanager
@@ -715,24 +353,6 @@ async def running(config: Config, *, clock: Clock | None = None) -> AsyncIterato
         yield app
     finally:
         await app.close()
-
-
-def _told(member: Member) -> dict[str, Any]:
-    """One Ollama in `/stats`."""
-    return {
-        "name": member.name,
-        "up": member.health.up,
-        "reason": member.health.reason,
-        "version": member.models.server_version,
-        "models": member.models.names,
-        "loaded": [model.name for model in member.loaded.models],
-        "loading": member.preload.loading,
-        "in_flight": member.batcher.in_flight,
-        "waiting": member.batcher.waiting,
-        "models_at_once": member.batcher.models_at_once,
-        "models_at_once_why": member.crowding.fit.why,
-        "models_apart": [sorted(map(member.models.name_of, pair)) for pair in member.crowding.fit.apart],
-    }
 
 
 async def _listen(server: Server, section: str, *, shared: bool = False) -> None:

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 import typer
 
 from cacheproxy import __version__, log
-from cacheproxy.app import App, Report, Seen
+from cacheproxy.app import App
 from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
 from cacheproxy.loop import loop_factory
+from cacheproxy.whole.report import Report, Seen
 
 _log = logging.getLogger("cacheproxy")
 

@@ -39,7 +39,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """The parts of the story, joined once by `app.py`."""
+    """The parts of the story, joined once by `whole/answering.py`."""
 
     lookup: LookUp
     exact: Exact

@@ -8,7 +8,7 @@ Who owns a data directory is decided by `flock` on a file in it, since the kerne
 a child that runs while nobody holds the lock is a leftover and is ended; a proxy that finds the lock held uses the
 holder's server, and takes over when the holder ends.
 
-This module refuses to speak Redis beyond one PING: see `connection.py`. Only `app.py` makes one of these.
+This module refuses to speak Redis beyond one PING: see `connection.py`. Only `whole/stored.py` makes one of these.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import pytest
 
 from cacheproxy import __version__
-from cacheproxy.app import Report, Seen
 from cacheproxy.commands.serve import banner, missing
+from cacheproxy.whole.report import Report, Seen
 from tests.fakes import wire
 from tests.fakes.command import address, read_banner, run, serving
 from tests.fakes.redis_server import free_port
