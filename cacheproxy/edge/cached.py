@@ -32,10 +32,10 @@ from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Identity, Outcome
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.client import UpstreamRequest, loops
 from cacheproxy.upstream.fleet import Fleet
 from cacheproxy.upstream.member import Errand
 from cacheproxy.upstream.order import Group
+from cacheproxy.upstream.request import UpstreamRequest, loops
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 

@@ -31,10 +31,10 @@ from cacheproxy.model import Ask, Outcome
 from cacheproxy.rules.admit import admit, admit_each
 from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.client import UpstreamRequest, loops
 from cacheproxy.upstream.fleet import Fleet
 from cacheproxy.upstream.member import Errand
 from cacheproxy.upstream.order import Group
+from cacheproxy.upstream.request import UpstreamRequest, loops
 from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import EmbedDialect
 

@@ -29,7 +29,8 @@ from cacheproxy.flow.lookup import LookUp
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.client import VIA, UpstreamClient, UpstreamRequest
+from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.request import VIA, UpstreamRequest
 from cacheproxy.wire.dialects import Dialect
 
 log = logging.getLogger(__name__)

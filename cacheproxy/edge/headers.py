@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cacheproxy.flow.found import Hit, Kin
 from cacheproxy.model import Ask, Entry, Outcome, Plan
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.client import VIA
+from cacheproxy.upstream.request import VIA
 
 Headers = tuple[tuple[str, str], ...]
 

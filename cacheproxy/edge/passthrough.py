@@ -20,8 +20,8 @@ from cacheproxy import config
 from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, expects_continue, header_pairs
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
 from cacheproxy.labels import OTHER
-from cacheproxy.upstream.client import VIA, UpstreamRequest, loops
 from cacheproxy.upstream.fleet import Reply, reads
+from cacheproxy.upstream.request import VIA, UpstreamRequest, loops
 from cacheproxy.wire import runner
 
 log = logging.getLogger(__name__)

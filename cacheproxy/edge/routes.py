@@ -19,7 +19,7 @@ from cacheproxy.edge.server import error_reply
 from cacheproxy.errors import CallerError
 from cacheproxy.metrics import Metrics
 from cacheproxy.upstream.catalog import Catalog
-from cacheproxy.upstream.client import VIA
+from cacheproxy.upstream.request import VIA
 from cacheproxy.wire.dialects import Dialect, EmbedDialect
 
 AT_ONCE = frozenset({("DELETE", "/api/delete"), ("POST", "/api/copy")})

@@ -15,8 +15,8 @@ from cacheproxy.clock import Clock
 from cacheproxy.errors import UpstreamBusyError
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.trail import Trail
-from cacheproxy.upstream.client import UpstreamReply
 from cacheproxy.upstream.order import Group, Limits, Order, Pairs, Ticket
+from cacheproxy.upstream.reply import UpstreamReply
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's own words (its ErrMaxQueue), two spaces included: clients compare them."""

@@ -33,10 +33,11 @@ from cacheproxy.trail import Trail
 from cacheproxy.upstream import affinity
 from cacheproxy.upstream.batcher import BUSY, PlacedReply
 from cacheproxy.upstream.catalog import Catalog
-from cacheproxy.upstream.client import UpstreamReply, UpstreamRequest
 from cacheproxy.upstream.loaded import Loaded, LoadedModel
 from cacheproxy.upstream.member import Errand, Member
 from cacheproxy.upstream.order import Group
+from cacheproxy.upstream.reply import UpstreamReply
+from cacheproxy.upstream.request import UpstreamRequest
 from cacheproxy.wire import runner
 from cacheproxy.wire.jsontext import write
 

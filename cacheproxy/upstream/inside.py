@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cacheproxy import config
-from cacheproxy.upstream.client import UpstreamClient, UpstreamRequest, framing
+from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.request import UpstreamRequest, framing
 
 _FRAMES = frozenset({"content-length", "transfer-encoding", "expect"})
 _FULL_PAUSE_S = 0.005

@@ -13,13 +13,15 @@ from cacheproxy.model import Identity
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.affinity import Standing
 from cacheproxy.upstream.batcher import Batcher, PlacedReply
-from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest
+from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.crowding import Crowding
 from cacheproxy.upstream.health import Health
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group
 from cacheproxy.upstream.preload import Preloader
+from cacheproxy.upstream.reply import UpstreamReply
+from cacheproxy.upstream.request import UpstreamRequest
 
 
 @dataclass(frozen=True, slots=True)

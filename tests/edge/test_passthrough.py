@@ -12,8 +12,10 @@ from aiohttp import web
 from cacheproxy import config
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.server import Headers, Server, read_body
-from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest
+from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.fleet import reads
+from cacheproxy.upstream.reply import UpstreamReply
+from cacheproxy.upstream.request import UpstreamRequest
 from tests.fakes.house import House
 from tests.fakes.scripted import Peer, Script, ScriptedServer
 from tests.fakes.wire import ask, chunked, connect, request

@@ -17,8 +17,10 @@ from cacheproxy.errors import (
     UpstreamStaleError,
     UpstreamUnreachableError,
 )
-from cacheproxy.upstream import client as module
-from cacheproxy.upstream.client import UpstreamClient, UpstreamReply, UpstreamRequest, end_to_end, loops
+from cacheproxy.upstream import connection, pool
+from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.reply import UpstreamReply
+from cacheproxy.upstream.request import UpstreamRequest, end_to_end, loops
 from tests.fakes.scripted import Peer, ScriptedServer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -388,12 +390,12 @@ async def test_a_connection_made_ahead_that_is_closed_as_it_is_taken_costs_no_re
             requests.append(peer.number)
             await peer.send(OK)
 
-    monkeypatch.setattr(module, "_readable", lambda _transport: False)
+    monkeypatch.setattr(connection, "_readable", lambda _transport: False)
     if not system_tells:
-        monkeypatch.setattr(module, "_acknowledged", lambda _transport: None)
+        monkeypatch.setattr(connection, "_acknowledged", lambda _transport: None)
     async with ScriptedServer(script) as server, client_of(server.url) as client:
         assert await chat(client) == b"ok"
-        await until(lambda: bool(ahead) and client._spare is not None)
+        await until(lambda: bool(ahead) and client._pool.has_spare)
         if not taken:
             ahead[0].writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         if system_tells and not taken and hasattr(socket, "TCP_INFO"):
@@ -407,7 +409,7 @@ async def test_a_connection_made_ahead_that_is_closed_as_it_is_taken_costs_no_re
 
 async def test_a_connection_made_ahead_does_not_outlive_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy at rest holds none; it would die of old age somewhere on the way, unseen."""
-    monkeypatch.setattr(module, "SPARE_S", 0.01)
+    monkeypatch.setattr(pool, "SPARE_S", 0.01)
     gone = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -643,7 +645,7 @@ async def test_reply_before_the_end_of_the_upload_is_taken_and_the_connection_no
     async with ScriptedServer(script) as server, client_of(server.url) as client:
         reply = await client.send(UpstreamRequest("POST", "/", (), endless()), safe_to_repeat=False)
         assert (reply.status, await text(reply)) == (400, b"no")
-        assert not client._idle
+        assert not client._pool
 
 
 @pytest.mark.parametrize(("answer", "asked"), [(b"HTTP/1.1 100 Continue\r\n\r\n", True), (OK, False)])
@@ -815,7 +817,7 @@ async def test_hundred_concurrent_requests_get_their_own_answers() -> None:
             targets = [f"/{n}" for n in range(100)]
             answers = await asyncio.gather(*(ask(client, target) for target in targets))
             assert answers == [target.encode() for target in targets]
-        assert len(client._idle) <= 64
+        assert len(client._pool) <= 64
 
 
 async def test_a_host_name_nobody_knows_is_told_as_such() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from cacheproxy.upstream.client import UpstreamRequest
 from cacheproxy.upstream.inside import MainClient
+from cacheproxy.upstream.request import UpstreamRequest
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\nX-Cache: MISS\r\n\r\nok"
 
