@@ -18,7 +18,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
-from cacheproxy.edge.server import Body, Headers, arrival
+from cacheproxy.edge.body import Body
+from cacheproxy.edge.request import Headers, arrival
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask, Identity, NearPlan, Plan

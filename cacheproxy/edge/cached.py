@@ -18,9 +18,11 @@ from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
+from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.plain import error_reply
 from cacheproxy.edge.replay import Replay
-from cacheproxy.edge.server import Body, error_reply, header_pairs, read_body
+from cacheproxy.edge.request import header_pairs
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply

@@ -17,9 +17,11 @@ from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import joined
+from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.cached import InFlight
 from cacheproxy.edge.passthrough import Passthrough, break_off
-from cacheproxy.edge.server import Body, Headers, PlainStream, error_reply, header_pairs, read_body
+from cacheproxy.edge.plain import PlainStream, error_reply
+from cacheproxy.edge.request import Headers, header_pairs
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.flow.coalesce import Reply

@@ -18,7 +18,8 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_writer import _serialize_headers
 from multidict import CIMultiDict
 
-from cacheproxy.edge.server import Headers, Plain, PlainStream, is_leaving
+from cacheproxy.edge.plain import Plain, PlainStream
+from cacheproxy.edge.request import Headers, is_leaving
 
 CHUNKED_ABOVE_BYTES = 2048
 """Go's server gives a body up to this size a Content-Length and sends a larger one in chunks; so do we."""

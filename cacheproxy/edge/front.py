@@ -18,10 +18,12 @@ from cacheproxy.clock import Clock
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
+from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import relay
+from cacheproxy.edge.plain import REPLY_HEADERS, error_reply
 from cacheproxy.edge.replay import Replay
-from cacheproxy.edge.server import REPLY_HEADERS, Body, error_reply, expects_continue, header_pairs, read_body
+from cacheproxy.edge.request import expects_continue, header_pairs
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamError
 from cacheproxy.flow.found import Hit

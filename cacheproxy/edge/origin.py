@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from cacheproxy import config
-from cacheproxy.edge.server import REPLY_HEADERS, Headers, Plain
+from cacheproxy.edge.plain import REPLY_HEADERS, Plain
+from cacheproxy.edge.request import Headers
 
 DEFAULT_ORIGINS = (
     *(

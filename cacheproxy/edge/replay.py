@@ -18,7 +18,8 @@ from cacheproxy.edge.admission import Admission, read_ask, unloads
 from cacheproxy.edge.connection import Arrival
 from cacheproxy.edge.lane import Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
-from cacheproxy.edge.server import REPLY_HEADERS, arrival
+from cacheproxy.edge.plain import REPLY_HEADERS
+from cacheproxy.edge.request import arrival
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.flow.found import Hit

@@ -17,7 +17,7 @@ from cacheproxy.clock import Clock
 from cacheproxy.edge import headers
 from cacheproxy.edge.fixed import Fixed
 from cacheproxy.edge.passthrough import break_off
-from cacheproxy.edge.server import REPLY_HEADERS, PlainStream, error_reply
+from cacheproxy.edge.plain import REPLY_HEADERS, PlainStream, error_reply
 from cacheproxy.errors import UpstreamBrokenError
 from cacheproxy.flow.coalesce import Follower
 from cacheproxy.flow.found import Hit, Relay, chunk_without_askers_own, without_askers_own

@@ -15,7 +15,7 @@ from cacheproxy.edge.cached import Cached
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
-from cacheproxy.edge.server import error_reply
+from cacheproxy.edge.plain import error_reply
 from cacheproxy.errors import CallerError
 from cacheproxy.metrics import Metrics
 from cacheproxy.upstream.catalog import Catalog

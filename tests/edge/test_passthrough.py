@@ -10,8 +10,10 @@ import pytest
 from aiohttp import web
 
 from cacheproxy import config
+from cacheproxy.edge.body import read_body
 from cacheproxy.edge.passthrough import Passthrough
-from cacheproxy.edge.server import Headers, Server, read_body
+from cacheproxy.edge.request import Headers
+from cacheproxy.edge.server import Server
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.fleet import reads
 from cacheproxy.upstream.reply import UpstreamReply

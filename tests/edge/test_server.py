@@ -9,16 +9,10 @@ import pytest
 from aiohttp import web
 
 from cacheproxy import config
-from cacheproxy.edge.server import (
-    REPLY_HEADERS,
-    Handler,
-    Plain,
-    PlainStream,
-    Server,
-    error_reply,
-    read_body,
-    read_chunks,
-)
+from cacheproxy.edge.body import read_body, read_chunks
+from cacheproxy.edge.connection import Handler
+from cacheproxy.edge.plain import REPLY_HEADERS, Plain, PlainStream, error_reply
+from cacheproxy.edge.server import Server
 from cacheproxy.errors import BodyTimeoutError, CallerError
 from tests.fakes.wire import Wire, ask, chunked, connect, request
 

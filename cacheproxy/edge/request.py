@@ -1,0 +1,37 @@
+"""What handlers may know of a request besides what aiohttp tells: its headers as sent, and the connection it came on.
+
+Refuses to read the body.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from cacheproxy.edge.connection import Arrival, KnownConnection
+
+Headers = tuple[tuple[str, str], ...]
+
+
+def header_pairs(request: web.BaseRequest) -> Headers:
+    """The request's headers in order and in the client's spelling; bytes that are not UTF-8 as surrogate escapes."""
+    return tuple(
+        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+        for name, value in request.raw_headers
+    )
+
+
+def expects_continue(request: web.BaseRequest) -> bool:
+    """True when the client waits for `100 Continue` before it sends the body."""
+    return request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+
+
+def is_leaving(request: web.BaseRequest) -> bool:
+    """True while the server drains: the connection ends with the reply to this request, which must say so."""
+    return isinstance(request.protocol, KnownConnection) and request.protocol.leaving
+
+
+def arrival(request: web.BaseRequest) -> Arrival | None:
+    """The request as it came, if it may be repeated."""
+    arrived = request.protocol.received if isinstance(request.protocol, KnownConnection) else None
+    return arrived if arrived is not None and arrived.payload is request.content else None
