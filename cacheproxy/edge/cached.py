@@ -21,10 +21,11 @@ from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.plain import error_reply
+from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.request import header_pairs
-from cacheproxy.edge.tally import Tally
-from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.edge.tally import InFlight, Tally
+from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.found import Absent, Hit, Kin, Relay
@@ -43,13 +44,6 @@ from cacheproxy.wire.dialects import Dialect
 
 ERRANDS_MAX = 64
 """Things done behind the replies of hits at once (unloading a model, noting what was served); more are left out."""
-
-
-class InFlight:
-    """How many calls are being answered."""
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +146,7 @@ class Cached:
         try:
             found = await self.serve.serve(call)
         except UpstreamError as error:
-            if not isinstance(error, UpstreamBusyError):  # that one is counted where it is found
-                broken = isinstance(error, UpstreamBrokenError)
-                self.metrics.fault(Fault.UPSTREAM_BROKEN if broken else Fault.UPSTREAM_UNREACHABLE)
-            refusal = error_reply(request.path, error.status, str(error))
-            refusal.add_headers(headers.failed(call.plan))
-            return refusal
+            return unanswered(request, error, call.plan, self.metrics)
         tally.outcome = found.outcome
         if isinstance(found, Absent):
             return reply.absent(request)

@@ -18,12 +18,12 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import joined
 from cacheproxy.edge.body import Body, read_body
-from cacheproxy.edge.cached import InFlight
 from cacheproxy.edge.passthrough import Passthrough, break_off
-from cacheproxy.edge.plain import PlainStream, error_reply
+from cacheproxy.edge.plain import PlainStream
+from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.request import Headers, header_pairs
-from cacheproxy.edge.tally import Tally
-from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.edge.tally import InFlight, Tally
+from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.coalesce import Reply
 from cacheproxy.flow.embed import Assembled, Embeddings, NotStored
 from cacheproxy.flow.embed_flights import Passed
@@ -134,12 +134,7 @@ class Embed:
         try:
             found = await self.embeddings.serve(call)
         except UpstreamError as error:
-            if not isinstance(error, UpstreamBusyError):  # that one is counted where it is found
-                broken = isinstance(error, UpstreamBrokenError)
-                self.metrics.fault(Fault.UPSTREAM_BROKEN if broken else Fault.UPSTREAM_UNREACHABLE)
-            refusal = error_reply(request.path, error.status, str(error))
-            refusal.add_headers(headers.failed(call.plan))
-            return refusal
+            return unanswered(request, error, call.plan, self.metrics)
         tally.outcome = found.outcome
         if isinstance(found, NotStored):
             return reply.absent(request)

@@ -1,4 +1,4 @@
-"""What will be told of a call when it ends, gathered while it is answered.
+"""What will be told of a call when it ends, gathered while it is answered; and how many are.
 
 Refuses to decide anything: handlers write down what they found, and `decision` words it once.
 """
@@ -13,6 +13,13 @@ from cacheproxy.trail import Trail
 
 _NUMBER_MAX = 2.0**63
 """Ollama counts in 64 bits (nanoseconds of a duration, tokens)."""
+
+
+class InFlight:
+    """How many calls are being answered."""
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 @dataclass(slots=True)

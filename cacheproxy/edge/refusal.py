@@ -1,0 +1,24 @@
+"""An ask that Ollama did not answer: counted as what it is, and refused in the words of the API it came by.
+
+Refuses to try again: what may be tried was tried where the ask was sent.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from cacheproxy.edge import headers
+from cacheproxy.edge.plain import Plain, error_reply
+from cacheproxy.errors import UpstreamBrokenError, UpstreamBusyError, UpstreamError
+from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.model import Plan
+
+
+def unanswered(request: web.BaseRequest, error: UpstreamError, plan: Plan, metrics: Metrics) -> Plain:
+    """The reply to an ask that ended in `error`."""
+    if not isinstance(error, UpstreamBusyError):  # that one is counted where it is found
+        broken = isinstance(error, UpstreamBrokenError)
+        metrics.fault(Fault.UPSTREAM_BROKEN if broken else Fault.UPSTREAM_UNREACHABLE)
+    refusal = error_reply(request.path, error.status, str(error))
+    refusal.add_headers(headers.failed(plan))
+    return refusal
