@@ -41,7 +41,7 @@ _TAKES_NO_BYTES = sys.maxsize
 
 
 class Reply(Protocol):
-    """An upstream reply whose head has come (`upstream.client.UpstreamReply`)."""
+    """An upstream reply whose head has come (`upstream.reply.UpstreamReply`)."""
 
     status: int
     reason: str

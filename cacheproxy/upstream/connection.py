@@ -79,39 +79,33 @@ class Wire(ResponseHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    def _break_body(self, error: BaseException) -> None:
-        if self._payload is not None and not self._payload.is_eof() and self._payload.exception() is None:
-            self._payload.set_exception(error)
-
     def silent(self) -> bool:
         """Open, and nothing on its socket, data or end, that the event loop has not seen yet."""
-        return self.is_connected() and not _readable(self.transport)
+        sock = self._socket()
+        if sock is None or not self.is_connected():
+            return False
+        poller = select.poll()
+        poller.register(sock.fileno(), select.POLLIN)
+        return not poller.poll(0)
 
     def acknowledged(self) -> int | None:
         """Bytes of this connection that the other side's system has taken; None where ours does not tell (Linux does).
 
         A closed socket takes none: what is sent there is answered with a reset.
         """
-        return _acknowledged(self.transport)
+        sock = self._socket()
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+            acknowledged: int = _BYTES_ACKED.unpack(info)[0]
+        except (OSError, ValueError, struct.error):
+            return None
+        return acknowledged
 
+    def _socket(self) -> socket.socket | None:
+        return self.transport.get_extra_info("socket") if self.transport is not None else None
 
-def _acknowledged(transport: asyncio.Transport | None) -> int | None:
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None or not hasattr(socket, "TCP_INFO"):
-        return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
-        acknowledged: int = _BYTES_ACKED.unpack(info)[0]
-    except (OSError, ValueError, struct.error):
-        return None
-    return acknowledged
-
-
-def _readable(transport: asyncio.Transport | None) -> bool:
-    """True when the socket holds something nobody asked for, or its end, that the event loop has not seen yet."""
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None:
-        return True
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    return bool(poller.poll(0))
+    def _break_body(self, error: BaseException) -> None:
+        if self._payload is not None and not self._payload.is_eof() and self._payload.exception() is None:
+            self._payload.set_exception(error)

@@ -17,8 +17,9 @@ from cacheproxy.errors import (
     UpstreamStaleError,
     UpstreamUnreachableError,
 )
-from cacheproxy.upstream import connection, pool
+from cacheproxy.upstream import pool
 from cacheproxy.upstream.client import UpstreamClient
+from cacheproxy.upstream.connection import Wire
 from cacheproxy.upstream.reply import UpstreamReply
 from cacheproxy.upstream.request import UpstreamRequest, end_to_end, loops
 from tests.fakes.scripted import Peer, ScriptedServer
@@ -390,9 +391,9 @@ async def test_a_connection_made_ahead_that_is_closed_as_it_is_taken_costs_no_re
             requests.append(peer.number)
             await peer.send(OK)
 
-    monkeypatch.setattr(connection, "_readable", lambda _transport: False)
+    monkeypatch.setattr(Wire, "silent", Wire.is_connected)
     if not system_tells:
-        monkeypatch.setattr(connection, "_acknowledged", lambda _transport: None)
+        monkeypatch.setattr(Wire, "acknowledged", lambda _wire: None)
     async with ScriptedServer(script) as server, client_of(server.url) as client:
         assert await chat(client) == b"ok"
         await until(lambda: bool(ahead) and client._pool.has_spare)
