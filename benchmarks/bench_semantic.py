@@ -36,6 +36,7 @@ from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.store.exact import Exact
+from cacheproxy.store.half import halved
 from cacheproxy.store.search import Algorithm, Index, index_for
 from cacheproxy.store.semantic import NEIGHBOURS, Semantic
 from embeddings.load import load
@@ -117,7 +118,7 @@ async def measure(connection: Connection, algorithm: Algorithm, entries: int, sc
     semantic.use("bench-1", DIMS)
 
     def query(vector: bytes, *, answers: bool = False, text: str = index.query) -> Awaitable[Any]:
-        words = list(index.search(scope, vector, alias="distance_0", k=NEIGHBOURS, timeout_ms=5000))
+        words = list(index.search(scope, halved(vector), alias="distance_0", k=NEIGHBOURS, timeout_ms=5000))
         words[2] = text.replace("{alias}", "distance_0")
         if not answers:
             at = words.index("RETURN")

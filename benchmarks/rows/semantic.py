@@ -81,9 +81,9 @@ def fill(redis_port: int, count: int) -> None:
     for start in range(0, count, _COPY_BATCH):
         pipe = client.pipeline(transaction=False)
         size = min(_COPY_BATCH, count - start)
-        rows = numbers.standard_normal((size, len(fields[vector]) // 4))
+        rows = numbers.standard_normal((size, len(fields[vector]) // 2))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        for number, row in enumerate(rows.astype("<f4"), start):
+        for number, row in enumerate(rows.astype("<f2"), start):
             key = pattern.replace(entry_id[0], b"%032x" % (number + 1))
             pipe.hset(key, mapping={**fields, vector: row.tobytes(), b"question": b"filler %d" % number})
             pipe.pexpire(key, lifetime_ms)

@@ -5,7 +5,8 @@ answer is JSON (no pickle: whoever can write to Redis must not run code here) wi
 numbers as Ollama spelt them. Refuses to talk to Redis.
 
 A vector lies in a field named after the space it belongs to: vectors of two embedders are never in one field, so an
-index over one of them cannot meet the other's, not even where both have the same number of dimensions.
+index over one of them cannot meet the other's, not even where both have the same number of dimensions. The field holds
+float16 and says so in its name; an `Entry` has float32. Earlier versions' field, `vector_<space>`, is not read.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import orjson
 
 from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import ALL_THERE, Answer, Entry, Part
+from cacheproxy.store.half import halved, widened
 from cacheproxy.wire.jsontext import read_answer, write
 
 _Item = TypeVar("_Item")
-_VECTOR = "vector_"
+_VECTOR = "vector16_"
 
 VERSION = b"1"
 FIELDS = ("v", "answer", "check", "partition", "scope", "model", "made", "expires", "question")
@@ -43,7 +45,7 @@ def vector_field(space: str) -> str:
 
 
 def vector_bytes(space: str) -> int:
-    """Length of a vector of a space; 0 for what is no space's name."""
+    """Length of a vector of a space in an `Entry`, in Redis half of it; 0 for what is no space's name."""
     dims = space.rpartition("_")[2]
     return 4 * int(dims) if dims.isdecimal() else 0
 
@@ -51,7 +53,8 @@ def vector_bytes(space: str) -> int:
 def encode(entry: Entry) -> dict[str, bytes]:
     """The hash's fields. The answer's text is in `answer` only, which no index covers.
 
-    Raises EntryCorruptError for a vector whose length is not its space's: Redis would store it and never find it.
+    Raises EntryCorruptError for a vector whose length is not its space's, or with a number beyond float16: Redis would
+    store it and never find it.
     """
     fields = {
         "v": VERSION,
@@ -67,17 +70,20 @@ def encode(entry: Entry) -> dict[str, bytes]:
     if entry.vector and len(entry.vector) != vector_bytes(entry.space):
         raise EntryCorruptError(f"{entry.key}: a vector of {len(entry.vector)} bytes in space {entry.space!r}")
     if entry.vector and len(fields["answer"]) <= NEAR_ANSWER_BYTES_MAX:
-        fields[vector_field(entry.space)] = entry.vector
+        fields[vector_field(entry.space)] = _halved(entry)
     return fields
 
 
 def decode(key: str, fields: Mapping[str, bytes | None]) -> Entry:
     """The entry stored under `key`. Raises EntryCorruptError for anything that `encode` did not write."""
     entry = decode_values(key, [fields.get(name) for name in FIELDS])
-    vector = next((name for name in fields if name.startswith(_VECTOR)), "")
-    if not vector:
+    name = next((name for name in fields if name.startswith(_VECTOR)), "")
+    if not name:
         return entry
-    return replace(entry, vector=fields[vector] or b"", space=vector.removeprefix(_VECTOR))
+    space, half = name.removeprefix(_VECTOR), fields[name] or b""
+    if 2 * len(half) != vector_bytes(space):
+        raise EntryCorruptError(f"{key}: a stored vector of {len(half)} bytes in space {space!r}")
+    return replace(entry, vector=widened(half), space=space)
 
 
 def decode_values(key: str, values: Sequence[bytes | None]) -> Entry:
@@ -109,6 +115,13 @@ def decode_values(key: str, values: Sequence[bytes | None]) -> Entry:
 def size_bytes(fields: Mapping[str, bytes]) -> int:
     """Bytes of the values, as the memory tier and the metrics count them."""
     return sum(len(value) for value in fields.values())
+
+
+def _halved(entry: Entry) -> bytes:
+    try:
+        return halved(entry.vector)
+    except ValueError as error:
+        raise EntryCorruptError(f"{entry.key}: {error} in a vector") from None
 
 
 def _encode_answer(answer: Answer) -> bytes:

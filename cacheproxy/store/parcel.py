@@ -8,6 +8,7 @@ An entry proves which ask it answers by a digest keyed with its store's secret, 
 an entry is worth nothing to a store with another secret, and no one can compute the digest anew. A parcel signed with
 an operator's key therefore carries the secret too, encrypted; a store that holds nothing yet can take it over. One
 signed with the store's own secret (no key given) can only come back to a store that has it already.
+A line's vector is float32, as an `Entry` has it, so files from before Redis held float16 are read like those of today.
 Signing and encrypting use two halves of scrypt(key, salt), fresh for each parcel. Refuses to talk to Redis.
 """
 
@@ -28,6 +29,7 @@ import orjson
 from cacheproxy.errors import EntryCorruptError, ParcelError
 from cacheproxy.model import Entry
 from cacheproxy.store import entry as entry_codec
+from cacheproxy.store.half import halved, widened
 
 VERSION = 1
 LINE_BYTES_MAX = 64 * 1024**2
@@ -108,7 +110,7 @@ class Writer:
 
 def _told(entry: Entry, prefix: str) -> dict[str, Any]:
     fields = entry_codec.encode(entry)
-    vector = fields.pop(entry_codec.vector_field(entry.space), b"") if entry.space else b""
+    vector = widened(fields.pop(entry_codec.vector_field(entry.space), b""))
     check = fields.pop("check")
     return {
         "key": entry.key.removeprefix(f"{prefix}:answer:"),
@@ -166,9 +168,7 @@ def _entry(told: dict[str, Any], prefix: str) -> Entry:
     fields["check"] = base64.b64decode(told["check"], validate=True)
     if told["space"]:
         vector = base64.b64decode(told["vector"], validate=True)
-        if len(vector) != entry_codec.vector_bytes(told["space"]):
-            raise ValueError("a vector of another length")
-        fields[entry_codec.vector_field(told["space"])] = vector
+        fields[entry_codec.vector_field(told["space"])] = halved(vector)
     return entry_codec.decode(f"{prefix}:answer:{told['key']}", fields)
 
 

@@ -22,6 +22,7 @@ from cacheproxy.model import Match
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.connection import Connection
+from cacheproxy.store.half import halved
 from cacheproxy.store.search import About, Index, Neighbour, about, index_for, neighbours, timed_out
 from cacheproxy.wire.float32 import norm_squared
 
@@ -192,7 +193,7 @@ class Semantic:
         # The distance gets a name of this query's own: a reply that belongs to another query has none under it.
         alias = f"distance_{next(self._aliases)}"
         timeout_ms = max(1, int(self._timeout_s * 1000 * QUERY_SHARE))
-        command = index.search(scope, vector, alias=alias, k=k, timeout_ms=timeout_ms)
+        command = index.search(scope, halved(vector), alias=alias, k=k, timeout_ms=timeout_ms)
         try:
             reply = await self._connection.ask(*command, timeout_s=self._timeout_s, slow=True)
         except StoreRefusedError as refusal:
@@ -245,8 +246,7 @@ class Semantic:
         try:
             found = await self._info(index)
         except StoreRefusedError as refusal:
-            module = self._connection.capabilities.search_version
-            self._refuse(str(refusal) if module else "no search module; use redis:8 or load redisearch")
+            self._refuse(self._connection.capabilities.near_lack or str(refusal))
             raise
         if found.shape != index.shape:
             self._refuse(f"the search index {index.name} is not one of ours; drop it or choose another redis.prefix")

@@ -16,6 +16,7 @@ import redis.asyncio
 from cacheproxy import config
 from cacheproxy.clock import SystemClock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
+from cacheproxy.store.capabilities import capabilities
 from cacheproxy.store.connection import HEARTBEAT_S, OPEN_WAIT_S_MAX, Connection
 from cacheproxy.store.pool import Client
 from tests.fakes.redis_proxy import RedisProxy
@@ -155,6 +156,18 @@ async def test_what_redis_can_do_is_found_out(clean_redis: RedisServer) -> None:
         assert found.search_version is not None
         assert found.search_version.startswith("2.10.")
         assert "maxmemory is not set" in found.note
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [(20812, "2.8.12 is too old; use redis:8, or load redisearch 2.10.0 or newer"), (21000, ""), (80001, "")],
+)
+def test_a_search_module_too_old_for_near_answers_is_named_with_its_remedy(version: int, told: str) -> None:
+    """Their index holds float16, which came with 2.10."""
+    found = capabilities({"modules": [{"name": "search", "ver": version}], "maxmemory": 1, "maxmemory_policy": "x"})
+
+    assert found.near_lack == (f"search module {told}" if told else "")
+    assert found.note == (f"near answers are off: search module {told}" if told else "")
 
 
 async def test_a_redis_without_search_is_used_and_the_note_says_what_to_do(tmp_path: Path) -> None:

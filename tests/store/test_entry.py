@@ -3,6 +3,7 @@
 import string
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,13 @@ MEMBERS = st.dictionaries(
     TEXT, TEXT | st.integers(-(2**53), 2**53) | st.booleans() | st.none() | st.just([1]), max_size=3
 )
 TIMES = st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000)
+
+
+def packed(*numbers: float, size: int = 0) -> bytes:
+    """Little-endian float32, made up to `size` numbers."""
+    return np.array([*numbers] + [0.0] * (size - len(numbers)), dtype="<f4").tobytes()
+
+
 ENTRY = Entry(
     key=KEY,
     check=b"c" * 32,
@@ -59,7 +67,10 @@ ENTRIES = st.builds(
     made=TIMES,
     expires=TIMES,
     question=TEXT,
-) | st.builds(lambda vector: replace(ENTRY, vector=vector, space="00ff_4"), st.binary(min_size=16, max_size=16))
+) | st.builds(
+    lambda numbers: replace(ENTRY, vector=packed(*numbers), space="00ff_4"),
+    st.lists(st.floats(-1, 1, width=16), min_size=4, max_size=4),
+)
 
 
 @given(entry=ENTRIES)
@@ -186,9 +197,9 @@ def test_random_bytes_are_an_entry_or_one_known_error(changes, flip, field):
 def test_vectors_of_two_embedders_lie_in_two_fields():
     """Also where they have the same dims; an index over one field never sees the other."""
     ours, theirs = space_of("model-a-mean-unit", 4), space_of("model-b-mean-unit", 4)
-    fields = encode(replace(ENTRY, vector=b"v" * 16, space=ours))
+    fields = encode(replace(ENTRY, vector=packed(1.0, size=4), space=ours))
 
-    assert fields[vector_field(ours)] == b"v" * 16
+    assert fields[vector_field(ours)] == np.array([1, 0, 0, 0], dtype="<f2").tobytes()
     assert vector_field(theirs) not in fields
     assert vector_field(space_of("model-a-mean-unit", 8)) not in fields
 
@@ -201,9 +212,43 @@ def test_a_vector_of_wrong_length_is_not_written(size):
         encode(replace(ENTRY, vector=b"v" * size, space=space_of("model-a", 4)))
 
 
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 65520.0, -1e30])
+def test_a_number_beyond_float16_is_not_written(number):
+    """It would be infinite in Redis, and every similarity with it no number."""
+    with pytest.raises(EntryCorruptError, match="beyond float16"):
+        encode(replace(ENTRY, vector=packed(1.0, number, size=4), space="00ff_4"))
+
+
+@given(numbers=st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4))
+def test_a_vector_comes_back_rounded_to_eleven_bits(numbers):
+    """And is then the same however often it is written and read."""
+    once = decode(KEY, encode(replace(ENTRY, vector=packed(*numbers), space="00ff_4")))
+
+    assert np.frombuffer(once.vector, dtype="<f4") == pytest.approx(numbers, rel=2**-11, abs=2**-25)
+    assert decode(KEY, encode(once)) == once
+
+
+@pytest.mark.fault(29)
+def test_a_vector_of_an_earlier_program_is_not_read():
+    """It was float32, in a field of another name; the entry goes on as an exact answer."""
+    space = space_of("model-a", 4)
+
+    assert decode(KEY, encode(ENTRY) | {f"vector_{space}": packed(1.0, size=4)}) == ENTRY
+    assert vector_field(space) != f"vector_{space}"
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("size", [0, 1, 7, 9, 16])
+def test_a_stored_vector_of_wrong_length_is_corrupt(size):
+    """A foreign writer's."""
+    with pytest.raises(EntryCorruptError, match=f"{size} bytes"):
+        decode(KEY, encode(ENTRY) | {vector_field(space_of("model-a", 4)): b"v" * size})
+
+
 def test_a_giant_answer_has_no_vector():
     """Each neighbour's whole answer travels with a near look-up's reply."""
-    giant = replace(ENTRY, answer=Answer("x" * NEAR_ANSWER_BYTES_MAX), vector=b"v" * 16, space="00ff_4")
+    giant = replace(ENTRY, answer=Answer("x" * NEAR_ANSWER_BYTES_MAX), vector=packed(1.0, size=4), space="00ff_4")
 
     assert tuple(encode(giant)) == FIELDS
 

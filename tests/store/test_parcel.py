@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cacheproxy.errors import ParcelError
@@ -29,7 +31,7 @@ ENTRY = Entry(
     made=1000.0,
     expires=4600.0,
     question="why?",
-    vector=bytes(8),
+    vector=np.array([0.5, 0.75], dtype="<f4").tobytes(),
     space=SPACE,
 )
 
@@ -60,6 +62,18 @@ def test_entries_come_back_whole_under_the_other_prefix():
         replace(one, key=one.key.replace("one:", "two:")) for one in (ENTRY, plain)
     ]
     assert unpacked(packed()) == []
+
+
+def test_a_line_holds_float32_as_files_of_earlier_versions_do():
+    """So those come in too, rounded to what Redis holds; and earlier versions read the files of today."""
+    line = json.loads(packed(ENTRY).splitlines()[1])
+    assert base64.b64decode(line["vector"]) == ENTRY.vector
+    line["vector"] = base64.b64encode(np.array([0.6, 0.8], dtype="<f4").tobytes()).decode()
+    (found,) = parcel.read(io.BytesIO(json.dumps(line).encode() + b"\n"), 1, "two")
+
+    assert found is not None
+    assert np.frombuffer(found.vector, dtype="<f4") == pytest.approx([0.6, 0.8], rel=2**-11)
+    assert found.space == SPACE
 
 
 def test_the_secret_travels_only_hidden_and_only_with_a_key():
@@ -109,6 +123,9 @@ def test_what_is_no_parcel_is_told(head):
         ("check", "!"),
         ("fields", {}),
         ("vector", ""),
+        ("vector", base64.b64encode(bytes(4)).decode()),
+        ("vector", base64.b64encode(bytes(7)).decode()),
+        ("vector", base64.b64encode(np.array([np.nan, 1], dtype="<f4").tobytes()).decode()),
         ("space", 7),
     ],
 )

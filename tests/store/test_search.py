@@ -37,7 +37,7 @@ def test_what_must_not_meet_has_another_index_and_what_differs_in_vectors_anothe
 
     assert other.name != INDEX.name
     assert other.shape != INDEX.shape
-    assert INDEX.name == "cacheproxy:near:model-1-mean-unit:4:1"
+    assert INDEX.name == "cacheproxy:near:model-1-mean-unit:4:2"
     if prefix == "cacheproxy":
         assert other.space != INDEX.space
 
@@ -57,9 +57,9 @@ def test_only_tags_and_the_vector_are_indexed():
 @given(scope=st.text(max_size=50))
 def test_the_query_is_the_same_whatever_the_scope(scope):
     """It travels as a parameter."""
-    command = INDEX.search(scope, b"v" * 16, alias="d", k=5, timeout_ms=40)
+    command = INDEX.search(scope, b"v" * 8, alias="d", k=5, timeout_ms=40)
 
-    assert command[2] == INDEX.search("aa", b"v" * 16, alias="d", k=5, timeout_ms=40)[2]
+    assert command[2] == INDEX.search("aa", b"v" * 8, alias="d", k=5, timeout_ms=40)[2]
     assert command[command.index("PARAMS") + 3] == scope
 
 
@@ -75,17 +75,25 @@ def test_both_protocols_say_the_same(reply):
 
 @pytest.mark.parametrize(
     ("distance", "similarity"),
-    [(b"0", 1.0), (b"2", -1.0), (b"1", 0.0), (b"-1.2e-07", 1.0), (b"2.0000002", -1.0), (b"0.0799999833107", 0.92)],
+    [
+        (b"0", 1.0),
+        (b"2", -1.0),
+        (b"1", 0.0),
+        (b"-1.2e-07", 1.0),
+        (b"2.0000002", -1.0),
+        (b"-0.001953125", 1.0),
+        (b"0.0799999833107", 0.92),
+    ],
 )
 def test_distance_becomes_similarity(distance, similarity):
-    """Within -1..1, also where float32 arithmetic leaves it a little."""
+    """Within -1..1, also where arithmetic in float32 or float16 leaves it a little."""
     (found,) = neighbours([1, b"k", [b"d", distance, b"answer", b"x"]], "d")
 
     assert found.similarity == pytest.approx(similarity, abs=1e-7)
     assert -1 <= found.similarity <= 1
 
 
-@pytest.mark.parametrize("distance", [b"nan", b"inf", b"-1", b"3", b"", b"x"])
+@pytest.mark.parametrize("distance", [b"nan", b"inf", b"-1", b"-0.02", b"2.02", b"3", b"", b"x"])
 def test_what_is_no_distance_is_no_similarity(distance):
     """NaN above all, which compares with every threshold as false."""
     with pytest.raises(ValueError, match=r"distance|float"):

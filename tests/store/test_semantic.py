@@ -21,11 +21,14 @@ from cacheproxy.clock import SystemClock
 from cacheproxy.errors import CacheError, EmbedderError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Answer, Entry
+from cacheproxy.store import connection as connection_module
 from cacheproxy.store import semantic as module
 from cacheproxy.store.breaker import FAILURES_IN_A_ROW
+from cacheproxy.store.capabilities import capabilities
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.entry import NEAR_ANSWER_BYTES_MAX, space_of, vector_field
 from cacheproxy.store.exact import Doomed, Exact
+from cacheproxy.store.half import halved
 from cacheproxy.store.search import index_for, neighbours
 from cacheproxy.store.semantic import Semantic
 from embeddings.load import load
@@ -39,6 +42,8 @@ SPACE = space_of(FINGERPRINT, DIMS)
 CROWD_DIMS = 384
 SLACK_S = 1.0
 """What a busy machine may add to a deadline; without ours a frozen Redis costs many seconds."""
+ROUNDING = 2e-3
+"""What float16 may do to a similarity where the processor also adds up in float16; elsewhere it is 1e-4."""
 SCOPE, OTHER_SCOPE = "aa" * 16, "bb" * 16
 
 
@@ -133,7 +138,7 @@ async def test_the_nearest_come_first_with_their_similarity_and_whole_entry(near
     found = await near.semantic.nearest(SCOPE, "", toward(0), space=SPACE)
 
     assert near.connection.statistics().calls == before + 1
-    assert [match.similarity for match in found] == pytest.approx([1, 0.5, 0, -1], abs=1e-6)
+    assert [match.similarity for match in found] == pytest.approx([1, 0.5, 0, -1], abs=ROUNDING)
     assert all(-1 <= match.similarity <= 1 for match in found)
     expected = [replace(kept[at], vector=b"", space="") for at in (1, 0, 2, 3)]
     assert [replace(match.entry, made=0, expires=0) for match in found] == [
@@ -144,7 +149,7 @@ async def test_the_nearest_come_first_with_their_similarity_and_whole_entry(near
 async def test_so_many_neighbours_come_as_were_asked_for(near):
     """And never more."""
     for degrees in range(10):
-        await near.put(str(degrees), toward(degrees))
+        await near.put(str(degrees), toward(10 * degrees))
 
     assert await near.names(toward(0), k=3) == ["0", "1", "2"]
     assert await near.names(toward(0)) == ["0", "1", "2", "3", "4"]
@@ -256,13 +261,13 @@ async def test_a_rewritten_entry_has_its_new_vector_only(near):
     await near.put("a", toward(90))
 
     (match,) = await near.semantic.nearest(SCOPE, "", toward(0), space=SPACE)
-    assert match.similarity == pytest.approx(0, abs=1e-6)
+    assert match.similarity == pytest.approx(0, abs=ROUNDING)
 
 
 @pytest.mark.fault(31)
 async def test_a_vector_of_wrong_length_is_seen_by_the_operator(near):
     """A foreign writer's: Redis takes it and leaves it out of the index without a word."""
-    near.server.call("HSET", f"{PREFIX}:answer:x:y:z", "scope", SCOPE, vector_field(SPACE), b"\0" * 8)
+    near.server.call("HSET", f"{PREFIX}:answer:x:y:z", "scope", SCOPE, vector_field(SPACE), toward(0))  # float32
     await near.semantic.ensure_index()
 
     assert near.semantic.statistics().failures == 1
@@ -421,6 +426,7 @@ async def test_tiers_that_start_at_once_make_one_index(clean_redis):
 
 FOREIGN = {
     "other dims": ("DIM", "4", "8"),
+    "other numbers": ("TYPE", "FLOAT16", "FLOAT32"),
     "other metric": ("DISTANCE_METRIC", "COSINE", "L2"),
     "other prefix": ("1", f"{PREFIX}:answer:", "elsewhere:"),
     "no filter": ("FILTER", f"exists(@{vector_field(SPACE)})", "exists(@scope)"),
@@ -465,6 +471,35 @@ async def test_a_redis_without_search_has_exact_answers_only(tmp_path):
             assert near.connection.state == "up"
 
 
+@pytest.mark.fault(41)
+async def test_a_search_module_without_float16_is_named_with_its_remedy(clean_redis, monkeypatch):
+    """It refuses the index in words of its own; exact answers go on."""
+    old = capabilities({"modules": [{"name": "search", "ver": 20812}]})
+    monkeypatch.setattr(connection_module, "capabilities", lambda _: old)
+    index = index_for(PREFIX, FINGERPRINT, DIMS)
+    refused = tuple("FLOAT61" if word == "FLOAT16" else word for word in index.create)
+    monkeypatch.setattr(module, "index_for", lambda *_: replace(index, create=refused))
+    async with tier(clean_redis, ready=False) as near:
+        await until(lambda: near.semantic.state == "down")
+        with pytest.raises(StoreUnavailableError, match=r"2\.8\.12 is too old"):
+            await near.names(toward(0))
+
+        assert "2.10.0 or newer" in near.semantic.reason
+        assert near.connection.state == "up"
+
+
+@pytest.mark.fault(29)
+async def test_vectors_of_an_earlier_program_are_not_near(near):
+    """They are float32: read as float16 they would be near to anything."""
+    kept = await near.put("old", b"", space="")
+    near.server.call("HSET", kept.key, f"vector_{SPACE}", toward(0))
+    await near.put("new", toward(5))
+
+    assert await near.names(toward(0)) == ["new"]
+    await near.semantic.ensure_index()
+    assert (near.semantic.statistics().documents, near.semantic.statistics().failures) == (1, 0)
+
+
 async def test_a_database_without_search_is_named_with_its_remedy(clean_redis):
     """RediSearch indexes database 0 only; exact answers work in any."""
     clock = SystemClock()
@@ -495,7 +530,7 @@ async def test_an_index_being_built_finds_what_it_has_so_far(clean_redis, protoc
             start,
             SCOPE,
             field,
-            toward(0),
+            halved(toward(0)),
         )
     async with tier(clean_redis, protocol=protocol, ready=False) as near:
         await near.put("whole", toward(0))
@@ -516,7 +551,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory):
         server.call(*index.create)
         for part in range(6):
             keys, field = f"{PREFIX}:answer:{part}-", vector_field(index.space)
-            server.call("EVAL", fill, 0, keys, SCOPE, field, toward(1, CROWD_DIMS))
+            server.call("EVAL", fill, 0, keys, SCOPE, field, halved(toward(10, CROWD_DIMS)))
         yield server
 
 
@@ -642,4 +677,4 @@ async def test_a_paraphrase_is_found_through_the_real_embedder(clean_redis):
 
     assert [match.entry.question for match in found] == texts[:2]
     rows = [np.frombuffer(vector, dtype="<f4") for vector in vectors]
-    assert [match.similarity for match in found] == pytest.approx([rows[2] @ rows[0], rows[2] @ rows[1]], abs=1e-5)
+    assert [match.similarity for match in found] == pytest.approx([rows[2] @ rows[0], rows[2] @ rows[1]], abs=ROUNDING)
