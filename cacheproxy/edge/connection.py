@@ -270,6 +270,8 @@ class KnownConnection(web.RequestHandler):
         self, request: web.BaseRequest, start_time: float | None, request_handler: Handler
     ) -> tuple[web.StreamResponse, bool]:
         reply, reset = await super()._handle_request(request, start_time, request_handler)
+        if self.received is not None and self.received.payload is request.content:
+            self.received = None  # an idle connection holds no request
         # Under load the next request is here before aiohttp waits for it, so its waiting is no sign.
         self._between = not self._messages and not reset and bool(reply.keep_alive) and request.content.is_eof()
         return reply, reset

@@ -877,6 +877,17 @@ async def test_a_record_does_not_hold_the_request_that_it_was_learned_from(house
     assert [thing for thing in gc.get_objects() if issubclass(type(thing), web.BaseRequest)] == []
 
 
+async def test_an_idle_connection_holds_no_request(house: House) -> None:
+    """There may be thousands of them, and a request may have 64 KiB."""
+    async with await connect(house.port) as wire:
+        for number in range(5):
+            await wire.send(ask(X_Request_Id=str(number)))
+            await wire.response()
+            await house.settled()
+            (here,) = house.app._proxy._listener._connections  # type: ignore[union-attr]
+            await until(lambda here=here: here.received is None)  # type: ignore[attr-defined,misc]
+
+
 async def test_with_an_earlier_reply_in_the_way_the_lane_is_closed(house: House) -> None:
     """It waits for no one: the slow way and its back-pressure take over until the caller has read."""
     async with await connect(house.port) as wire:
