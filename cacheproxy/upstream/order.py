@@ -11,8 +11,9 @@ would have kept waiting. In this order:
 3. Any other would make Ollama load: it waits for others like it until the window is over or enough are together, so
    that the load happens once for all of them.
 4. Among groups that may start, those overdue come first, then those still loaded, then by how long they have waited.
-5. A group is overdue when it got nothing for a whole turn. While one cannot start, the group that stands in
-   its way (the one of the same model, else the one longest in flight) gets no further place, and so ends.
+5. A group is overdue when it got nothing for a whole turn. While the one longest overdue cannot start, those that stand
+   in its way get no place, whether they are in flight or would start anew: those of its model and of models it does
+   not fit with, else the one longest in flight. So they end, and it is the next: nobody starves.
 6. Models that turned out not to fit together (`learn`: so many at once, and these two not) are not in flight together.
    Where they are already, nothing starts until enough have ended: whatever else went to Ollama would make it change
    models once more.
@@ -195,12 +196,13 @@ class Order:
         """The group that gets places next, if any does."""
         if self._crowded():
             return None
-        yields = self._in_the_way(now_s)
+        first = self._longest_overdue(now_s)
+        yield_to_it = self._in_the_way(first)
         for line in self._lines.values():
-            if line.waiting and 0 < line.in_flight < self._limits.parallel and line is not yields:
+            if line.waiting and 0 < line.in_flight < self._limits.parallel and line not in yield_to_it:
                 return line
-        ripe = [line for line in self._startable() if self._ripe(line, now_s)]
-        return min(ripe, key=lambda line: self._rank(line, now_s), default=None)
+        ripe = [line for line in self._startable() if line not in yield_to_it and self._ripe(line, now_s)]
+        return min(ripe, key=lambda line: (line is not first, *self._rank(line, now_s)), default=None)
 
     def _rank(self, line: _Line, now_s: float) -> tuple[bool, bool, float]:
         return (not self._overdue(line, now_s), not self._is_loaded(line.group), line.waits_since_s)
@@ -242,18 +244,21 @@ class Order:
     def _overdue(self, line: _Line, now_s: float) -> bool:
         return now_s - line.waits_since_s >= self._limits.turn_s
 
-    def _in_the_way(self, now_s: float) -> _Line | None:
-        """The group that must come to its end so that the one longest overdue can start; None if none is or must."""
-        held_up = [line for line in self._lines.values() if not line.in_flight and self._overdue(line, now_s)]
-        if not held_up:
-            return None
-        model = min(held_up, key=lambda line: line.waits_since_s).group.model
-        running = [line for line in self._lines.values() if line.in_flight]
-        same = [line for line in running if line.group.model == model]
-        apart = [line for line in running if _pair(line.group.model, model) in self._apart]
-        if same or apart:
-            return (same or apart)[0]
-        return min(running, key=lambda line: line.began_s) if len(running) >= self._limits.models_at_once else None
+    def _longest_overdue(self, now_s: float) -> _Line | None:
+        """Of the groups with none in flight, the one that everybody makes way for; None if none is overdue."""
+        overdue = [line for line in self._lines.values() if not line.in_flight and self._overdue(line, now_s)]
+        return min(overdue, key=lambda line: line.waits_since_s, default=None)
+
+    def _in_the_way(self, first: _Line | None) -> list[_Line]:
+        """The groups that get no place until `first` has started."""
+        if first is None:
+            return []
+        model, others = first.group.model, [line for line in self._lines.values() if line is not first]
+        apart = [line for line in others if line.group.model == model or _pair(line.group.model, model) in self._apart]
+        running = [line for line in others if line.in_flight]
+        if len(running) < self._limits.models_at_once or any(line.in_flight for line in apart):
+            return apart
+        return [*apart, min(running, key=lambda line: line.began_s)]
 
     def _is_loaded(self, group: Group) -> bool:
         return self._loaded.get(group.model) == group

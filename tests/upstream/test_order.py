@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations, cycle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.upstream.order import Group, Limits, Order, Ticket
+from cacheproxy.upstream.order import Group, Limits, Order, Pairs, Ticket
 
 A, B, C, D = (Group(name) for name in "ABCD")
 A_LONG = Group("A", (("num_ctx", "8192"),))
@@ -204,6 +206,17 @@ def test_where_more_fit_than_was_thought_they_start():
     assert play.wait(0).gone == ["A1", "B1"]
 
 
+def test_one_that_fits_with_neither_of_two_that_fit_together_gets_its_turn():
+    """What has made way for it does not start anew while it waits for the other."""
+    play = Play(models_at_once=2)
+    play.order.learn(2, frozenset({frozenset("AC"), frozenset("BC")}))
+    play.come("A1", "B1").wait(0.05).come("A2", "B2", "C1").wait(30)
+    play.leave("A1")
+    assert play.gone == ["A1", "B1"]
+    assert play.leave("B1").gone == ["A1", "B1", "C1"]
+    assert play.leave("C1").gone[3:] == ["A2", "B2"]
+
+
 STEPS = st.one_of(
     st.tuples(st.just("come"), st.sampled_from([A, B, C, D, A_LONG])),
     st.tuples(st.just("end"), st.integers(0, 20)),
@@ -215,9 +228,11 @@ STEPS = st.one_of(
 class Schedule:
     """Any schedule, with what must hold after each step."""
 
-    def __init__(self, parallel: int, models_at_once: int) -> None:
+    def __init__(self, parallel: int, models_at_once: int, apart: Pairs = frozenset()) -> None:
         self.limits = limits(parallel=parallel, models_at_once=models_at_once)
+        self.apart = apart
         self.order = Order(self.limits)
+        self.order.learn(models_at_once, apart)
         self.now_s = 0.0
         self.waiting: list[Ticket] = []
         self.flying: list[Ticket] = []
@@ -247,6 +262,7 @@ class Schedule:
         models = {group.model for group in groups}
         assert (self.order.waiting, self.order.in_flight) == (len(self.waiting), len(self.flying))
         assert len(models) == len(groups) <= self.limits.models_at_once
+        assert not any(pair <= models for pair in self.apart)
         assert all(sum(t.group == group for t in self.flying) <= self.limits.parallel for group in groups)
         assert self.flying or not self.waiting
         wake_s = self.order.wake_s(self.now_s)
@@ -285,6 +301,43 @@ def test_nobody_is_overtaken_without_end(parallel, models, steps, seconds):
             schedule.step("end", 0)
         # Four others may be overdue before it, each with a turn; and it may be behind asks of its own group.
         assert schedule.now_s - came_s <= (4 + others) * (schedule.limits.turn_s + 3 * seconds)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.frozensets(st.sampled_from([frozenset(pair) for pair in combinations("ABCD", 2)])),
+    st.lists(STEPS, max_size=40),
+    st.lists(st.floats(2, 20), min_size=1, max_size=12),
+)
+def test_no_group_waits_without_end_whichever_models_are_apart(parallel, models, apart, steps, lasting):
+    """Each ask lasts some time of its own, and two more of its group come when it ends: all groups get their turns."""
+    schedule, lasts_s = Schedule(parallel, models, apart), cycle(lasting)
+    for kind, what in steps:
+        schedule.step(kind, what)
+    groups = (A, B, C, D, A_LONG)
+    for group in groups * 2:
+        schedule.step("come", group)
+    ends_s: dict[Ticket, float] = {}
+    served_s = dict.fromkeys(groups, schedule.now_s)
+    # The four others may be overdue before it, and each has a turn that ends with what it runs.
+    bound_s = 31.0 + schedule.limits.turn_s + (len(groups) + 1) * 2 * max(lasting)
+    while schedule.now_s < 3 * bound_s:
+        for ticket in schedule.flying:
+            if ticket not in ends_s:
+                ends_s[ticket] = schedule.now_s + next(lasts_s)
+                served_s[ticket.group] = schedule.now_s
+        running = {ticket.group for ticket in schedule.flying}
+        for group in groups:
+            assert group in running or schedule.now_s - served_s[group] <= bound_s, group
+        ending = min(schedule.flying, key=ends_s.__getitem__)
+        schedule.now_s = ends_s[ending]
+        schedule.step("end", schedule.flying.index(ending))
+        served_s[ending.group] = schedule.now_s
+        waiting = [ticket.group for ticket in schedule.waiting].count(ending.group)
+        if waiting < 2 * parallel:
+            schedule.step("come", ending.group)
+            schedule.step("come", ending.group)
 
 
 @pytest.mark.parametrize(
