@@ -102,6 +102,8 @@ class Cached:
             self.fleet.models.unknown_nowait()
         if not plan.cacheable or identity is None:
             body.prefix = admitted.forward
+            if identity is not None:
+                self.fleet.note_stay(identity, ask)
             return plan.reason
         if "Via" in request.headers and loops(header_pairs(request), self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
@@ -120,6 +122,7 @@ class Cached:
         """How Ollama is asked: in turn, unless the model runs elsewhere."""
 
         def fetch() -> Awaitable[Reply]:
+            self.fleet.note_stay(identity, ask)
             group = None if identity.remote else Group(identity.digest, runner.options(ask.body))
             return self.fleet.send(
                 lambda: UpstreamRequest(request.method, request.raw_path, header_pairs(request), body),
@@ -187,6 +190,8 @@ class Cached:
             if found.follower.flight.reason == "broken":
                 self.metrics.fault(Fault.UPSTREAM_BROKEN)
             self.serve.flights.leave(found.follower)
+            if found.outcome is Outcome.JOINED:
+                self.unload_behind(call.ask)
 
     def _after_hit(self, call: Call, found: Hit) -> None:
         """Run the errands of a hit behind the reply."""
@@ -203,7 +208,7 @@ class Cached:
         )
 
     def unload_behind(self, ask: Ask) -> None:
-        """Unload the model behind the reply of a hit, if the ask says `keep_alive: 0`."""
+        """Unload the model behind a reply that was not asked for, if the ask says `keep_alive: 0`."""
         if unloads(ask.keep_alive):
             self._run(self._unload(ask.model))
 

@@ -23,7 +23,7 @@ from cacheproxy.edge.plain import PlainStream
 from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.request import Headers, header_pairs
 from cacheproxy.edge.tally import InFlight, Tally
-from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError
+from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.coalesce import Reply
 from cacheproxy.flow.embed import Assembled, Embeddings, NotStored
 from cacheproxy.flow.embed_flights import Passed
@@ -52,7 +52,7 @@ SAYS_NOTHING_OF_WHO = frozenset({
 class Embed:
     """Handler of the paths that give vectors.
 
-    `after_hit` does what else an ask wants of Ollama when it was answered without it. `secret` gives the store's.
+    `after_hit` does what else an ask wants of Ollama when no request was sent for it. `secret` gives the store's.
     """
 
     embeddings: Embeddings
@@ -81,9 +81,12 @@ class Embed:
         try:
             call = self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
-                tally.bypass(call)
-                return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(call))
+                return await self._bypass(request, body, call, tally)
             return await self._serve(request, call, tally)
+        except Exception as error:
+            if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
+                self.metrics.fault(Fault.INTERNAL)
+            raise
         finally:
             self._now.count -= 1
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
@@ -112,15 +115,17 @@ class Embed:
             self.fleet.models.unknown_nowait()
         body.prefix = body.prefix if ask.forward is None else ask.forward
         if not plan.cacheable or identity is None:
+            if identity is not None:
+                self.fleet.note_stay(identity, ask)
             return plan.reason
         pairs = header_pairs(request)
         if loops(pairs, self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
 
-        self.fleet.note_stay(identity, ask)
         errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
 
         async def fetch(wanted: Callable[[], bytes]) -> Reply:
+            self.fleet.note_stay(identity, ask)
             return await self.fleet.send(
                 lambda: UpstreamRequest(request.method, request.raw_path, pairs, wanted()), errand, trail
             )
@@ -130,6 +135,14 @@ class Embed:
         company = (errand.group, plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, _who(pairs))
         return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail, company if merges else None)
 
+    async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
+        tally.bypass(reason)
+        try:
+            return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
+        finally:
+            if reason == "load":
+                self.fleet.forget_loaded()
+
     async def _serve(self, request: web.BaseRequest, call: EmbedCall, tally: Tally) -> web.StreamResponse:
         try:
             found = await self.embeddings.serve(call)
@@ -138,6 +151,8 @@ class Embed:
         tally.outcome = found.outcome
         if isinstance(found, NotStored):
             return reply.absent(request)
+        if found.outcome is not Outcome.MISS:
+            self.after_hit(call.embed.ask)
         with call.trail.timed("reply"):
             extra = headers.trail(call.trail) if self.config.cache.headers == "trail" else ()
             if isinstance(found, Passed):
@@ -155,7 +170,6 @@ class Embed:
             head = headers.in_part(found.outcome, len(call.plans), len(found.entries), found.joined, found.asks)
         else:
             head = headers.stored(found.entries, found.outcome, self.clock.now())
-            self.after_hit(call.embed.ask)
         return await reply.send_whole(request, found.body, head + extra, content_type=call.dialect.CONTENT_TYPE)
 
     async def _pass_on(self, request: web.BaseRequest, found: Passed, head: headers.Headers) -> web.StreamResponse:

@@ -4,7 +4,7 @@ Two reads of `/api/ps` tell it. A model that went before its time as another one
 are there now, and these two do not fit together, whatever else does (a small one beside either of two large ones, say).
 More of them there than were thought to fit: so many do; and what is seen together fits together. One wrong guess mends
 itself: where less is allowed than fits, Ollama still keeps what fits and shows it; where more is, it pushes out.
-Where several had to go, sizes tell which of them did not fit: those that together take no more than was once seen did.
+Where several had to go, sizes tell which of them did not fit: those that take no more than was lately seen did.
 
 With `upstream.models_at_once = "auto"` the number is acted on. With a number of the operator's nothing is changed, for
 memory is his to know; that models go on pushing each other out is then said in the log. Refuses to reckon what fits
@@ -50,7 +50,7 @@ class Fit:
     apart: tuple[frozenset[str], ...] = ()
     """Two and two that do not fit together (digests), the oldest first."""
     seen_bytes: int = 0
-    """The most that was seen in memory at once."""
+    """The most that was seen in memory at once since a model was last pushed out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,13 @@ def judge(fit: Fit, before: Models, missed: Models, here: Models) -> Fit:
                for gone in missed.values() for one in came}  # fmt: skip
     explained = any(pair in fit.apart for pair in couples)
     apart = [pair for pair in fit.apart if not pair <= here.keys()]
-    apart += [pair for pair, size_bytes in couples.items() if size_bytes > fit.seen_bytes and pair not in apart]
-    seen_bytes = max(fit.seen_bytes, sum(model.size_bytes for model in here.values()))
+    apart += [
+        pair
+        for pair, size_bytes in couples.items()
+        if (len(couples) == 1 or size_bytes > fit.seen_bytes) and pair not in apart
+    ]
+    lately_bytes = max(sum(model.size_bytes for model in models.values()) for models in (before, here))
+    seen_bytes = lately_bytes if out is not None else max(fit.seen_bytes, lately_bytes)
     fit = replace(fit, apart=tuple(apart[-APART_MAX:]), seen_bytes=seen_bytes)
     if len(here) > fit.models:
         return replace(fit, models=len(here), why=f"{len(here)} were loaded at once")
@@ -109,6 +114,12 @@ class Crowding:
     def excuse(self, digest: str) -> None:
         """We, or a caller, may have unloaded this model: when it goes it was not pushed out."""
         self._excused.add(digest)
+
+    def shall_stay(self, digest: str, seconds: float) -> None:
+        """A request says how long this model stays when it ends: an excuse if that is sooner than was last seen."""
+        seen = self._before.get(digest)
+        if seconds <= 0 or (seen is not None and self._clock.now() + seconds < seen.expires):
+            self.excuse(digest)
 
     def forget(self) -> None:
         """Somebody loads or unloads a model on purpose: what goes until the next read was not pushed out."""

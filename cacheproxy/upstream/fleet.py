@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from cacheproxy.clock import Clock
+from cacheproxy.config import parse_duration
 from cacheproxy.errors import (
     UpstreamAwayError,
     UpstreamBusyError,
@@ -135,13 +137,12 @@ class Fleet:
         """Remember what the caller of an ask chose itself, wherever the ask may go."""
         for member in self.members:
             member.loaded.note(identity.digest, ask)
-        self.note_stay(identity, ask)
 
     def note_stay(self, identity: Identity, ask: Ask) -> None:
-        """Remember if the caller of an ask says how long its model shall stay: it may go sooner than was last seen."""
+        """An ask goes to Ollama: its caller may say that the model shall go sooner than was last seen."""
         if ask.keep_alive is not None:
             for member in self.members:
-                member.crowding.excuse(identity.digest)
+                member.crowding.shall_stay(identity.digest, _stay_s(ask.keep_alive))
 
     def forget_loaded(self) -> None:
         """A request that loads or unloads passed by: know nothing of what is loaded until it is read again."""
@@ -297,3 +298,12 @@ class Fleet:
     def _health_changed(self) -> None:
         for tell in self.on_health:
             tell()
+
+
+def _stay_s(keep_alive: object) -> float:
+    """Seconds for which a caller lets a model stay; 0 where nobody can tell."""
+    try:
+        stay_s = parse_duration(keep_alive)
+    except ValueError:  # Go writes durations that we do not, and negative ones: for ever
+        return math.inf if str(keep_alive).startswith("-") else 0.0
+    return math.inf if stay_s < 0 else stay_s

@@ -5,13 +5,15 @@ Cases that are about keys alone stand in tests/wire too, as tables.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
 
 import pytest
 
-from tests.fakes.house import MODEL, House
+from tests.fakes.house import MODEL, House, until
+from tests.fakes.ollama import Fault
 from tests.fakes.wire import Response
 
 
@@ -111,6 +113,17 @@ async def test_a_copied_model_shares_the_answers(house: House) -> None:
     hit = await house.chat(model="mine", stream=False)
 
     assert (hit.header("X-Cache"), hit.json()["model"]) == ("EXACT", "mine")
+
+
+async def test_keep_alive_zero_on_an_ask_that_joins_unloads_the_model_too(house: House) -> None:
+    """The request that it joined says nothing of it."""
+    house.ollama.next(Fault(first_token_delay_s=0.3), path="/api/chat")
+    first = asyncio.create_task(house.chat(stream=False))
+    await until(lambda: house.calls("/api/chat") == 1)
+    second = await house.chat(stream=False, keep_alive=0)
+
+    assert [(await first).header("X-Cache"), second.header("X-Cache")] == ["MISS", "JOINED"]
+    await house.ollama.wait_until(lambda: house.calls("/api/generate") == 1)
 
 
 @pytest.mark.case(36)

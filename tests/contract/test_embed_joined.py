@@ -99,6 +99,20 @@ async def test_a_thousand_equal_asks_are_one_call(one_place: House, path: str) -
     assert (stats["outcomes"]["joined"], stats["outcomes"]["miss"]) == (MANY - 1, 1)
 
 
+@pytest.mark.parametrize("texts", [["a", "a"], ["a", ["a"]], ["a", ["a", "a"]], [["a", "b"], "a"]])
+async def test_who_joins_and_wants_the_model_unloaded_gets_that(one_place: House, texts: list[Any]) -> None:
+    """Behind the reply, whether that is passed on or put together; the call that was joined says nothing of it."""
+    house = one_place
+    async with no_place(house):
+        (first,) = await under_way(house, texts[0])
+        (second,) = await under_way(house, texts[1], keep_alive=0)
+    replies = [await first, await second]
+
+    assert words(replies) == ["MISS", "JOINED"]
+    await house.ollama.wait_until(lambda: house.calls("/api/generate") == 1)
+    assert json.loads(house.ollama.requests[-1].body) == {"model": MODEL, "keep_alive": 0}
+
+
 async def test_a_burst_over_sockets_is_one_call_however_it_falls(house: House) -> None:
     """Some find it in flight, some being kept, some stored; nobody asks again."""
     house.ollama.always(Fault(first_token_delay_s=0.05), path=EMBED)

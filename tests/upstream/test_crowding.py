@@ -111,7 +111,7 @@ def test_what_fits_is_learnt_from_what_comes_and_goes(reads: list[str], fits: in
     assert why in crowding.fit.why
 
 
-SIZES = {"e": 1, "a": 10, "b": 10, "c": 10}
+SIZES = {"e": 1, "a": 10, "b": 10, "c": 10, "g": 99}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,14 @@ SIZES = {"e": 1, "a": 10, "b": 10, "c": 10}
         pytest.param(["EA", "EB"], 2, ["ab"], id="a small one fits beside either of two large ones"),
         pytest.param(["EA", "B", "EB"], 2, ["ab"], id="it had to go as well, and came back"),
         pytest.param(["EA", "B"], 1, ["ab"], id="it had to go as well: together they take no more than was seen"),
-        pytest.param(["AB", "BC"], 2, [], id="two of three: any two of them fit"),
+        pytest.param(["AB", "BC"], 2, ["ac"], id="one for one, whatever they take"),
+        pytest.param(["AB", "BC", "CA"], 2, ["ab"], id="two of three: what is seen together fits"),
+        pytest.param(
+            ["G", "A", "EB", "A", "EB"],
+            2,
+            ["ag", "ab"],
+            id="more was seen once, and that is forgotten as models have to go",
+        ),
         pytest.param(["EA", "EB", "EAB"], 3, [], id="seen together after all"),
         pytest.param(["A", "B", "A", "B"], 1, ["ab"], id="one at a time"),
     ],
@@ -156,6 +163,40 @@ def test_what_we_or_a_caller_unloaded_was_not_pushed_out() -> None:
         assert crowding.fit.models == OLLAMAS_OWN
         look(crowding, "A")
         assert crowding.fit.models == 1  # an excuse holds for one going
+
+
+@pytest.mark.parametrize(
+    ("stays_s", "fits"), [(0, OLLAMAS_OWN), (60, OLLAMAS_OWN), (10 * MINUTES, 1), (30 * MINUTES, 1), (float("inf"), 1)]
+)
+def test_how_long_a_caller_lets_it_stay_excuses_only_what_goes_sooner(stays_s: float, fits: int) -> None:
+    """Clients that say it with each ask hide nothing. It had 10 minutes left at the last look, 5 s ago."""
+    crowding = after("auto", "A")
+    crowding.shall_stay("a", stays_s)
+    look(crowding, "B")
+    assert crowding.fit.models == fits
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"input": [], "keep_alive": 0}, {"input": "y", "keep_alive": 0, "cache": "no-store"}],
+    ids=["load", "bypass"],
+)
+async def test_what_an_ask_for_vectors_unloads_was_not_pushed_out(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, more: dict[str, object]
+) -> None:
+    """Whether it has texts or none, and also if it goes around the cache."""
+    headers = [("Cache-Control", "no-store")] if more.pop("cache", None) else []
+    ask = {"model": "nomic-embed-text", "input": "x"}
+    async with open_house(fake_ollama, clean_redis, upstream={"digest_ttl": 0.2}) as house:
+        await house.ask("POST", "/api/embed", ask)
+        await until(lambda: len(house.first.loaded.models) == 1)
+        reply = await house.ask("POST", "/api/embed", ask | more, headers=headers)
+        assert (reply.status, reply.header("X-Cache")) == (200, "BYPASS")
+        await until(lambda: not house.first.loaded.models)
+        await house.chat("hello")
+        await until(lambda: len(house.first.loaded.models) == 1)
+
+        assert (house.first.crowding.fit.models, house.first.crowding.fit.apart) == (OLLAMAS_OWN, ())
 
 
 async def test_a_running_proxy_learns(clean_redis: RedisServer) -> None:
