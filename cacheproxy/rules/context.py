@@ -4,7 +4,8 @@ Ollama cuts a chat that is too long by itself, late and silently, and reads all 
 earlier, at turns, and says so. System messages and the last turn always stay.
 
 A turn begins with a user's message and holds all that follows until the next one: answers, tool calls and what the
-tools gave. So no result is ever left without its call. It holds for chats of every dialect (`wire/history.py`).
+tools gave. Where a result comes only after the user has spoken again, both turns are one. So no result is ever left
+without its call. It holds for chats of every dialect (`wire/history.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from cacheproxy.errors import UnkeyableError
@@ -40,7 +42,7 @@ def estimate_tokens(text: str) -> float:
 def tokens(message: Mapping[str, Any]) -> float:
     """The estimate for one message in canonical form."""
     texts = estimate_tokens(message.get("content", "")) + estimate_tokens(message.get("thinking", ""))
-    calls = len(jsontext.write(message["tool_calls"])) / 4 if "tool_calls" in message else 0.0
+    calls = len(jsontext.write_plain(message["tool_calls"])) / 4 if "tool_calls" in message else 0.0
     return MESSAGE_TOKENS + texts + calls + IMAGE_TOKENS * len(message.get("images", ()))
 
 
@@ -77,14 +79,14 @@ def trim(ask: Ask, body: bytes, parse: Callable[[bytes], Ask], budget_tokens: fl
 def tokens_max(body: bytes) -> float:
     """At least what the estimate for a request's body comes to; most chats are far from too long, and need no more.
 
-    No byte counts for more than a third of a token, a message takes more bytes than `MESSAGE_TOKENS` stand for, and
-    each image is named as such but in a list of them.
+    No byte counts for more than a third of a token (but in numbers, which Python may write longer), a message takes more
+    bytes than `MESSAGE_TOKENS` stand for, and each image is named as such but in a list of them.
     """
     return math.inf if b'"images"' in body else len(body) / 3 + IMAGE_TOKENS * body.count(b"image")
 
 
 def _beside(history: History) -> float:
-    tools = len(jsontext.write(history.tools)) / 4 if history.tools else 0.0
+    tools = len(jsontext.write_plain(history.tools)) / 4 if history.tools else 0.0
     return tools + estimate_tokens(history.beside)
 
 
@@ -119,4 +121,49 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> list[list[int]]:
             turns.append([])
         turns[-1].append(at)
         before = role
-    return turns
+    return _with_late_answers(turns, messages)
+
+
+def _with_late_answers(turns: list[list[int]], messages: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The turns, those made one between which there is a call of a tool and its answer."""
+    reaches = list(range(len(turns)))  # the first turn that each one has an answer for
+    calls = _Calls()
+    for turn, at in ((turn, at) for turn, places in enumerate(turns) for at in places):
+        for answered in messages[at].get("answers", ()):
+            reaches[turn] = min(reaches[turn], calls.answered(answered, turn))
+        for made in messages[at].get("calls", ()):
+            calls.made(made, turn)
+    from_here = list(accumulate(reversed(reaches), min))[::-1]
+    merged: list[list[int]] = []
+    for turn, places in enumerate(turns):
+        if from_here[turn] < turn:
+            merged[-1].extend(places)
+        else:
+            merged.append(places)
+    return merged
+
+
+class _Calls:
+    """Calls of tools that are not answered yet, with the turn that each was made in."""
+
+    def __init__(self) -> None:
+        self._turns: list[int] = []
+        self._by_id: dict[str, list[int]] = {}
+        self._latest: list[int] = []
+        self._answered: set[int] = set()
+
+    def made(self, call_id: str, turn: int) -> None:
+        """A call; an empty id is none."""
+        self._by_id.setdefault(call_id, []).append(len(self._turns))
+        self._latest.append(len(self._turns))
+        self._turns.append(turn)
+
+    def answered(self, call_id: str, turn: int) -> int:
+        """The turn of the call that is answered in this one, the latest that it can be; this one if there is none."""
+        calls = (self._by_id.get(call_id) or self._by_id.get("", [])) if call_id else self._latest
+        while calls:
+            call = calls.pop()
+            if call not in self._answered:
+                self._answered.add(call)
+                return self._turns[call]
+        return turn

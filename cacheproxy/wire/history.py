@@ -12,7 +12,7 @@ from typing import Any
 
 from cacheproxy.model import JSONObject
 from cacheproxy.wire import chat, messages, openai_chat, responses
-from cacheproxy.wire.jsontext import write
+from cacheproxy.wire.jsontext import write_plain
 
 Message = dict[str, Any]
 
@@ -25,7 +25,8 @@ class History:
     """Where the messages stand in it."""
     messages: Sequence[Mapping[str, Any]]
     """One for each item of that list: `role` (`system` for all that instructs the model, `tool` for what a tool gave),
-    and `content`, `thinking`, `tool_calls`, `images` where there are such.
+    and `content`, `thinking`, `tool_calls`, `images` where there are such; `calls` and `answers` are the ids of the
+    calls of tools that it makes and that it answers, empty ones where a caller gives none.
     """
     beside: str = ""
     """What else instructs the model, outside of the messages."""
@@ -41,7 +42,10 @@ def history_of(dialect: str, members: JSONObject) -> History | None:
 def _native(members: JSONObject) -> History | None:
     if members.get("truncate") is False:
         return None
-    said = [_without_nulls(message) | {"role": _role(message)} for message in _objects(members.get("messages"))]
+    said = [
+        _without_nulls(message) | {"role": _role(message)} | _ids(message)
+        for message in _objects(members.get("messages"))
+    ]
     return History("messages", said, tools=members.get("tools"))
 
 
@@ -57,7 +61,13 @@ def _openai(members: JSONObject) -> History:
 def _openai_message(message: JSONObject) -> Message:
     told = _content(message.get("content"))
     calls = {"tool_calls": message["tool_calls"]} if message.get("tool_calls") else {}
-    return {"role": _role(message), "thinking": _text(message.get("reasoning"))} | told | calls
+    return {"role": _role(message), "thinking": _text(message.get("reasoning"))} | told | calls | _ids(message)
+
+
+def _ids(message: JSONObject) -> Message:
+    """Of the calls of a message in the form of Ollama's or OpenAI's chats."""
+    calls = [_text(call.get("id")) for call in _objects(message.get("tool_calls"))]
+    return {"calls": calls, "answers": [_text(message.get("tool_call_id"))] if _role(message) == "tool" else []}
 
 
 def _anthropic(members: JSONObject) -> History:
@@ -69,11 +79,13 @@ def _anthropic_message(message: JSONObject) -> Message:
     """A tool's result comes as a user's message here, which is none: its call stands in the message before."""
     told: Message = {"role": _role(message)} | _content(message.get("content"))
     blocks = _objects(message.get("content"))
-    if any(block.get("type") == "tool_result" for block in blocks):
+    told["answers"] = [_text(block.get("tool_use_id")) for block in blocks if block.get("type") == "tool_result"]
+    if told["answers"]:
         told["role"] = "tool"
-    if calls := [block for block in blocks if block.get("type") == "tool_use"]:
+    calls = [block for block in blocks if block.get("type") == "tool_use"]
+    if calls:
         told["tool_calls"] = calls
-    return told
+    return told | {"calls": [_text(block.get("id")) for block in calls]}
 
 
 def _responses(members: JSONObject) -> History | None:
@@ -84,9 +96,16 @@ def _responses(members: JSONObject) -> History | None:
 
 
 def _responses_item(item: JSONObject) -> Message:
-    if item.get("type", "message") == "message":
+    kind = str(item.get("type", "message"))
+    if kind == "message":
         return {"role": _role(item)} | _content(item.get("content"))
-    return {"role": "tool", "content": write(item).decode()}  # a call, what it gave, what was thought before it
+    ids = [_text(item.get("call_id"))]
+    return {  # a call, what it gave, what was thought before it
+        "role": "tool",
+        "content": write_plain(item).decode(),
+        "calls": ids if kind.endswith("_call") else [],
+        "answers": ids if kind.endswith("_call_output") else [],
+    }
 
 
 def _role(message: JSONObject) -> str:

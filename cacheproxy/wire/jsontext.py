@@ -125,14 +125,19 @@ def write_go(value: Any) -> bytes:
     Go escapes `<`, `>`, `&`, U+2028 and U+2029.
     Raises UnkeyableError (`number-range`, or `lone-surrogate`) for values that have no such form.
     """
-    try:
-        raw = orjson.dumps(value, default=_spelled)
-    except TypeError as error:
-        raise UnkeyableError("lone-surrogate" if "surrogate" in str(error) else "number-range") from None
+    raw = write_plain(value)
     for character, escape in _ESCAPES:
         if character in raw:  # these bytes occur in strings only, and only as these characters
             raw = raw.replace(character, escape)
     return raw
+
+
+def write_plain(value: Any) -> bytes:
+    """Compact JSON with the escapes that JSON needs and no others: to be weighed. Raises as `write_go` does."""
+    try:
+        return orjson.dumps(value, default=_spelled)
+    except TypeError as error:
+        raise UnkeyableError("lone-surrogate" if "surrogate" in str(error) else "number-range") from None
 
 
 _ESCAPES = (

@@ -208,6 +208,89 @@ def test_a_call_and_its_result_that_began_after_the_last_question_stay(path):
     assert trim(asked, body, dialect.parse, 500) is asked
 
 
+HURRY = {"role": "user", "content": "Hurry!"}
+
+
+@pytest.mark.parametrize("path", V1)
+@pytest.mark.parametrize("also", ["nothing", "a call that nobody answered"])
+def test_a_result_that_comes_after_the_user_spoke_again_stays_with_its_call(path, also):
+    """All between the two is one turn; a call without a result holds nothing together."""
+    dialect, member, more, said = V1[path]
+    late = [*said[:-3], HURRY, *said[-3:]]
+    if also != "nothing":
+        lost = json.loads(json.dumps(said[-4]).replace("c1", "c0"))
+        late = [*said[:-5], {"role": "user", "content": big()}, lost, *late[len(said[:-5]) :]]
+    body = json.dumps({"model": "m", member: late} | more).encode()
+    staying = trim(dialect.parse(body), body, dialect.parse, 500)
+    assert json.loads(staying.forward)[member] == [*said[:-5], said[-1]]
+    body = json.dumps({"model": "m", member: late[:-2]} | more).encode()
+    asked = dialect.parse(body)
+    if also == "nothing":
+        assert trim(asked, body, dialect.parse, 500) is asked
+    else:
+        assert trim(asked, body, dialect.parse, 500).dropped == 2
+
+
+@pytest.mark.parametrize("ids", [("c1", "c1"), (None, None), ("c1", None), (None, "c1")])
+def test_natively_ids_need_not_be_given(ids):
+    """Then a result is the last call's."""
+    call = {"function": {"name": "f", "arguments": {}}} | ({"id": ids[0]} if ids[0] else {})
+    result = {"role": "tool", "content": "r", "tool_name": "f"} | ({"tool_call_id": ids[1]} if ids[1] else {})
+    said = [
+        {"role": "user", "content": big()},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        HURRY,
+        result,
+    ]
+    body = json.dumps({"model": "m", "messages": said}).encode()
+    history = history_of(chat.NAME, json.loads(body))
+
+    assert kept(history.messages, 0.0, 500) == [0, 1, 2, 3]
+    assert kept([*history.messages, *talk("auau")], 0.0, 500) == [7]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [("user", None), ("assistant", None), *((role, n) for role in ("call", "tool") for n in "123")]
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 300),
+)
+def test_no_result_is_ever_left_without_its_call(steps, budget):
+    """In whatever order they come, as long as each has an id; and what stays is an unbroken end."""
+    said, open_calls, call_of = [], {}, {}
+    for at, (role, call) in enumerate(steps):
+        message = {"role": "assistant" if role == "call" else role, "content": "x" * 24, "calls": [], "answers": []}
+        if role == "call":
+            message["calls"] = [call]
+            open_calls.setdefault(call, []).append(at)
+        elif role == "tool":
+            message["answers"] = [call]
+            if open_calls.get(call):
+                call_of[at] = open_calls[call].pop()
+        said.append(message)
+    staying = kept(said, 0.0, budget)
+
+    assert staying == list(range(len(said) - len(staying), len(said)))
+    assert all(call_of[at] in staying for at in staying if at in call_of)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+def test_what_go_would_escape_weighs_what_it_is(path):
+    """A tool's HTML above all."""
+    dialect, member, _, said = V1[path]
+    weights = []
+    for text in ("<b>&amp;</b>" * 400, "(b)+amp;(/b)" * 400):
+        told = json.loads(json.dumps(said).replace("{}", text).replace("y" * 4000, text))
+        raw = json.dumps({"model": "m", member: told, "tools": [{"x": text}]}).encode()
+        history = history_of(dialect.NAME, json.loads(raw))
+        weights.append(sum(map(tokens, history.messages)))
+        assert weights[-1] <= tokens_max(raw)
+    assert weights[0] == weights[1]
+
+
 def test_what_instructs_the_model_and_images_count_with_the_others():
     """Wherever they stand."""
     for path, more in (("/v1/messages", {"system": big()}), ("/v1/responses", {"instructions": big()})):
