@@ -1,14 +1,18 @@
 """Work behind the asks: one job, done again and again until its owner closes.
 
-The job says itself what its failures mean: one that it lets through ends the work, and is logged by asyncio. Refuses to
-hold anybody up: what stops it waits only until the job of the moment has been cancelled.
+The job says itself what its failures mean. One that it lets through is a defect: it is logged, once until the job
+succeeds again, and the work goes on. Refuses to hold anybody up: what stops it waits only until the job of the moment
+has been cancelled, and never gets its error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
+
+_log = logging.getLogger("cacheproxy")
 
 
 class Behind:
@@ -35,6 +39,14 @@ class Behind:
         return True
 
     async def _repeat(self) -> None:
+        failing = False
         while True:
             await asyncio.sleep(self._every_s)
-            await self._job()
+            try:
+                await self._job()
+            except Exception:  # noqa: BLE001 - a defect must not end the work
+                if not failing:
+                    _log.exception("the work behind the asks failed (%s); it goes on", self._name)
+                failing = True
+            else:
+                failing = False

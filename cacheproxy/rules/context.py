@@ -79,7 +79,7 @@ def trim(ask: Ask, body: bytes, parse: Callable[[bytes], Ask], budget_tokens: fl
 def tokens_max(body: bytes) -> float:
     """At least what the estimate for a request's body comes to; most chats are far from too long, and need no more.
 
-    No byte counts for more than a third of a token (but in numbers, which Python may write longer), a message takes more
+    No byte counts for more than a third of a token (but in numbers, which may be written longer), a message takes more
     bytes than `MESSAGE_TOKENS` stand for, and each image is named as such but in a list of them.
     """
     return math.inf if b'"images"' in body else len(body) / 3 + IMAGE_TOKENS * body.count(b"image")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ does not find the model it was for, up to the regular time.
 """
 FORGET_READS = 2
 """Reads in a row without a model, after which what callers asked of it is over: it was unloaded."""
+
+_log = logging.getLogger("cacheproxy.upstream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Loaded:
         """Whether the last read told anything."""
         self._due = asyncio.Event()
         """Somebody wants to know now."""
+        self._defects: set[str] = set()
+        """What was logged of them."""
         self._wanted: set[str] = set()
         """Models that gave a reply without being known to be loaded."""
         self._apart_s = LOOK_S_MIN
@@ -162,6 +167,9 @@ class Loaded:
             told = await self._fetch()
         except UpstreamError:
             told = None
+        except Exception:  # noqa: BLE001 - a defect must not end the reads
+            told = None
+            self._defect("what Ollama has loaded could not be read")
         self._readable = told is not None
         self._models = {model.digest: model for model in read(told)}
         if self._wanted:
@@ -173,7 +181,16 @@ class Loaded:
             if self._unseen[digest] >= FORGET_READS:
                 del self._wishes[digest], self._unseen[digest]
         for tell in self.on_read:
-            tell()
+            try:
+                tell()
+            except Exception:  # noqa: BLE001 - a defect must not end the reads
+                self._defect("what Ollama has loaded was read, and then something failed")
+
+    def _defect(self, what: str) -> None:
+        """Log the exception being handled, the first of a kind only: reads come every few seconds."""
+        if what not in self._defects:
+            self._defects.add(what)
+            _log.exception("%s; the reads go on", what)
 
     async def _poll(self) -> None:
         while True:

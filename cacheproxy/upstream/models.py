@@ -255,18 +255,16 @@ class Models:
     async def _read(self) -> bool:
         try:
             listed, version = await asyncio.gather(self._fetch("/api/tags", None), self._fetch("/api/version", None))
+            told = str(version.get("version", "")) if isinstance(version, dict) else ""
+            known = _identities(listed, told)
         except UpstreamError as error:
-            if self.reachable:
-                _log.warning("%s; names keep their last digests for %.0f s", error, self._settings.digest_grace)
-            self.reachable, self.reason = False, str(error)
-            self._first_read.set()
-            self._on_read(False)
-            return False
+            return self._not_read(str(error))
+        except Exception as error:  # noqa: BLE001 - a defect of ours or Ollama's: the reads go on
+            return self._not_read(f"the list of models could not be read ({error!r})")
         if not self.reachable and self._first_read.is_set():
             _log.info("Ollama answers again")
         self.reachable, self.reason = True, ""
-        self.server_version = str(version.get("version", "")) if isinstance(version, dict) else ""
-        known = _identities(listed, self.server_version)
+        self.server_version = told
         changed = self._take(known)
         self._read_at = self._clock.monotonic()
         self._first_read.set()
@@ -277,6 +275,14 @@ class Models:
                 await self._remember({"version": self.server_version, "tags": listed, "read": self._clock.now()})
                 self._remembered_at = self._read_at
         return True
+
+    def _not_read(self, reason: str) -> bool:
+        if self.reachable:
+            _log.warning("%s; names keep their last digests for %.0f s", reason, self._settings.digest_grace)
+        self.reachable, self.reason = False, reason
+        self._first_read.set()
+        self._on_read(False)
+        return False
 
     def _take(self, known: Mapping[str, Identity]) -> bool:
         """Names stand for this from now on; whether that is something else."""
@@ -289,11 +295,18 @@ class Models:
 
     async def _poll(self) -> None:
         """Read for ever. A slow or failing read is simply followed by the next."""
+        look: Callable[[], Awaitable[object]] = self._first_look
+        while True:
+            try:
+                await look()
+            except Exception:  # noqa: BLE001 - a defect must not end the reads
+                _log.exception("the list of models was read, and then something failed; the reads go on")
+            look = self.refresh
+            await asyncio.sleep(self._settings.digest_ttl * 0.8)  # so that a change is seen within digest_ttl
+
+    async def _first_look(self) -> None:
         if not await self.refresh():
             await self._take_remembered()
-        while True:
-            await asyncio.sleep(self._settings.digest_ttl * 0.8)  # so that a change is seen within digest_ttl
-            await self.refresh()
 
     async def _take_remembered(self) -> None:
         while self._read_at == float("-inf"):

@@ -93,6 +93,27 @@ async def test_it_goes_on_reading_until_closed():
     await loaded.close()
 
 
+async def test_a_defect_is_said_once_and_the_reads_go_on(caplog):
+    """In the reading (JSON nested too deep, say), or in who listens: the others hear of it all the same."""
+    ollama, heard = Ollama(LINE), []
+
+    async def fetch():
+        if ollama.reads < 2:
+            ollama.reads += 1
+            raise RecursionError
+        return await ollama()
+
+    loaded = Loaded(fetch, every_s=0.001)
+    loaded.on_read = [lambda: 1 / 0, lambda: heard.append(loaded.of(A))]
+    await loaded.open()
+    await until(lambda: ollama.reads >= 5)
+    await loaded.close()
+
+    assert heard[:2] == [None, None]
+    assert heard[2:5] == [LLAMA] * 3
+    assert len(caplog.records) == 2
+
+
 async def test_what_callers_chose_is_remembered_while_the_model_stays():
     """An ask that chooses nothing takes nothing back; unloading does."""
     ollama = Ollama(LINE)

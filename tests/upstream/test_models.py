@@ -520,6 +520,36 @@ async def test_the_list_is_read_again_within_the_period(ollama, memory, clock):
     await models.close()
 
 
+async def test_a_defect_does_not_end_the_reads(ollama, memory, clock, caplog):
+    """In the reading (JSON nested too deep, say), which counts as no list, or in who listens."""
+    reads, failing = asyncio.Queue(), [True]
+
+    async def fetch(target, body):
+        if failing[0]:
+            raise RecursionError("too deep")
+        return await ollama.fetch(target, body)
+
+    models = Models(
+        fetch,
+        Upstream(digest_ttl=0.01),
+        clock,
+        remember=memory.remember,
+        recall=memory.recall,
+        on_read=reads.put_nowait,
+    )
+    models.on_change.append(lambda: 1 / 0)
+    await models.open()
+    assert not await reads.get()
+    assert "too deep" in models.reason
+    failing[0] = False
+    while not await reads.get():
+        pass
+    assert [await reads.get(), await reads.get()] == [True, True]
+    await models.close()
+
+    assert "the reads go on" in caplog.text
+
+
 async def test_closing_leaves_no_task(ollama, memory, clock):
     """Not even a read that hangs."""
     before = asyncio.all_tasks()
