@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cacheproxy.clock import Clock
-from cacheproxy.errors import UpstreamError, UpstreamUnreachableError
+from cacheproxy.errors import UnkeyableError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.embed_flights import EmbedFlights, Flight, Joins, Passed
 from cacheproxy.flow.embed_shelf import EmbedCall, Found, VectorShelf
 from cacheproxy.model import Entry, Outcome
@@ -166,8 +166,12 @@ class Embeddings:
         if not places:
             return {}
         call = gathered.call
-        texts = [call.embed.inputs[place] for place in places]
-        body = call.body if len(texts) == len(call.plans) else call.dialect.ask_for(call.body, texts)
+        body = call.body
+        if len(places) < len(call.plans):
+            try:
+                body = call.dialect.ask_for(call.body, [call.embed.inputs[place] for place in places])
+            except UnkeyableError:  # only the caller can spell the rest of it (a number of 30 digits)
+                places = range(len(call.plans))
         gathered.called = True
         return {self.flights.start(call, places, body): places}
 

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Cache
-from cacheproxy.errors import UpstreamBrokenError, UpstreamError
+from cacheproxy.errors import UpstreamBrokenError
 from cacheproxy.flow.coalesce import Head, Reply
 from cacheproxy.flow.embed_shelf import EmbedCall, VectorShelf
 from cacheproxy.flow.together import Batch, Batches, Member
@@ -306,15 +306,15 @@ class EmbedFlights:
 
         try:
             reply = await self._fetch(call, body)
-        except UpstreamError:
+            if batch.asks == 1:
+                return reply
+            await drop(reply)
+            vectors = self._read(call, reply, batch.texts)
+        except Exception:
             batch.close()
             if batch.asks == 1:
                 raise
-            return None
-        if batch.asks == 1:
-            return reply
-        vectors = self._read(call, reply, batch.texts)
-        await drop(reply)
+            return None  # what is wrong, a defect too, may lie with one of them
         return Shared(vectors, reply.source) if vectors else None
 
     async def fetch(self, call: EmbedCall, body: bytes) -> Passed:

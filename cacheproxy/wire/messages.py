@@ -160,11 +160,15 @@ def _turn(turn: JSONObject) -> list[Members]:
         raise NoTwinError
     if isinstance(content, str):
         return [{"role": role, "content": content}] if content else []
-    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+    if not isinstance(content, list):
         raise NoTwinError
-    by_kind: dict[object, list[JSONObject]] = {}
+    by_kind: dict[str, list[JSONObject]] = {}
     for block in content:
-        by_kind.setdefault(block.get("type"), []).append(block)
+        match block:
+            case {"type": str(kind)}:
+                by_kind.setdefault(kind, []).append(block)
+            case _:
+                raise NoTwinError
     if not by_kind.keys() <= {"text", "image", "thinking", "tool_use", "tool_result"}:
         raise NoTwinError
     message = {

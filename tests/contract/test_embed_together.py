@@ -282,6 +282,38 @@ async def test_what_differs_in_more_than_its_texts_goes_apart(
     assert all(reply.status == 200 for reply in replies)
 
 
+async def test_a_defect_with_one_ask_fails_nobody_else(merging: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: the others are sent by themselves, and it is counted once."""
+    send = type(merging.first.client).send
+
+    async def fails(client: Any, sent: Any, **more: Any) -> Any:
+        if b"bad" in sent.body:
+            raise RuntimeError
+        return await send(client, sent, **more)
+
+    monkeypatch.setattr(type(merging.first.client), "send", fails)
+    async with no_place(merging):
+        tasks = await gathered(merging, "bad", "b")
+    bad, good = await asyncio.gather(*tasks)
+
+    assert (bad.status, good.status, good.header("X-Cache")) == (500, 200, "MISS")
+    assert (await merging.stats())["faults"]["internal"] == 1
+
+
+async def test_what_cannot_be_spelt_anew_is_sent_as_it_came(merging: House) -> None:
+    """Also where some of its texts are stored, or several asks wait."""
+    huge = 10**30
+    await embed(merging, "a")
+    await merging.settled()
+    assert (await embed(merging, ["a", "b"], keep_alive=huge)).status == 200
+    assert asked(merging)[-1] == ["a", "b"]
+    async with no_place(merging):
+        tasks = await gathered(merging, "c", keep_alive=huge)
+        tasks += await gathered(merging, "d", keep_alive=huge)
+    assert [reply.status for reply in await asyncio.gather(*tasks)] == [200, 200]
+    assert sorted(asked(merging)[-2:]) == ["c", "d"]
+
+
 async def test_a_header_that_says_nothing_of_who_asks_keeps_nobody_apart(merging: House) -> None:
     """A trace of one's own, say."""
     async with no_place(merging):

@@ -516,6 +516,20 @@ async def test_a_model_that_changes_while_it_answers_leaves_nothing(
         assert (await house.stats())["not_kept"] == {"digest-changed": 1}
 
 
+async def test_a_defect_of_our_own_is_counted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with chats."""
+
+    async def defect(_plans: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(house.app.embeddings.shelf), "wait_landed", lambda _self, plans: defect(plans))
+        assert (await embed(house, "a")).status == 500
+
+    assert (await embed(house, "a")).header("X-Cache") == "MISS"
+    assert (await house.stats())["faults"]["internal"] == 1
+
+
 async def test_unloading_reaches_ollama_although_the_vector_is_stored(house: House) -> None:
     """`keep_alive: 0`, behind the reply."""
     await embed(house, "a")
