@@ -220,6 +220,23 @@ async def test_a_running_proxy_learns(clean_redis: RedisServer) -> None:
         await ollama.close()
 
 
+@pytest.mark.parametrize("keep_alive", ["30m", -1, "-1m", 10**30])
+async def test_clients_that_always_say_how_long_hide_nothing(clean_redis: RedisServer, keep_alive: object) -> None:
+    """As long as that is no shorter than what was seen, and whether they are answered from the cache or not."""
+    ollama = FakeOllama(loaded_max=1)
+    await ollama.open()
+    try:
+        async with open_house(ollama, clean_redis) as house:
+            for model in ("llama3", "llama3.2"):
+                for _ in range(2):
+                    await house.chat(model=model, keep_alive=keep_alive)
+                    await house.settled()
+                await until(lambda model=model: [m.name for m in house.first.loaded.models] == [f"{model}:latest"])  # type: ignore[misc]
+            assert house.first.batcher.models_at_once == 1
+    finally:
+        await ollama.close()
+
+
 async def test_a_running_proxy_looks_on(clean_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """In front of an Ollama that holds one model at a time, with the setting left as it comes."""
     ollama = FakeOllama(loaded_max=1)
