@@ -32,7 +32,7 @@ from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.capabilities import Capabilities, capabilities
 from cacheproxy.store.counts import Counts, Statistics
 from cacheproxy.store.embedded import Embedded
-from cacheproxy.store.line import Command, RefusedError
+from cacheproxy.store.line import Command, HeldUpError, RefusedError
 from cacheproxy.store.pool import Client, Clients, Lines, clients, lines, pipelined, within
 from cacheproxy.store.trouble import WORTH_A_LINE, IncurableError, LoadingError, translated
 
@@ -64,6 +64,10 @@ class _Found:
 
 class _LateError(StoreUnavailableError):
     """It was reached, but took longer than an ask may wait."""
+
+
+class _HeldUpError(StoreUnavailableError):
+    """Its deadline passed while a large reply was arriving: no evidence against Redis."""
 
 
 class Connection:
@@ -235,6 +239,10 @@ class Connection:
             self._counts.refused += 1
             self._refused(refusal)
             raise
+        except _HeldUpError:
+            self._counts.failed += 1
+            self._breaker.cancelled(ticket)
+            raise
         except StoreUnavailableError as failure:
             self._counts.failed += 1
             self._reason = str(failure)
@@ -266,6 +274,8 @@ class Connection:
         """The answer, or one of our errors. The only place where errors and timeouts are translated."""
         try:
             return await answer
+        except HeldUpError:
+            raise _HeldUpError(f"redis at {self.where} was still sending a large reply after {limit_s:g} s") from None
         except TimeoutError:
             raise StoreUnavailableError(f"redis at {self.where} gave no answer in {limit_s:g} s") from None
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, RefusedError, OSError) as error:
@@ -290,8 +300,12 @@ class Connection:
             # Only a Redis that answers within an ask's deadline is worth asking.
             try:
                 await self._translated(self._ping(self._clients.client), self._settings.timeout)
+            except _HeldUpError:
+                raise
             except StoreUnavailableError as failure:
                 raise _LateError(str(failure)) from None
+        except _HeldUpError:
+            self._breaker.cancelled(ticket)
         except StoreUnavailableError as failure:
             self._missed(failure, ticket)
         except BaseException:

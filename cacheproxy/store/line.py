@@ -3,9 +3,10 @@
     ask ──► packed ──► all of one turn of the event loop in one write ──► Redis ──► replies, first in first out ──► ask
 
 A caller waits until its deadline, for the connection and its reply together. One that leaves or is late leaves its
-place in the row, so that every other reply still finds its own asker. A line on which a reply is overdue, or which says
-anything nobody asked for, is never used again: who asks next dials anew, and who waits on the old one may still get
-its reply. What waits is bounded by the asks under way, each of which waits for its deadline at most.
+place in the row, so that every other reply still finds its own asker. A line on which a reply is overdue or takes long
+to arrive, or which says anything nobody asked for, is never used again: who asks next dials anew, and who waits on the
+old one may still get its reply. Who is late behind a reply that is still arriving is told so: Redis is not to blame.
+What waits is bounded by the asks under way, each of which waits for its deadline at most.
 
 redis-py connects (TCP, TLS, AUTH, sentinels) and hands over; hiredis reads. Nothing is sent twice. Refuses commands
 that block or whose replies come unasked, and to say what an error means.
@@ -26,6 +27,10 @@ Command: TypeAlias = tuple[str | bytes | int | float, ...]
 
 LAST_LOOK_S = 0.001
 """After a deadline, for what has come and is not yet read: a busy event loop makes no Redis late."""
+ARRIVING_S = 0.003
+"""A reply that has not come to its end this long after its first piece has the connection to itself from then on."""
+LULL_S = 0.02
+"""Between two pieces of one reply; after a longer one Redis, or the way to it, has stalled."""
 DIAL_S_MAX = 1.0
 """For a connection with its handshake, when nobody who waits for it has a shorter deadline."""
 
@@ -37,6 +42,10 @@ _MORE = object()
 
 class LostError(ConnectionError):
     """The connection ended before the reply; the text says how, as the end of a sentence on Redis."""
+
+
+class HeldUpError(TimeoutError):
+    """The deadline passed while a reply, one's own or one before it, was still arriving: much to send, nothing wrong."""
 
 
 class RefusedError(Exception):
@@ -65,6 +74,8 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = hiredis.Reader(notEnoughData=_MORE, replyError=RefusedError)
         self._row: deque[_Place] = deque()
+        self._arriving: _Place | None = None
+        self._begun = self._heard = 0.0
         self._unsent: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = math.inf
@@ -116,11 +127,21 @@ class Wire(asyncio.Protocol):
                 self._give(reply)
         except hiredis.ProtocolError:
             return self.close("does not speak as Redis does")
-        if not row and self._parser.has_data():
-            return self.close("said what nobody asked for")
+        if self._parser.has_data():
+            if not row:
+                return self.close("said what nobody asked for")
+            self._note_arriving(row[0])
         if not self.good:
             self.retire()
         return None
+
+    def _note_arriving(self, place: _Place) -> None:
+        """Part of a reply for this place is here. One that takes long leaves the connection: who comes now dials."""
+        self._heard = self._loop.time()
+        if place is not self._arriving:
+            self._arriving, self._begun = place, self._heard
+        elif self._heard - self._begun > ARRIVING_S:
+            self.good = False
 
     def _give(self, reply: Any) -> None:
         place = self._row[0]
@@ -131,6 +152,7 @@ class Wire(asyncio.Protocol):
                 return
             reply = place.replies
         self._row.popleft()
+        self._arriving = None
         if not place.waiter.done():
             place.waiter.set_result(reply)
 
@@ -157,14 +179,16 @@ class Wire(asyncio.Protocol):
         """Let those go whose deadline has passed."""
         now = self._loop.time()
         self._timer, self._looks_at = None, math.inf
-        late = False
+        late, error = False, TimeoutError
+        if self._arriving is not None and now - self._heard < LULL_S + LAST_LOOK_S:
+            error = HeldUpError
         for place in self._row:
             if place.due > now:
                 self._looks_at = min(self._looks_at, place.due)
             else:
                 late = True
                 if not place.waiter.done():
-                    place.waiter.set_exception(TimeoutError())
+                    place.waiter.set_exception(error())
         if self._looks_at < math.inf:
             self._look_at(self._looks_at)
         if late:

@@ -18,6 +18,7 @@ from cacheproxy.model import Answer, Entry, Plan
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import Doomed, Exact
 from tests.fakes.house import until
+from tests.fakes.redis_proxy import RedisProxy
 from tests.fakes.redis_server import RedisServer, free_port, running_redis
 from tests.store.test_connection import up, wait_for_cluster
 
@@ -109,6 +110,25 @@ async def test_one_who_leaves_is_counted_and_no_evidence(connection: Connection,
     assert connection.statistics().left == 10
     assert await connection.ask("GET", "k") is None
     assert connection.state == "up"
+
+
+async def test_large_replies_over_a_slow_link_are_no_evidence_against_redis(clean_redis: RedisServer) -> None:
+    """Neither for those who asked for them nor for those behind."""
+    clean_redis.call("SET", "large", bytes(3_000_000))
+    async with (
+        RedisProxy(clean_redis.port, lambda: 0.005) as proxy,
+        up(config.Redis(url=f"redis://127.0.0.1:{proxy.port}", timeout=0.08)) as connection,
+    ):
+        for _ in range(3):
+            await connection.ask("PING", timeout_s=1)
+            asks = (connection.ask("GET", key) for key in ("large", *["small"] * 10))
+            for error in await asyncio.gather(*asks, return_exceptions=True):
+                assert isinstance(error, StoreUnavailableError)
+                assert "still sending a large reply" in str(error)
+
+        assert connection.state == "up"
+        statistics = connection.statistics()
+        assert (statistics.failed, statistics.breaker_opened) == (33, 0)
 
 
 async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer) -> None:

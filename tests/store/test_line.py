@@ -17,7 +17,7 @@ import redis.exceptions
 import uvloop
 
 from cacheproxy.store.address import parse
-from cacheproxy.store.line import Line, LostError, RefusedError
+from cacheproxy.store.line import HeldUpError, Line, LostError, RefusedError
 from cacheproxy.store.pool import clients, dial, lines
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
@@ -259,6 +259,35 @@ async def test_a_busy_event_loop_makes_no_redis_late(clean_redis: RedisServer) -
             subprocess.run(["sleep", "0.2"], check=True)  # noqa: ASYNC221 - the point
 
             assert await asked == b"v"
+
+
+@on_both_loops
+async def test_a_large_reply_over_a_slow_link_costs_only_those_who_were_already_behind_it(
+    clean_redis: RedisServer,
+) -> None:
+    """They are told that Redis is not to blame; who comes a moment later has a connection of its own."""
+    async with RedisProxy(clean_redis.port, lambda: 0.005) as proxy, line_to(f"redis://127.0.0.1:{proxy.port}") as line:
+        await line.ask(("SET", "small", "s"), 5)
+        clean_redis.call("SET", "large", bytes(3_000_000))
+        tasks = [asyncio.create_task(line.ask(("GET", key), 0.08)) for key in ("large", "small")]
+        patient = asyncio.create_task(line.ask(("GET", "small"), 20))
+        await until(lambda: not line.connected)
+
+        assert await line.ask(("GET", "small"), 1) == b"s"
+        assert not tasks[0].done()
+        assert {type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)} == {HeldUpError}
+        assert await patient == b"s"
+        assert proxy.connections == 2
+
+
+@on_both_loops
+async def test_a_reply_that_stalls_half_way_is_late_as_one_that_never_came() -> None:
+    """Nothing is arriving then."""
+    async with line_to_a_fake(lambda _: [b"$100\r\nhalf ", b"a reply"]) as (line, _):
+        with pytest.raises(TimeoutError) as caught:
+            await line.ask(("GET", "k"), 0.2)
+
+        assert type(caught.value) is TimeoutError
 
 
 @on_both_loops
