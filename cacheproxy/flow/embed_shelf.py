@@ -107,6 +107,7 @@ class VectorShelf:
         missing = [plan for key, plan in plans.items() if key not in on_shelf.fresh]
         if not missing:
             return on_shelf
+        clears = self.memory.clears
         try:
             with call.trail.timed("exact"):
                 found, corrupt = await self.exact.get_many(missing)
@@ -119,11 +120,13 @@ class VectorShelf:
         here = len(on_shelf.fresh)
         for plan, (entry, size_bytes) in zip(missing, found, strict=True):
             if entry is not None:
-                self._judge(entry, size_bytes, plan, on_shelf)
+                self._judge(entry, plan, on_shelf)
+                if plan.key in on_shelf.fresh and clears == self.memory.clears:
+                    self.memory.put(entry, size_bytes)
         call.trail.note("exact", f"{len(on_shelf.fresh) - here}/{len(missing)}")
         return on_shelf
 
-    def _judge(self, entry: Entry, size_bytes: int, plan: Plan, on_shelf: Found) -> None:
+    def _judge(self, entry: Entry, plan: Plan, on_shelf: Found) -> None:
         """Put an entry found by its key on the shelf if it is the plan's and young enough."""
         now = self.clock.now()
         if not self.exact.proves(entry, plan):
@@ -131,7 +134,6 @@ class VectorShelf:
         elif plan.max_age_s is not None and now - entry.made > plan.max_age_s:
             return
         elif entry.expires > now:
-            self.memory.put(entry, size_bytes)
             on_shelf.fresh[plan.key] = entry
             on_shelf.tier = "redis"
         elif now - entry.expires <= plan.stale_if_error_s:

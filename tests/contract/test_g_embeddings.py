@@ -678,3 +678,24 @@ async def test_of_two_asks_at_once_each_gets_its_own_vectors_and_its_own_fate(ho
     assert (await failing).status == 400
     assert good.status == 200
     assert good.json()["embeddings"] == own["embeddings"]
+
+
+async def test_vectors_read_before_a_purge_are_not_served_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ask that read them has them; the process's own memory has not."""
+    await embed(house, ["a", "b"])
+    house.app.memory.clear()
+    read = house.app.exact.get_many
+
+    async def read_then_purge(plans: Any) -> Any:
+        found = await read(plans)
+        await house.admin("DELETE", "/entries?all=true")
+        return found
+
+    monkeypatch.setattr(house.app.exact, "get_many", read_then_purge)
+    assert (await embed(house, ["a", "b"])).header("X-Cache") == "EXACT"
+    monkeypatch.undo()
+
+    assert len(house.app.memory) == 0
+    assert (await embed(house, ["a", "b"])).header("X-Cache") == "MISS"
