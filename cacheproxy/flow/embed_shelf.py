@@ -212,18 +212,19 @@ class VectorShelf:
 
     async def _put(self, entry: Entry, plan: Plan, epoch: int) -> bool:
         """Write one entry; False if Redis would not, or if somebody has purged since this epoch."""
+        clears = self.memory.clears
         stale_s = max(plan.stale_if_error_s, self.settings.stale_if_error)
         try:
-            size_bytes, now = await self.exact.put(entry, stale_s=stale_s)
-            if now != epoch:  # maybe too early to find it, and maybe by another proxy
-                await self.exact.delete(entry.key)
-                self.metrics.not_kept("purged")
-                return False
+            size_bytes = await self.exact.put(entry, stale_s=stale_s, epoch=epoch)
         except CacheError:
             self.metrics.fault(Fault.STORE_FAILED)
             self.metrics.not_kept("redis")
             return False
-        self.memory.put(entry, size_bytes)
+        if size_bytes is None:  # maybe by another proxy
+            self.metrics.not_kept("purged")
+            return False
+        if clears == self.memory.clears:
+            self.memory.put(entry, size_bytes)
         self.metrics.kept(size_bytes)
         return True
 

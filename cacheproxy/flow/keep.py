@@ -119,18 +119,18 @@ class Keeper:
         if epoch != self.exact.epoch:
             self.metrics.not_kept("purged")
             return
+        clears = self.memory.clears
+        stale_s = max(plan.stale_if_error_s, self.settings.stale_if_error)
         try:
-            size_bytes, now = await self.exact.put(
-                entry, stale_s=max(plan.stale_if_error_s, self.settings.stale_if_error)
-            )
-            if now != epoch:  # maybe too early to find it, and maybe by another proxy
-                await self.exact.delete(entry.key)
-                self.metrics.not_kept("purged")
-                return
+            size_bytes = await self.exact.put(entry, stale_s=stale_s, epoch=epoch)
         except CacheError:
             self.metrics.fault(Fault.STORE_FAILED)
             self.metrics.not_kept("redis")
             return
-        self.memory.put(entry, size_bytes)
+        if size_bytes is None:  # maybe by another proxy
+            self.metrics.not_kept("purged")
+            return
+        if clears == self.memory.clears:
+            self.memory.put(entry, size_bytes)
         self.replaced(entry.key)
         self.metrics.kept(size_bytes)

@@ -1,7 +1,8 @@
 """Entries by key: one Redis hash an answer, written whole with its lifetime, found by its name.
 
-Hash and lifetime are written in one MULTI, so a crash between them cannot leave an entry that never dies; a hit does
-not prolong it. Every command names one key, so Redis Cluster works as it is. Only purging scans.
+A script writes hash and lifetime together, and only if nobody has purged since the answer was asked for: so an entry
+never lacks its end, and one whose write was given up, yet is done late, never outlives a purge. A hit does not prolong
+it. With Redis Cluster every command names one key, and a MULTI takes the script's place. Only purging scans.
 Raises CacheError only; callers go on without the cache.
 """
 
@@ -26,6 +27,21 @@ PURGE_TIMEOUT_S = 5.0
 """Deadline of one step of a purge, which is an operator's call and may take longer than an ask's look-up."""
 MANY = 64
 """Entries read in one round trip: 3 MB of vectors of 4,096 numbers, which come well within the deadline."""
+LARGE_BYTES = 256 * 1024
+"""A longer entry is written beside what asks send, which would else wait behind it."""
+WRITE = """
+local epoch = tonumber(redis.call('GET', KEYS[2]) or 0) or 0
+if epoch ~= tonumber(ARGV[1]) then return epoch end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('SET', KEYS[1], '')
+  redis.call('DEL', KEYS[1])
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return epoch
+"""
+"""Keys: entry, epoch. Arguments: epoch, lifetime in ms, fields. The SET is there to be refused by a full Redis, which
+would let a script go on that has deleted something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +66,7 @@ class Exact:
     def epoch(self) -> int:
         """Grows with every purge, by any proxy; an answer asked for in an older epoch is not kept.
 
-        Another proxy's purge is heard of within a second, by whoever has put an entry at once.
+        Another proxy's purge is heard of within a second, by whoever wants to put an entry at once.
         """
         return self._connection.epoch
 
@@ -93,22 +109,32 @@ class Exact:
                 found.append((None, 0))
                 corrupt.append(plan.key.encode())
 
-    async def put(self, entry: Entry, *, stale_s: float) -> tuple[int, int]:
-        """Write an entry, to be forgotten `stale_s` after it expires; its size in bytes, and the epoch afterwards.
+    async def put(self, entry: Entry, *, stale_s: float, epoch: int) -> int | None:
+        """Write an entry, to be forgotten `stale_s` after it expires; its size in bytes.
 
-        If the answer was asked for in another epoch, some proxy has purged since, maybe too early to find this entry:
-        it must be deleted. Raises StoreUnavailableError; Redis then holds the entry whole or not at all.
+        `epoch` is that in which its answer was asked for. If it has passed, some proxy has purged since, maybe too
+        early to find this entry: then nothing is written, and the result is None.
+        Raises StoreUnavailableError; Redis then holds the entry whole or not at all, and not after a purge.
         """
         fields = entry_codec.encode(entry)
         lifetime_ms = max(1, round((entry.expires - entry.made + stale_s) * 1000))
-        epoch = await self._connection.write(
-            (
-                ("DEL", entry.key),
-                ("HSET", entry.key, *(part for field in fields.items() for part in field)),
-                ("PEXPIRE", entry.key, lifetime_ms),
-            )
-        )
-        return entry_codec.size_bytes(fields), epoch
+        size_bytes = entry_codec.size_bytes(fields)
+        parts = [part for field in fields.items() for part in field]
+        if self._connection.one_server:
+            large = size_bytes > LARGE_BYTES
+            kept = await self._connection.write(WRITE, entry.key, lifetime_ms, *parts, epoch=epoch, large=large)
+        else:
+            kept = await self._put_in_cluster(entry.key, lifetime_ms, parts, epoch)
+        return size_bytes if kept else None
+
+    async def _put_in_cluster(self, key: str, lifetime_ms: int, parts: Sequence[str | bytes], epoch: int) -> bool:
+        """The same where the epoch lies on another server: what was written too late is taken back."""
+        commands: tuple[Command, ...] = (("DEL", key), ("HSET", key, *parts), ("PEXPIRE", key, lifetime_ms))
+        await self._connection.ask_all(commands, atomic=True)
+        if await self._connection.read_epoch() == epoch:
+            return True
+        await self.delete(key)
+        return False
 
     async def delete(self, key: str) -> None:
         """Delete the entry of this key. Raises StoreUnavailableError."""
@@ -117,8 +143,8 @@ class Exact:
     async def purge(self, doomed: Doomed) -> int:
         """Delete entries; return how many. Answers being fetched meanwhile are not kept, by any proxy.
 
-        The epoch moves before and after: an answer that is written too late to be found is then taken back by whoever
-        wrote it, and a copy that was read too early is forgotten.
+        The epoch moves before and after: an answer that comes too late to be found is then not written, and a copy that
+        was read too early is forgotten.
         Raises StoreUnavailableError; what was deleted until then stays deleted.
         """
         await self._connection.bump_epoch()

@@ -77,6 +77,8 @@ def _code(error: Exception, text: str) -> str:
         return "NOAUTH" if getattr(error, "status_code", None) == "NOAUTH" else "WRONGPASS"
     if isinstance(error, redis.exceptions.MovedError):
         return "MOVED"
+    if "Error running script (call to" in text and (within := re.search(r": -?([A-Z]{3,20}) ", text)):
+        return within[1]  # up to Redis 6 a script's error is wrapped
     code = getattr(error, "status_code", None) or text.split(" ", 1)[0]
     return code if re.fullmatch(r"[A-Z]{2,20}", code) else "ERR"
 

@@ -699,3 +699,22 @@ async def test_vectors_read_before_a_purge_are_not_served_after_it(
 
     assert len(house.app.memory) == 0
     assert (await embed(house, ["a", "b"])).header("X-Cache") == "MISS"
+
+
+async def test_vectors_written_before_a_purge_are_not_served_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has written them, and has told so only after the purge."""
+    write = house.app.exact.put
+
+    async def write_then_purge(entry: Any, **more: Any) -> Any:
+        size_bytes = await write(entry, **more)
+        await house.admin("DELETE", "/entries?all=true")
+        return size_bytes
+
+    monkeypatch.setattr(house.app.exact, "put", write_then_purge)
+    await embed(house, ["a"])
+    monkeypatch.undo()
+
+    assert len(house.app.memory) == 0
+    assert (await embed(house, ["a"])).header("X-Cache") == "MISS"

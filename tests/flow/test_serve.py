@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cacheproxy.demo.ollama import expected_text
+from cacheproxy.model import Entry
 from cacheproxy.wire import canonical
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
@@ -143,6 +144,26 @@ async def test_an_answer_another_proxy_was_fetching_during_a_purge_is_not_kept(
         await other.settled()
 
         assert (answers_in(house), len(other.app.memory)) == ([], 0)
+
+
+async def test_an_answer_written_before_a_purge_is_not_served_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has written it, and has told so only after the purge."""
+    write = house.app.exact.put
+
+    async def write_then_purge(entry: Entry, *, stale_s: float, epoch: int) -> int | None:
+        size_bytes = await write(entry, stale_s=stale_s, epoch=epoch)
+        await house.admin("DELETE", "/entries?all=true")
+        return size_bytes
+
+    monkeypatch.setattr(house.app.exact, "put", write_then_purge)
+    await house.chat(stream=False)
+    await house.settled()
+    monkeypatch.undo()
+
+    assert len(house.app.memory) == 0
+    assert (await house.chat(stream=False)).header("X-Cache") == "MISS"
 
 
 @pytest.mark.fault(130)

@@ -16,7 +16,9 @@ from cacheproxy import config
 from cacheproxy.errors import StoreRefusedError, StoreUnavailableError
 from cacheproxy.model import Answer, Entry, Plan
 from cacheproxy.store.connection import Connection
+from cacheproxy.store.entry import FIELDS
 from cacheproxy.store.exact import Doomed, Exact
+from cacheproxy.store.pool import Client
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
 from tests.fakes.redis_server import RedisServer, free_port, running_redis
@@ -45,7 +47,7 @@ def entry(number: int = 1) -> Entry:
 
 async def test_each_of_them_is_one_call_that_is_answered(connection: Connection) -> None:
     """However many commands it takes."""
-    assert await connection.write((("SET", "a", "1"), ("SET", "b", "2"))) == 0
+    await connection.ask_all((("SET", "a", "1"), ("SET", "b", "2")), atomic=True)
     assert await connection.ask("GET", "a") == b"1"
     assert await connection.ask_all((("GET", "a"), ("GET", "b"), ("GET", "c"))) == [b"1", b"2", None]
 
@@ -135,11 +137,11 @@ async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer)
     """Refused, and what was there before is still there, with its lifetime; reads go on."""
     async with up(broken_redis.settings(timeout=1.0)) as connection:
         exact = Exact(connection, "cacheproxy")
-        await exact.put(entry(1), stale_s=0)
+        await exact.put(entry(1), stale_s=0, epoch=0)
         broken_redis.call("CONFIG", "SET", "maxmemory", 1)
         for number in (1, 2):
             with pytest.raises(StoreRefusedError, match="out of memory"):
-                await exact.put(replace(entry(number), answer=Answer("new")), stale_s=0)
+                await exact.put(replace(entry(number), answer=Answer("new")), stale_s=0, epoch=0)
 
         found, _ = await exact.get(Plan(key=entry(1).key, check=b""))
         assert found is not None
@@ -148,22 +150,80 @@ async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer)
         assert broken_redis.call("EXISTS", entry(2).key) == 0
 
 
-async def test_an_entry_is_written_with_its_lifetime_and_tells_of_a_purge_by_another_proxy(
+async def test_an_entry_is_written_with_its_lifetime_and_whole_in_the_place_of_another_value(
     connection: Connection, clean_redis: RedisServer
 ) -> None:
-    """In the same round trip; what copies were held here must go at once."""
+    """Fields of an older one do not stay, nor what somebody else has put under the key."""
+    exact = Exact(connection, "cacheproxy")
+    clean_redis.call("HSET", entry().key, "vector_of_old", "x")
+    size_bytes = await exact.put(entry(), stale_s=5, epoch=0)
+
+    assert size_bytes is not None
+    assert size_bytes > 30
+    assert 60_000 < clean_redis.call("PTTL", entry().key) <= 65_000
+    assert clean_redis.call("HLEN", entry().key) == len(FIELDS)
+    clean_redis.call("SET", entry().key, "foreign")
+    assert await exact.put(entry(), stale_s=5, epoch=0) == size_bytes
+
+
+async def test_nothing_of_before_a_purge_by_another_proxy_is_written_after_it(
+    connection: Connection, clean_redis: RedisServer
+) -> None:
+    """Not for a moment; and what copies were held here go at once."""
     heard: list[int] = []
     connection.on_change.append(lambda: heard.append(1))
     exact = Exact(connection, "cacheproxy")
-    _, before = await exact.put(entry(), stale_s=5)
     async with up(clean_redis.settings()) as other:
         await Exact(other, "cacheproxy").purge(Doomed())
-        size_bytes, after = await exact.put(entry(), stale_s=5)
+    for answer in ("x", "x" * 1_000_000):
+        assert await exact.put(replace(entry(), answer=Answer(answer)), stale_s=5, epoch=0) is None
 
-    assert 60_000 < clean_redis.call("PTTL", entry().key) <= 65_000
-    assert size_bytes > 30
-    assert (before, after, connection.epoch) == (0, 2, 2)
-    assert len(heard) == 1
+    assert clean_redis.call("EXISTS", entry().key) == 0
+    assert (connection.epoch, len(heard)) == (2, 1)
+    assert await exact.put(entry(), stale_s=5, epoch=2) is not None
+
+
+async def test_a_reply_from_before_a_purge_does_not_take_the_epoch_back(clean_redis: RedisServer) -> None:
+    """Replies of two connections have no order; a flushed Redis is heard of all the same."""
+    delays: list[float] = []
+    async with (
+        RedisProxy(clean_redis.port, lambda: delays.pop() if delays else 0.0) as proxy,
+        up(config.Redis(url=f"redis://127.0.0.1:{proxy.port}", timeout=2.0)) as connection,
+    ):
+        assert connection._heart is not None
+        connection._heart.cancel()
+        exact = Exact(connection, "cacheproxy")
+        await exact.put(entry(2), stale_s=0, epoch=0)
+        delays.append(0.3)
+        put = asyncio.create_task(exact.put(entry(), stale_s=0, epoch=0))
+        await until(lambda: not delays)
+        await exact.purge(Doomed())
+        assert not put.done()
+
+        assert await put is not None
+        assert connection.epoch == 2
+        assert clean_redis.call("EXISTS", entry().key) == 0
+        clean_redis.call("FLUSHALL")
+        assert (await connection.read_epoch(), connection.epoch) == (0, 0)
+
+
+async def test_a_heartbeat_begun_before_a_purge_does_not_take_the_epoch_back(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it found was true when it began."""
+    assert connection._heart is not None
+    connection._heart.cancel()
+    look = connection._look
+
+    async def look_then_purge(client: Client) -> object:
+        found = await look(client)
+        await Exact(connection, "cacheproxy").purge(Doomed())
+        return found
+
+    monkeypatch.setattr(connection, "_look", look_then_purge)
+    await connection._beat()
+
+    assert connection.epoch == 2
 
 
 async def test_a_primary_that_became_a_replica_is_dialled_anew(broken_redis: RedisServer) -> None:
@@ -172,7 +232,7 @@ async def test_a_primary_that_became_a_replica_is_dialled_anew(broken_redis: Red
         before = await connection.ask("CLIENT", "ID"), await connection.ask("CLIENT", "ID", slow=True)
         broken_redis.call("REPLICAOF", "127.0.0.1", 1)
         with pytest.raises(StoreRefusedError, match="is a replica") as caught:
-            await connection.write((("SET", "a", "1"),))
+            await connection.ask_all((("SET", "a", "1"),), atomic=True)
         broken_redis.call("REPLICAOF", "NO", "ONE")
         assert caught.value.code == "READONLY"
         gone = [b"id=%d " % number for number in before]
@@ -208,7 +268,7 @@ async def test_after_close_nothing_is_tried(clean_redis: RedisServer) -> None:
     async with up(clean_redis.settings()) as connection:
         await connection.ask("PING")
 
-    for call in (connection.ask("PING"), connection.ask_all((("PING",),)), connection.write((("PING",),))):
+    for call in (connection.ask("PING"), connection.ask_all((("PING",),)), connection.write("", "k", epoch=0)):
         with pytest.raises(StoreUnavailableError):
             await call
     await until(lambda: len(clean_redis.call("CLIENT", "LIST").splitlines()) <= before)
@@ -224,14 +284,15 @@ async def test_a_cluster_is_asked_through_redis_py_with_the_same_results(tmp_pat
             exact = Exact(connection, "cacheproxy")
             kept = [entry(number) for number in range(10)]
             for one in kept:
-                assert (await exact.put(one, stale_s=0))[1] == 0
+                assert await exact.put(one, stale_s=0, epoch=0) is not None
             plans = [Plan(key=one.key, check=b"") for one in kept]
 
             assert [(await exact.get(plan))[0] for plan in plans] == kept
             assert [found for found, _ in (await exact.get_many(plans))[0]] == kept
             assert server.call("PTTL", kept[0].key) > 0
             await connection.bump_epoch()
-            assert (await exact.put(kept[0], stale_s=0))[1] == 1
+            assert await exact.put(kept[0], stale_s=0, epoch=0) is None
+            assert server.call("EXISTS", kept[0].key) == 0
             server.call("SET", "text", "x")
             with pytest.raises(StoreRefusedError):
                 await connection.ask("HGETALL", "text")

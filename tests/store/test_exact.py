@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -35,7 +36,7 @@ async def put(exact: Exact, number: int) -> Entry:
     """An entry for it."""
     now = SystemClock().now()
     entry = Entry(plan(number).key, b"c" * 32, "", "", "abc", Answer(str(number)), round(now, 3), round(now + 60, 3))
-    await exact.put(entry, stale_s=0)
+    await exact.put(entry, stale_s=0, epoch=exact.epoch)
     return entry
 
 
@@ -62,6 +63,22 @@ async def test_a_corrupt_one_among_many_is_gone_and_counted(exact: Exact, clean_
 
     assert ([entry for entry, _ in found], corrupt) == ([kept, None], 1)
     assert clean_redis.call("EXISTS", plan(2).key) == 0
+
+
+async def test_a_large_entry_is_written_beside_what_others_ask(exact: Exact, clean_redis: RedisServer) -> None:
+    """Whole, with its lifetime, and in the place of an older one; what goes out with it has its reply meanwhile."""
+    await put(exact, 1)
+    now = SystemClock().now()
+    large = Answer("x" * 8_000_000)
+    entry = Entry(plan(1).key, b"c" * 32, "", "", "abc", large, round(now, 3), round(now + 60, 3))
+    size_bytes, (before, _) = await asyncio.gather(exact.put(entry, stale_s=5, epoch=0), exact.get(plan(1)))
+
+    assert before is not None
+    assert before.answer == Answer("1")
+    assert size_bytes is not None
+    assert size_bytes > 8_000_000
+    assert (await exact.get(plan(1)))[0] == entry
+    assert 60_000 < clean_redis.call("PTTL", plan(1).key) <= 65_000
 
 
 async def test_many_from_a_redis_that_is_away_are_one_error() -> None:

@@ -60,7 +60,7 @@ class Tier:
     async def put(self, name: str, vector: bytes, *, stale_s: float = 0.0, **changes: Any) -> Entry:
         """An entry of one minute, stored and indexed."""
         kept = entry(name, vector, **changes)
-        await self.exact.put(kept, stale_s=stale_s)
+        await self.exact.put(kept, stale_s=stale_s, epoch=self.exact.epoch)
         return kept
 
     async def names(self, vector: bytes, scope: str = SCOPE, partition: str = "", **more: Any) -> list[str]:
