@@ -8,6 +8,8 @@ Raises CacheError only; callers go on without the cache.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -15,7 +17,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from cacheproxy.errors import EntryCorruptError
+from cacheproxy.errors import CacheError, EntryCorruptError
 from cacheproxy.model import Entry, Plan
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.connection import Connection
@@ -61,6 +63,7 @@ class Exact:
     def __init__(self, connection: Connection, prefix: str) -> None:
         self._connection = connection
         self._prefix = prefix
+        self._dropping: set[asyncio.Task[None]] = set()
 
     @property
     def epoch(self) -> int:
@@ -78,36 +81,47 @@ class Exact:
     async def get(self, plan: Plan) -> tuple[Entry | None, int]:
         """The entry under the plan's key, unproven and perhaps expired, with its size in bytes; None if there is none.
 
-        Raises StoreUnavailableError, or EntryCorruptError, after which the key is gone.
+        Raises StoreUnavailableError, or EntryCorruptError, behind which the key is deleted.
         """
         values = await self._connection.ask(*_look_up(plan))
         try:
             return _entry(plan.key, values)
         except EntryCorruptError:
-            await self.delete(plan.key)
+            await self._drop_behind([plan.key])
             raise
 
     async def get_many(self, plans: Sequence[Plan]) -> tuple[list[tuple[Entry | None, int]], int]:
         """As `get` for each plan, in order, `MANY` in one round trip; the second value counts corrupt entries.
 
-        Those are None, and their keys are gone. Raises StoreUnavailableError.
+        Those are None, and their keys are deleted behind this. Raises StoreUnavailableError.
         """
         found: list[tuple[Entry | None, int]] = []
-        corrupt: list[bytes] = []
+        corrupt: list[str] = []
         for start in range(0, len(plans), MANY):
             await self._read(plans[start : start + MANY], found, corrupt)
         if corrupt:
-            await self._delete(corrupt)
+            await self._drop_behind(corrupt)
         return found, len(corrupt)
 
-    async def _read(self, plans: Sequence[Plan], found: list[tuple[Entry | None, int]], corrupt: list[bytes]) -> None:
+    async def _read(self, plans: Sequence[Plan], found: list[tuple[Entry | None, int]], corrupt: list[str]) -> None:
         commands = [_look_up(plan) for plan in plans]
         for plan, values in zip(plans, await self._connection.ask_all(commands), strict=True):
             try:
                 found.append(_entry(plan.key, values))
             except EntryCorruptError:
                 found.append((None, 0))
-                corrupt.append(plan.key.encode())
+                corrupt.append(plan.key)
+
+    async def _drop_behind(self, keys: Sequence[str]) -> None:
+        """Delete corrupt entries, if Redis will. It is sent, and so before what is put later; nobody waits for it."""
+        task = asyncio.create_task(self._drop(keys))
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
+        await asyncio.sleep(0)
+
+    async def _drop(self, keys: Sequence[str]) -> None:
+        with contextlib.suppress(CacheError):
+            await self._connection.ask_all([("UNLINK", key) for key in keys])
 
     async def put(self, entry: Entry, *, stale_s: float, epoch: int) -> int | None:
         """Write an entry, to be forgotten `stale_s` after it expires; its size in bytes.

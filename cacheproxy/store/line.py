@@ -45,7 +45,7 @@ class LostError(ConnectionError):
 
 
 class HeldUpError(TimeoutError):
-    """The deadline passed while a reply, one's own or one before it, was still arriving: much to send, nothing wrong."""
+    """The deadline passed while a reply, one's own or one before it, was still arriving: nothing is wrong."""
 
 
 class RefusedError(Exception):

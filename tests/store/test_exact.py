@@ -11,10 +11,11 @@ import pytest_asyncio
 
 from cacheproxy.clock import SystemClock
 from cacheproxy.config import Redis
-from cacheproxy.errors import StoreUnavailableError
+from cacheproxy.errors import EntryCorruptError, StoreUnavailableError
 from cacheproxy.model import Answer, Entry, Plan
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import MANY, Exact
+from tests.fakes.house import until
 from tests.fakes.redis_server import RedisServer
 
 
@@ -62,7 +63,38 @@ async def test_a_corrupt_one_among_many_is_gone_and_counted(exact: Exact, clean_
     found, corrupt = await exact.get_many([plan(1), plan(2)])
 
     assert ([entry for entry, _ in found], corrupt) == ([kept, None], 1)
-    assert clean_redis.call("EXISTS", plan(2).key) == 0
+    await until(lambda: clean_redis.call("EXISTS", plan(2).key) == 0)
+
+
+async def test_a_corrupt_one_is_a_miss_and_gone(exact: Exact, clean_redis: RedisServer) -> None:
+    """What is put in its place stays."""
+    await put(exact, 1)
+    clean_redis.call("HSET", plan(1).key, "v", "999")
+
+    with pytest.raises(EntryCorruptError):
+        await exact.get(plan(1))
+    entry = await put(exact, 1)
+    await asyncio.sleep(0.05)
+    assert (await exact.get(plan(1)))[0] == entry
+
+
+async def test_a_corrupt_one_that_redis_will_not_delete_costs_nobody_what_was_found(
+    exact: Exact, clean_redis: RedisServer
+) -> None:
+    """Nor a moment."""
+    kept = await put(exact, 1)
+    await put(exact, 2)
+    clean_redis.call("HSET", plan(2).key, "v", "999")
+    clean_redis.call("ACL", "SETUSER", "default", "-unlink")
+    try:
+        found, corrupt = await exact.get_many([plan(1), plan(2)])
+        with pytest.raises(EntryCorruptError):
+            await exact.get(plan(2))
+        await until(lambda: exact._connection.statistics().refused == 2)
+    finally:
+        clean_redis.call("ACL", "SETUSER", "default", "+unlink")
+
+    assert ([entry for entry, _ in found], corrupt) == ([kept, None], 1)
 
 
 async def test_a_large_entry_is_written_beside_what_others_ask(exact: Exact, clean_redis: RedisServer) -> None:
