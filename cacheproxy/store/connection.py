@@ -93,6 +93,7 @@ class Connection:
         self._heart: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
+        self._closed = False
         self._counts = Counts()
         self._reason = "not contacted yet"
         self._fatal: ConfigError | None = None
@@ -170,7 +171,11 @@ class Connection:
         return self.state == "up"
 
     async def close(self) -> None:
-        """End the heartbeat and all connections. Calls made afterwards fail at once. Safe to call twice."""
+        """End the heartbeat and all connections. Calls made afterwards fail at once, and those under way count as left.
+
+        Safe to call twice.
+        """
+        self._closed = True
         if self._heart is not None:
             self._heart.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -240,7 +245,7 @@ class Connection:
         Raises StoreUnavailableError, counted, where nothing may be tried.
         """
         ticket = self._breaker.admit() if self._breaker.state is State.CLOSED else None
-        if ticket is None or self._clients is None:
+        if ticket is None or self._clients is None or self._closed:
             self._counts.not_tried += 1
             raise StoreUnavailableError(f"redis at {self.where} is away: {self._reason}")
         return ticket, self._clients
@@ -254,11 +259,12 @@ class Connection:
             self._counts.refused += 1
             self._refused(refusal)
             raise
-        except _HeldUpError:
-            self._counts.failed += 1
-            self._breaker.cancelled(ticket)
-            raise
         except StoreUnavailableError as failure:
+            if self._closed or isinstance(failure, _HeldUpError):
+                self._counts.left += self._closed
+                self._counts.failed += not self._closed
+                self._breaker.cancelled(ticket)
+                raise
             self._counts.failed += 1
             self._reason = str(failure)
             self._breaker.failed(ticket)

@@ -21,7 +21,7 @@ class Statistics:
     not_tried: int
     """Turned away at once because the breaker was open."""
     left: int
-    """Cancelled by their caller, or ended by an error of the caller's own code."""
+    """Cancelled by their caller, ended by an error of the caller's own code, or under way when it was closed."""
     breaker_opened: int
     contacts: int
     """First contacts and those after a break."""

@@ -262,6 +262,29 @@ async def test_a_redis_without_a_connection_for_a_line_is_away_until_it_has_one(
     operator.close()
 
 
+async def test_asks_under_way_when_it_is_closed_are_no_evidence(
+    broken_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They end at once, and so do those that come while it closes; nothing says that Redis is away."""
+    async with up(broken_redis.settings(timeout=20.0)) as connection:
+        broken_redis.freeze()
+        asks = [asyncio.create_task(connection.ask("GET", "k")) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(connection.close())
+        late = []
+        while not closing.done():
+            late.append(asyncio.create_task(connection.ask("GET", "k")))
+            await asyncio.sleep(0)
+        broken_redis.thaw()
+        ended = await asyncio.gather(*asks, *late, return_exceptions=True)
+
+    assert {type(error) for error in ended} == {StoreUnavailableError}
+    statistics = connection.statistics()
+    assert (statistics.left, statistics.failed, statistics.breaker_opened) == (10, 0, 0)
+    assert statistics.not_tried == len(late) > 0
+    assert "serving without cache" not in caplog.text
+
+
 async def test_after_close_nothing_is_tried(clean_redis: RedisServer) -> None:
     """Nobody hangs on a closed store, and no connection is left."""
     before = len(clean_redis.call("CLIENT", "LIST").splitlines())
