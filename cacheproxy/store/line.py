@@ -65,9 +65,13 @@ class _Place:
 
 
 class Wire(asyncio.Protocol):
-    """One established connection. `good` turns false for ever once it must not be used for anything new."""
+    """One established connection. `good` turns false for ever once it must not be used for anything new.
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    `ended` is called once, when nobody waits on it any more and it is closed.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter, ended: Callable[[Wire], None]) -> None:
+        self._ended = ended
         # Kept, because a StreamWriter that is let go closes its transport.
         self._writer = writer
         self._transport = writer.transport
@@ -125,7 +129,7 @@ class Wire(asyncio.Protocol):
                 if not row or isinstance(reply, hiredis.PushNotification):
                     return self.close("said what nobody asked for")
                 self._give(reply)
-        except hiredis.ProtocolError:
+        except (hiredis.HiredisError, TypeError, ValueError, MemoryError):  # also a map with a list as a key
             return self.close("does not speak as Redis does")
         if self._parser.has_data():
             if not row:
@@ -159,6 +163,7 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended does not matter
         """The other side ended it."""
         self.close("hung up")
+        self._ended(self)
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -205,6 +210,7 @@ class Line:
         self._dial = dial
         self._time = asyncio.get_running_loop().time
         self._wire: Wire | None = None
+        self._wires: set[Wire] = set()
         self._dialling: asyncio.Task[Wire] | None = None
         self._waiting = 0
         self._closed = False
@@ -234,6 +240,8 @@ class Line:
         wire, due = self._wire, self._time() + timeout_s
         if wire is None or not wire.good:
             wire = await self._dialled(due)
+            if not wire.good:  # told to dial anew, or hung up, in the very moment
+                wire = await self._dialled(due)
         return await wire.send(packed, replies, due)
 
     async def connect(self) -> None:
@@ -252,8 +260,8 @@ class Line:
         self._closed = True
         if self._dialling is not None:
             self._dialling.cancel()
-        if self._wire is not None:
-            self._wire.close()
+        for wire in tuple(self._wires):
+            wire.close()
 
     async def _dialled(self, due: float) -> Wire:
         """A new wire, the same for all who want one now. The last who gives up waiting for it ends the attempt."""
@@ -281,7 +289,8 @@ class Line:
     async def _dialled_once(self) -> Wire:
         try:
             async with asyncio.timeout(DIAL_S_MAX):
-                self._wire = wire = Wire(await self._dial())
+                self._wire = wire = Wire(await self._dial(), self._wires.discard)
+            self._wires.add(wire)
             return wire
         finally:
             if self._dialling is asyncio.current_task():

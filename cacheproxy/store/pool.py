@@ -181,7 +181,7 @@ async def dial(pool: Bounded) -> asyncio.StreamWriter:
     connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
     try:
         await connection.connect()
-        _nothing_said(bytes(connection._reader._buffer))
+        _nothing_said(connection)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -190,7 +190,13 @@ async def dial(pool: Bounded) -> asyncio.StreamWriter:
     return cast("asyncio.StreamWriter", writer)
 
 
-def _nothing_said(unread: bytes) -> None:
-    """Raise for a server that says something before it is asked: mostly, that it has no connection left."""
-    if unread:
+def _nothing_said(connection: Any) -> None:
+    """Raise for a server that has said more than it was asked, mostly that it has no connection left, or has hung up.
+
+    What redis-py has read ahead in the handshake would else be lost, and with it whose the next reply is.
+    """
+    unread = bytes(connection._reader._buffer)
+    if unread or connection._parser._reader.has_data():
         raise redis.exceptions.ConnectionError(unread.decode(errors="replace"))
+    if connection._reader.at_eof() or connection._writer.is_closing():
+        raise redis.exceptions.ConnectionError("hung up in the handshake")

@@ -327,8 +327,9 @@ async def test_a_connection_cut_while_nobody_waits_costs_nobody_anything(clean_r
         lambda _: [b"+OK\r\n", b"+UNASKED\r\n"],
         lambda _: [b"+OK\r\n", b"$100\r\nhalf a reply"],
         lambda _: [b">2\r\n+invalidate\r\n*0\r\n+OK\r\n"],
+        lambda _: [b"%1\r\n*1\r\n+a\r\n+b\r\n"],
     ],
-    ids=["no RESP", "two for one", "later", "half", "push"],
+    ids=["no RESP", "two for one", "later", "half", "push", "list as key"],
 )
 @on_both_loops
 async def test_a_line_that_says_what_nobody_asked_for_is_never_used_again(says: Says) -> None:
@@ -468,6 +469,41 @@ async def test_a_line_that_is_dialled_anew_serves_those_who_wait_over_the_old_co
 
 
 @on_both_loops
+async def test_who_asks_in_the_moment_in_which_all_is_dialled_anew_has_the_newer_connection(
+    clean_redis: RedisServer,
+) -> None:
+    """The older one was made for it, and ended before it was used."""
+    connect = Dial(clean_redis.url)
+    line = Line(connect)
+    asked = asyncio.create_task(line.ask(("PING",), 5))
+    await until(lambda: connect.begun == 1)
+    made = line._dialling
+    assert made is not None
+    made.add_done_callback(lambda _: line.redial())
+    connect.may.set()
+
+    assert await asked == b"PONG"
+    assert connect.begun == 2
+    line.close()
+
+
+@on_both_loops
+async def test_closing_tells_also_those_who_wait_on_an_older_connection(broken_redis: RedisServer) -> None:
+    """At once, not at their deadline."""
+    async with line_to(broken_redis.url) as line:
+        await line.connect()
+        broken_redis.freeze()
+        waiting = asyncio.create_task(line.ask(("PING",), 20))
+        await asyncio.sleep(0.01)
+        line.redial()
+        line.close()
+        with pytest.raises(LostError):
+            await asyncio.wait_for(waiting, 1)
+        broken_redis.thaw()
+        await until(lambda: not line._wires)
+
+
+@on_both_loops
 async def test_closing_tells_those_who_wait_and_those_who_come(broken_redis: RedisServer) -> None:
     """Also who waits for the connection."""
     connect = Dial(broken_redis.url)
@@ -506,6 +542,25 @@ async def test_the_handshake_is_done_before_the_line_is_used(tmp_path: Path, for
 
             assert (b" db=7 " if form == "database" else b" db=0 ") in info
             assert (b" resp=3 " if form == "resp3" else b" resp=2 ") in info
+
+
+@pytest.mark.parametrize("says", [b"+OK\r\n+AND MORE\r\n", b"+OK\r\n+half", b"+OK\r\n"], ids=["more", "half", "end"])
+@on_both_loops
+async def test_a_server_that_says_more_than_its_handshake_or_hangs_up_behind_it_gets_no_command(says: bytes) -> None:
+    """redis-py has read it ahead."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(65536))
+        writer.write(says)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, line_to(f"redis://:pw@127.0.0.1:{server.sockets[0].getsockname()[1]}") as line:
+        with pytest.raises((redis.exceptions.ConnectionError, LostError)):
+            await line.ask(("PING",), 5)
+
+        assert all(b"AUTH" in piece for piece in heard)
 
 
 @on_both_loops
