@@ -83,7 +83,7 @@ async def fill(connection: Connection, index: Index, entries: int, scopes: int, 
             vector=vector,
             space=index.space,
         )
-        await exact.put(entry, stale_s=0)
+        await exact.put(entry, stale_s=0, epoch=exact.epoch)
     return (time.perf_counter() - begun) * 1000 / entries
 
 

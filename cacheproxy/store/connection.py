@@ -212,7 +212,9 @@ class Connection:
         replies = await self._counted(ticket, self._lines.slow.ask_all(sent, limit_s), limit_s)
         return cast("list[Any]", replies[-1]) if atomic else replies
 
-    async def write(self, script: str, key: str, *arguments: bytes | float, epoch: int, large: bool = False) -> bool:
+    async def write(
+        self, script: str, key: str, *arguments: str | bytes | float, epoch: int, large: bool = False
+    ) -> bool:
         """Whether the script wrote, which it does only if the epoch is still this one. One round trip.
 
         It gets the keys `key` and that of the epoch, as arguments the epoch and these, and returns the epoch it found.
@@ -349,6 +351,7 @@ class Connection:
             if self._breaker.state is State.CLOSED:
                 self._learned(found, before)
         self._looked.set()
+        await self._keep_slow()
 
     async def _ping(self, client: Client) -> None:
         """The way asks take."""
@@ -356,6 +359,13 @@ class Connection:
             await within(lambda client: client.ping(), client, self._settings.timeout)
         else:
             await self._lines.quick.ask(("PING",), self._settings.timeout)
+
+    async def _keep_slow(self) -> None:
+        """Find out before an ask does that the slow line is cut. What fails on it is told by those who need it."""
+        if self._lines is None or not self._known:
+            return
+        with contextlib.suppress(StoreUnavailableError):
+            await self._translated(self._lines.slow.ask(("PING",), self._settings.timeout), self._settings.timeout)
 
     async def _look(self, client: Client) -> _Found:
         """Secret, epoch and identity; after a break also what the server can do."""

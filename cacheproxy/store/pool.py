@@ -152,9 +152,10 @@ class Lines:
     slow: Line
 
     async def connect(self) -> None:
-        """Dial those that are not connected. Raises redis-py's errors, OSError and TimeoutError."""
-        for line in (self.quick, self.slow):
-            await line.connect()
+        """Dial those that are not connected; that of the slow one may fail. Raises as `dial`, and TimeoutError."""
+        await self.quick.connect()
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            await self.slow.connect()
 
     def redial(self) -> None:
         """Use new connections from now on."""

@@ -241,6 +241,51 @@ async def test_a_primary_that_became_a_replica_is_dialled_anew(broken_redis: Red
         assert await connection.ask("PING") == b"PONG"
 
 
+async def test_a_slow_line_that_was_dropped_silently_is_found_out_before_an_ask_needs_it(
+    clean_redis: RedisServer,
+) -> None:
+    """A firewall forgets what is idle, and tells nobody; the heartbeat looks."""
+    delays: dict[str, float] = {"s": 0.0}
+    async with (
+        RedisProxy(clean_redis.port, lambda: delays["s"]) as proxy,
+        up(config.Redis(url=f"redis://127.0.0.1:{proxy.port}", timeout=0.2)) as connection,
+    ):
+        assert connection._heart is not None
+        connection._heart.cancel()
+        before = await connection.ask("CLIENT", "ID", slow=True)
+        delays["s"] = 1.5
+        stuck = asyncio.create_task(connection.ask("PING", slow=True, timeout_s=30.0))
+        await asyncio.sleep(0.05)
+        delays["s"] = 0.0
+        await connection._beat()
+
+        assert connection.state == "up"
+        assert connection.statistics().failed == 0
+        assert await connection.ask("CLIENT", "ID", slow=True) != before
+        stuck.cancel()
+
+
+async def test_a_redis_whose_slow_line_cannot_be_dialled_is_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Look-ups by key go on; who needs the other line hears why."""
+
+    async def refuse() -> object:
+        raise ConnectionRefusedError
+
+    assert connection._lines is not None
+    assert connection._heart is not None
+    connection._heart.cancel()
+    monkeypatch.setattr(connection._lines.slow, "_dial", refuse)
+    connection._lines.redial()
+    await connection._beat()
+
+    assert connection.state == "up"
+    assert await connection.ask("PING") == b"PONG"
+    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+        await connection.ask("PING", slow=True)
+
+
 @pytest.mark.fault(18)
 async def test_a_redis_without_a_connection_for_a_line_is_away_until_it_has_one(broken_redis: RedisServer) -> None:
     """`maxclients` reached: the reason says so."""
