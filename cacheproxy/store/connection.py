@@ -223,8 +223,9 @@ class Connection:
         """
         command, before = ("EVAL", script, 2, key, self._key("epoch"), epoch, *arguments), self.epoch
         if large:
-            limit_s = max(LARGE_TIMEOUT_S, self._settings.timeout)
-            found = await self.run(lambda client: cast("Any", client).execute_command(*command), timeout_s=limit_s)
+            limit_s, (ticket, through) = max(LARGE_TIMEOUT_S, self._settings.timeout), self._admitted()
+            answer = within(lambda client: cast("Any", client).execute_command(*command), through.client, limit_s)
+            found = await self._counted(ticket, answer, limit_s, evidence=False)
         else:
             found = await self.ask(*command, slow=True)
         self._hear(int(found), before)
@@ -252,8 +253,8 @@ class Connection:
             raise StoreUnavailableError(f"redis at {self.where} is away: {self._reason}")
         return ticket, self._clients
 
-    async def _counted(self, ticket: int, answer: Awaitable[T], limit_s: float) -> T:
-        """The answer, or one of our errors; the breaker and the counts hear of it."""
+    async def _counted(self, ticket: int, answer: Awaitable[T], limit_s: float, *, evidence: bool = True) -> T:
+        """The answer, or one of our errors; the counts hear of it, and of a failure that is `evidence` the breaker."""
         try:
             result = await self._translated(answer, limit_s)
         except StoreRefusedError as refusal:
@@ -262,7 +263,7 @@ class Connection:
             self._refused(refusal)
             raise
         except StoreUnavailableError as failure:
-            if self._closed or isinstance(failure, _HeldUpError):
+            if self._closed or not evidence or isinstance(failure, _HeldUpError):
                 self._counts.left += self._closed
                 self._counts.failed += not self._closed
                 self._breaker.cancelled(ticket)

@@ -39,11 +39,17 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('DEL', KEYS[1])
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local ends = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
+if type(ends) == 'table' and ends.err then
+  redis.call('DEL', KEYS[1])
+  return ends
+end
 return epoch
 """
 """Keys: entry, epoch. Arguments: epoch, lifetime in ms, fields. The SET is there to be refused by a full Redis, which
-would let a script go on that has deleted something."""
+would let a script go on that has deleted something. An entry that may not be given an end is taken back."""
+LIFETIME_MS_MAX = 10**15
+"""Thirty thousand years: Redis counts milliseconds in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ class Exact:
         Raises StoreUnavailableError; Redis then holds the entry whole or not at all, and not after a purge.
         """
         fields = entry_codec.encode(entry)
-        lifetime_ms = max(1, round((entry.expires - entry.made + stale_s) * 1000))
+        lifetime_ms = round(min(max((entry.expires - entry.made + stale_s) * 1000, 1), LIFETIME_MS_MAX))
         size_bytes = entry_codec.size_bytes(fields)
         parts = [part for field in fields.items() for part in field]
         if self._connection.one_server:

@@ -244,10 +244,10 @@ class Line:
                 wire = await self._dialled(due)
         return await wire.send(packed, replies, due)
 
-    async def connect(self) -> None:
-        """Dial unless it is connected. Raises what `dial` raises."""
+    async def connect(self, limit_s: float = DIAL_S_MAX) -> None:
+        """Dial unless it is connected, for so long at most. Raises what `dial` raises, and TimeoutError."""
         if not self.connected:
-            await self._dialled(self._time() + DIAL_S_MAX)
+            await self._dialled(self._time() + limit_s)
 
     def redial(self) -> None:
         """Use a new connection from now on."""

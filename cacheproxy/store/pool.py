@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 CONNECT_S_MAX = 1.0
 """For one TCP and TLS connection when no shorter deadline is around it."""
+SLOW_DIAL_S_MAX = 0.3
+"""How long a look at Redis waits for the line that is not needed for it: a small part of `CONTACT_S_MAX`."""
 SENTINEL_S_MAX = 0.2
 """How long one sentinel may take, so that a dead one leaves time to ask the next."""
 
@@ -155,7 +157,7 @@ class Lines:
         """Dial those that are not connected; that of the slow one may fail. Raises as `dial`, and TimeoutError."""
         await self.quick.connect()
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            await self.slow.connect()
+            await self.slow.connect(SLOW_DIAL_S_MAX)
 
     def redial(self) -> None:
         """Use new connections from now on."""

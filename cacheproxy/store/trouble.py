@@ -37,6 +37,7 @@ _REFUSALS = {
 }
 # How the search module says it: up to 2.10, since 2.8, and since 8.10.
 _NO_INDEX = ("no such index", "unknown index name", "index not found")
+_SAID_OTHERWISE = {"index on db != 0": "DATABASE", "ACL failure in script": "NOPERM"}
 WORTH_A_LINE = frozenset(_REFUSALS) - {"NOINDEX"}
 """Refusals an operator should hear of; a missing index is made again by the one who misses it."""
 
@@ -71,8 +72,9 @@ def _code(error: Exception, text: str) -> str:
     """The first word of Redis' reply, which redis-py takes off for the kinds it knows."""
     if any(words in text.lower() for words in _NO_INDEX):
         return "NOINDEX"
-    if "index on db != 0" in text:
-        return "DATABASE"
+    for words, code in _SAID_OTHERWISE.items():
+        if words in text:
+            return code
     if isinstance(error, redis.exceptions.AuthenticationError):
         return "NOAUTH" if getattr(error, "status_code", None) == "NOAUTH" else "WRONGPASS"
     if isinstance(error, redis.exceptions.MovedError):

@@ -286,6 +286,44 @@ async def test_a_redis_whose_slow_line_cannot_be_dialled_is_up(
         await connection.ask("PING", slow=True)
 
 
+async def test_a_redis_whose_slow_line_hangs_while_it_is_dialled_is_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at Redis does not wait for it to the end."""
+
+    async def hang() -> object:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    assert connection._lines is not None
+    assert connection._heart is not None
+    connection._heart.cancel()
+    monkeypatch.setattr(connection._lines.slow, "_dial", hang)
+    connection._lines.redial()
+    await connection._beat()
+
+    assert connection.state == "up"
+    assert await connection.ask("PING") == b"PONG"
+
+
+async def test_large_writes_that_come_too_late_are_no_evidence_against_redis(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link may be slow; small asks go on."""
+
+    async def late(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("cacheproxy.store.connection.within", late)
+    for _ in range(8):
+        with pytest.raises(StoreUnavailableError, match="gave no answer"):
+            await connection.write("return 0", "k", epoch=0, large=True)
+    monkeypatch.undo()
+
+    assert connection.state == "up"
+    assert connection.statistics().breaker_opened == 0
+
+
 @pytest.mark.fault(18)
 async def test_a_redis_without_a_connection_for_a_line_is_away_until_it_has_one(broken_redis: RedisServer) -> None:
     """`maxclients` reached: the reason says so."""

@@ -122,3 +122,26 @@ async def test_many_from_a_redis_that_is_away_are_one_error() -> None:
             await Exact(connection, "cacheproxy").get_many([plan(1), replace(plan(2), check=b"")])
     finally:
         await connection.close()
+
+
+async def test_a_lifetime_without_measure_is_an_end_all_the_same(exact: Exact, clean_redis: RedisServer) -> None:
+    """Redis counts milliseconds in 64 bits, and refuses what does not fit."""
+    entry = await put(exact, 1)
+    await exact.put(entry, stale_s=1e300, epoch=exact.epoch)
+
+    assert clean_redis.call("PTTL", entry.key) > 0
+
+
+async def test_an_entry_that_may_not_be_given_an_end_is_not_kept(clean_redis: RedisServer) -> None:
+    """An access list may permit all the rest."""
+    clean_redis.call("ACL", "SETUSER", "writer", "on", ">secret", "~*", "+@all", "-pexpire")
+    url = clean_redis.unix_url.replace("unix://", "unix://writer:secret@")
+    connection = Connection(Redis(url=url, timeout=1), SystemClock())
+    try:
+        await connection.open()
+        with pytest.raises(StoreUnavailableError, match="does not permit this command"):
+            await put(Exact(connection, "cacheproxy"), 1)
+        assert clean_redis.call("EXISTS", plan(1).key) == 0
+    finally:
+        await connection.close()
+        clean_redis.call("ACL", "DELUSER", "writer")
