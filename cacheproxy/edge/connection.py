@@ -168,6 +168,11 @@ class KnownConnection(web.RequestHandler):
             self._holds = True
         self._rouse()
 
+    def _process_keepalive(self) -> None:
+        """The time of an idle connection is over; one that holds a head is not idle."""
+        self.release()
+        super()._process_keepalive()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """The caller has gone, and needs nothing any more."""
         self._take_held()

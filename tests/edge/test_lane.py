@@ -1071,6 +1071,23 @@ async def test_a_known_head_without_body_is_not_kept_from_the_server(
     assert (reply.header("X-Cache"), reply.header("Connection")) == ("EXACT", "close")
 
 
+async def test_a_known_head_that_comes_as_the_connection_is_about_to_be_closed_is_answered(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, apart: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection on which a head waits for its body is not idle."""
+    head, body = apart
+    async with (
+        open_house(fake_ollama, clean_redis, server={"idle_timeout": 0.5}) as house,
+        await connect(house.port) as wire,
+    ):
+        await taught_apart(house, wire, head, body)
+        monkeypatch.setattr(edge_connection, "HOLD_S", 5.0)
+        await wire.send(head)
+        await asyncio.sleep(0.8)
+        await wire.send(body)
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+
+
 async def test_a_caller_who_leaves_after_a_known_head_leaves_nothing_behind(
     house: House, apart: tuple[bytes, bytes]
 ) -> None:
