@@ -112,17 +112,12 @@ class Body:
             self._request.writer.output_size = 0  # an interim reply does not keep an error reply from being sent
 
 
-def read_chunks(request: web.BaseRequest, settings: config.Server) -> AsyncIterator[bytes]:
-    """The body as it comes, with the deadlines of `Body`."""
-    return Body(request, settings).rest()
-
-
 async def read_body(request: web.BaseRequest, bytes_max: int, settings: config.Server) -> Body:
     """The body, whole in `prefix` if it has at most `bytes_max` bytes (`complete`), else as far as it was read."""
     body = Body(request, settings)
     arrived = arrival(request)
-    if arrived is not None and len(arrived.body) <= bytes_max:
-        body.prefix, body.complete = arrived.body, True
+    if arrived is not None and len(whole := arrived.body) <= bytes_max:
+        body.prefix, body.complete = whole, True
     else:
         await body.fill(bytes_max)
     return body

@@ -18,6 +18,7 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Cache
 from cacheproxy.errors import CacheError
 from cacheproxy.flow.coalesce import LANDING_S_MAX, Reply
+from cacheproxy.flow.storing import store
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Entry, Identity, Plan
 from cacheproxy.rules import keep
@@ -194,9 +195,6 @@ class VectorShelf:
             return
         now = self.clock.now()
         for plan, vector in {plan.key: (plan, vector) for plan, vector in zip(plans, vectors, strict=True)}.values():
-            if epoch != self.exact.epoch:
-                self.metrics.not_kept("purged")
-                return
             entry = Entry(
                 key=plan.key,
                 check=plan.check,
@@ -207,26 +205,17 @@ class VectorShelf:
                 made=now,
                 expires=now + lifetime_s,
             )
-            if not await self._put(entry, plan, epoch):
+            written = await store(
+                entry,
+                plan,
+                epoch,
+                exact=self.exact,
+                memory=self.memory,
+                settings=self.settings,
+                metrics=self.metrics,
+            )
+            if not written:
                 return
-
-    async def _put(self, entry: Entry, plan: Plan, epoch: int) -> bool:
-        """Write one entry; False if Redis would not, or if somebody has purged since this epoch."""
-        clears = self.memory.clears
-        stale_s = max(plan.stale_if_error_s, self.settings.stale_if_error)
-        try:
-            size_bytes = await self.exact.put(entry, stale_s=stale_s, epoch=epoch)
-        except CacheError:
-            self.metrics.fault(Fault.STORE_FAILED)
-            self.metrics.not_kept("redis")
-            return False
-        if size_bytes is None:  # maybe by another proxy
-            self.metrics.not_kept("purged")
-            return False
-        if clears == self.memory.clears:
-            self.memory.put(entry, size_bytes)
-        self.metrics.kept(size_bytes)
-        return True
 
 
 def _vector(entry: Entry | None) -> Vector | None:

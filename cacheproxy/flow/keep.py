@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Cache
-from cacheproxy.errors import CacheError
 from cacheproxy.flow.coalesce import Flight
 from cacheproxy.flow.near import Nearness
 from cacheproxy.flow.shadow import Compare
-from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.flow.storing import store
+from cacheproxy.metrics import Metrics
 from cacheproxy.model import Answer, Entry, Identity, Plan
 from cacheproxy.rules import keep
 from cacheproxy.store.exact import Exact
@@ -116,21 +116,14 @@ class Keeper:
         return [entry, replace(entry, key=plan.plain_key, check=plan.plain_check, answer=replace(answer, logprobs=()))]
 
     async def _store(self, entry: Entry, plan: Plan, epoch: int) -> None:
-        if epoch != self.exact.epoch:
-            self.metrics.not_kept("purged")
-            return
-        clears = self.memory.clears
-        stale_s = max(plan.stale_if_error_s, self.settings.stale_if_error)
-        try:
-            size_bytes = await self.exact.put(entry, stale_s=stale_s, epoch=epoch)
-        except CacheError:
-            self.metrics.fault(Fault.STORE_FAILED)
-            self.metrics.not_kept("redis")
-            return
-        if size_bytes is None:  # maybe by another proxy
-            self.metrics.not_kept("purged")
-            return
-        if clears == self.memory.clears:
-            self.memory.put(entry, size_bytes)
-        self.replaced(entry.key)
-        self.metrics.kept(size_bytes)
+        written = await store(
+            entry,
+            plan,
+            epoch,
+            exact=self.exact,
+            memory=self.memory,
+            settings=self.settings,
+            metrics=self.metrics,
+        )
+        if written:
+            self.replaced(entry.key)

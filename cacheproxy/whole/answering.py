@@ -68,15 +68,7 @@ class Answering:
         self.lane = Lane(
             stored.memory, fleet.models, self.flights, decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
         )
-        self._admission = Admission(
-            fleet.models,
-            fleet,
-            self.fills,
-            config,
-            clock,
-            secret=self._secret,
-            generation=lambda: self.lane.generation,
-        )
+        self._admission = self._build_admission()
         self._serve = self._build_serve(fronts)
         self.embeddings = self._build_embeddings()
         self._origins = Origins(config.server)
@@ -86,16 +78,7 @@ class Answering:
         self.cached = self._build_cached()
         self.embed = self._build_embed()
         self.explain = self._build_explain()
-        self.routes = Routes(
-            dialects=BY_PATH,
-            cached=self.cached,
-            embed_dialects=EMBED_BY_PATH,
-            embed=self.embed,
-            passthrough=self._passthrough,
-            models=fleet.models,
-            origins=self._origins,
-            metrics=metrics,
-        )
+        self.routes = self._build_routes()
 
     @property
     def in_flight(self) -> int:
@@ -104,6 +87,29 @@ class Answering:
 
     def _secret(self) -> bytes:
         return self._stored.connection.secret
+
+    def _build_admission(self) -> Admission:
+        return Admission(
+            self._fleet.models,
+            self._fleet,
+            self.fills,
+            self._config,
+            self._clock,
+            secret=self._secret,
+            generation=lambda: self.lane.generation,
+        )
+
+    def _build_routes(self) -> Routes:
+        return Routes(
+            dialects=BY_PATH,
+            cached=self.cached,
+            embed_dialects=EMBED_BY_PATH,
+            embed=self.embed,
+            passthrough=self._passthrough,
+            models=self._fleet.models,
+            origins=self._origins,
+            metrics=self._metrics,
+        )
 
     def _build_serve(self, fronts: Fronts) -> Serve:
         config, stored, metrics, clock = self._config, self._stored, self._metrics, self._clock

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from cacheproxy import config
-from cacheproxy.edge.body import read_body, read_chunks
+from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.connection import Handler
 from cacheproxy.edge.plain import REPLY_HEADERS, Plain, PlainStream, error_reply
 from cacheproxy.edge.server import Server
@@ -228,7 +228,7 @@ async def test_dripping_body_is_ended_by_its_average_rate() -> None:
 
     async def handler(req: web.BaseRequest) -> web.StreamResponse:
         try:
-            async for _ in read_chunks(req, settings):
+            async for _ in Body(req, settings).rest():
                 pass
         except BodyTimeoutError as error:
             raised.set()
@@ -254,7 +254,7 @@ async def test_pauses_of_the_handler_do_not_count_against_the_client() -> None:
 
     async def handler(req: web.BaseRequest) -> web.StreamResponse:
         size = 0
-        async for piece in read_chunks(req, settings):
+        async for piece in Body(req, settings).rest():
             size += len(piece)
             await asyncio.sleep(0.05)
         return Plain(body=b"%d" % size)
@@ -347,7 +347,7 @@ async def test_body_whose_chunks_turn_to_garbage_is_the_callers_error() -> None:
 
     async def handler(req: web.BaseRequest) -> web.StreamResponse:
         try:
-            async for _ in read_chunks(req, config.Server()):
+            async for _ in Body(req, config.Server()).rest():
                 started.set()
         except CallerError as error:
             raised.append(error)
@@ -429,7 +429,7 @@ async def test_draining_loses_no_reply_and_no_upload() -> None:
         if req.path == "/":
             return Plain(body=OK)
         size = 0
-        async for piece in read_chunks(req, config.Server()):
+        async for piece in Body(req, config.Server()).rest():
             size += len(piece)
             reading.set()
         return Plain(body=b"%d" % size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,45 +265,33 @@ async def test_a_slow_line_that_was_dropped_silently_is_found_out_before_an_ask_
         stuck.cancel()
 
 
+async def refused() -> object:
+    """No connection."""
+    raise ConnectionRefusedError
+
+
+async def hung() -> object:
+    """Nothing at all, for longer than anybody waits."""
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("dial", "why"), [(refused, "cannot be reached"), (hung, "gave no answer")])
 async def test_a_redis_whose_slow_line_cannot_be_dialled_is_up(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, dial: Callable[[], Awaitable[object]], why: str
 ) -> None:
-    """Look-ups by key go on; who needs the other line hears why."""
-
-    async def refuse() -> object:
-        raise ConnectionRefusedError
-
+    """Look-ups by key go on, and the look at Redis does not wait to the end; who needs the other line hears why."""
     assert connection._lines is not None
     assert connection._heart is not None
     connection._heart.cancel()
-    monkeypatch.setattr(connection._lines.slow, "_dial", refuse)
+    monkeypatch.setattr(connection._lines.slow, "_dial", dial)
     connection._lines.redial()
     await connection._beat()
 
     assert connection.state == "up"
     assert await connection.ask("PING") == b"PONG"
-    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+    with pytest.raises(StoreUnavailableError, match=why):
         await connection.ask("PING", slow=True)
-
-
-async def test_a_redis_whose_slow_line_hangs_while_it_is_dialled_is_up(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The look at Redis does not wait for it to the end."""
-
-    async def hang() -> object:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    assert connection._lines is not None
-    assert connection._heart is not None
-    connection._heart.cancel()
-    monkeypatch.setattr(connection._lines.slow, "_dial", hang)
-    connection._lines.redial()
-    await connection._beat()
-
-    assert connection.state == "up"
-    assert await connection.ask("PING") == b"PONG"
 
 
 async def test_large_writes_that_come_too_late_are_no_evidence_against_redis(
