@@ -343,10 +343,13 @@ async def test_a_line_that_says_what_nobody_asked_for_is_never_used_again(says: 
         assert len(heard) == 1
 
 
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"%1\r\n*1\r\n+a\r\n+b\r\n"], ids=["no RESP", "list as key"]
+)
 @on_both_loops
-async def test_those_who_wait_are_told_that_it_is_no_redis() -> None:
+async def test_those_who_wait_are_told_that_it_is_no_redis(said: bytes) -> None:
     """In words that an operator can use."""
-    async with line_to_a_fake(lambda _: [b"HTTP/1.1 400 Bad Request\r\n\r\n"]) as (line, _):
+    async with line_to_a_fake(lambda _: [said]) as (line, _):
         with pytest.raises(LostError, match="does not speak as Redis does"):
             await line.ask(("PING",), 5)
 
