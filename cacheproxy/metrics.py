@@ -14,15 +14,15 @@ from typing import Any
 from cacheproxy import __version__
 from cacheproxy.budgets import NONE, Budgets
 from cacheproxy.clock import Clock
-from cacheproxy.counts import Counts, plain
-from cacheproxy.exposition import CONTENT_TYPE, Exposition
-from cacheproxy.faults import Fault
-from cacheproxy.gauges import Gauges
-from cacheproxy.labels import OTHER, TIERS, Group, Labels
+from cacheproxy.counting.counts import Counts, plain
+from cacheproxy.counting.exposition import CONTENT_TYPE, Exposition
+from cacheproxy.counting.faults import Fault
+from cacheproxy.counting.gauges import Gauges
+from cacheproxy.counting.labels import OTHER, TIERS, Group, Labels
+from cacheproxy.counting.outcomes import Window, hit_rate
+from cacheproxy.counting.snapshot import snapshot
 from cacheproxy.lately import Lately
 from cacheproxy.model import Decision
-from cacheproxy.outcomes import Window, hit_rate
-from cacheproxy.snapshot import snapshot
 
 # `Fault` goes with `Metrics`: who counts needs both.
 __all__ = ["OTHER", "SAVED_S_MAX", "SAVED_TOKENS_MAX", "Fault", "Group", "Metrics", "hit_rate"]

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 from cacheproxy import __version__
 from cacheproxy.behind import Behind
 from cacheproxy.config import Tracing
+from cacheproxy.counting.faults import Fault
 from cacheproxy.errors import ConfigError
-from cacheproxy.faults import Fault
 from cacheproxy.metrics import Metrics
 from cacheproxy.model import Decision
 from cacheproxy.spans import Span, ask_span, step_spans

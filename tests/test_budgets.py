@@ -10,7 +10,7 @@ from cacheproxy import budgets as module
 from cacheproxy.budgets import NONE, Breaches, Budgets, Watch, line
 from cacheproxy.config import Budgets as Settings
 from cacheproxy.config import Config
-from cacheproxy.labels import STEPS
+from cacheproxy.counting.labels import STEPS
 from cacheproxy.metrics import Metrics
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import open_house, until

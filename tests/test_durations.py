@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.durations import Histogram
+from cacheproxy.counting.durations import Histogram
 
 
 @given(

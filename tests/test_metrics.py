@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from cacheproxy import __version__
-from cacheproxy.counts import SERIES_MAX
-from cacheproxy.families import FAMILIES, PREFIX
-from cacheproxy.faults import FAULTS, Fault
-from cacheproxy.labels import STEPS, TIERS
-from cacheproxy.manual import describe
+from cacheproxy.counting.counts import SERIES_MAX
+from cacheproxy.counting.families import FAMILIES, PREFIX
+from cacheproxy.counting.faults import FAULTS, Fault
+from cacheproxy.counting.labels import STEPS, TIERS
+from cacheproxy.counting.manual import describe
 from cacheproxy.metrics import Metrics
 from cacheproxy.model import Decision, Outcome
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cacheproxy import families, labels
 from cacheproxy.clock import SystemClock
 from cacheproxy.config import Config, split_listen
-from cacheproxy.faults import Fault
+from cacheproxy.counting import families, labels
+from cacheproxy.counting.faults import Fault
 from cacheproxy.metrics import Metrics
 from cacheproxy.model import Outcome
 

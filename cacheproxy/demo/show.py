@@ -28,8 +28,8 @@ from cacheproxy import config, log
 from cacheproxy.app import App, running
 from cacheproxy.commands import admin_port
 from cacheproxy.commands.stats import duration, share
+from cacheproxy.counting.outcomes import hit_rate
 from cacheproxy.demo.ollama import SimulatedOllama
-from cacheproxy.outcomes import hit_rate
 
 MODEL = "llama3.2"
 SECONDS_TO_FIRST_TOKEN = 0.35

@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 
 from cacheproxy.config import Config
+from cacheproxy.counting.labels import OTHER
 from cacheproxy.edge.admin import Handler, Page, answer
 from cacheproxy.errors import CacheError
-from cacheproxy.labels import OTHER
 from cacheproxy.store.account import HOURS_MAX, Account, step_for
 from cacheproxy.store.batch import ASKS_MAX, PAIRS_MAX
 

@@ -17,11 +17,11 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from cacheproxy import config
+from cacheproxy.counting.labels import OTHER
 from cacheproxy.edge.body import Body
 from cacheproxy.edge.plain import PlainStream, error_reply
 from cacheproxy.edge.request import Headers, expects_continue, header_pairs
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
-from cacheproxy.labels import OTHER
 from cacheproxy.upstream.fleet import Reply, reads
 from cacheproxy.upstream.request import VIA, UpstreamRequest, loops
 from cacheproxy.wire import runner

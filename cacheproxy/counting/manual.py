@@ -5,12 +5,12 @@ Refuses to say anything of a figure that its table does not.
 
 from __future__ import annotations
 
-from cacheproxy.counts import SERIES_MAX
-from cacheproxy.families import FAMILIES, PREFIX
-from cacheproxy.faults import FAULTS
-from cacheproxy.labels import OTHER, STEPS, TIERS
+from cacheproxy.counting.counts import SERIES_MAX
+from cacheproxy.counting.families import FAMILIES, PREFIX
+from cacheproxy.counting.faults import FAULTS
+from cacheproxy.counting.labels import OTHER, STEPS, TIERS
+from cacheproxy.counting.outcomes import HITS
 from cacheproxy.model import Outcome
-from cacheproxy.outcomes import HITS
 
 
 def describe() -> str:
@@ -31,7 +31,7 @@ _DESCRIPTION_HEAD = f"""\
 # Metrics
 
 The admin port's `/metrics` (Prometheus) and `/stats` (JSON) read the same counts. This page is made from the tables in
-`cacheproxy/families.py`; a test holds the two together.
+`cacheproxy/counting/families.py`; a test holds the two together.
 
 * The number of asks is always the sum over `outcome`: {", ".join(f"`{outcome}`" for outcome in Outcome)}.
 * **Hit rate** = hits / (hits + misses), where hits are the asks that cost Ollama nothing:

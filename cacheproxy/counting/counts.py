@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cacheproxy.buckets import Buckets
-from cacheproxy.durations import Histogram
-from cacheproxy.families import FAMILIES
-from cacheproxy.labels import OTHER, STEPS, Group, Labels
+from cacheproxy.counting.durations import Histogram
+from cacheproxy.counting.families import FAMILIES
+from cacheproxy.counting.labels import OTHER, STEPS, Group, Labels
 
 SERIES_MAX = 4096
 """Series of one family; past it, new combinations count under `other` (50 models need about 1,000)."""

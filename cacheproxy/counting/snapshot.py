@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cacheproxy.budgets import Budgets
-from cacheproxy.counts import Counts
-from cacheproxy.outcomes import WINDOWS_S, Window, totals
+from cacheproxy.counting.counts import Counts
+from cacheproxy.counting.outcomes import WINDOWS_S, Window, totals
 
 OUTCOME, DIALECT, MODEL, TIER = range(4)
 """The labels of `asks_total` by position."""

@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from cacheproxy.buckets import Buckets
-from cacheproxy.counts import Counts
-from cacheproxy.durations import Histogram
-from cacheproxy.families import FAMILIES, PREFIX
-from cacheproxy.gauges import Gauges
-from cacheproxy.labels import Labels
+from cacheproxy.counting.counts import Counts
+from cacheproxy.counting.durations import Histogram
+from cacheproxy.counting.families import FAMILIES, PREFIX
+from cacheproxy.counting.gauges import Gauges
+from cacheproxy.counting.labels import Labels
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

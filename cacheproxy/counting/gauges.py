@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cacheproxy.families import FAMILIES
-from cacheproxy.labels import Labels
+from cacheproxy.counting.families import FAMILIES
+from cacheproxy.counting.labels import Labels
 
 _KNOWN = {family.name: family for family in FAMILIES if family.kind == "gauge" or family.read}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cacheproxy.labels import Labels
+from cacheproxy.counting.labels import Labels
 
 PREFIX = "cacheproxy_"
 

@@ -1,0 +1,1 @@
+"""What happened, counted: tables of what there is to count, the counts, and how they are shown."""
