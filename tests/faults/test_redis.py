@@ -34,7 +34,7 @@ async def test_redis_killed_under_load(fake_ollama: FakeOllama, redis: RedisServ
     """Asks go to Ollama; when it is back, hits come back by themselves."""
     async with open_house(fake_ollama, redis, redis=FAST) as house, Load(house) as load:
         await load.until_replies(200)
-        redis.kill()
+        await asyncio.to_thread(redis.kill)
         await load.until_replies(100)
         await asyncio.to_thread(redis.start)
         await until(lambda: house.app.connection.state == "up")

@@ -21,6 +21,7 @@ from cacheproxy.store.connection import HEARTBEAT_S, OPEN_WAIT_S_MAX, Connection
 from cacheproxy.store.pool import Client
 from tests.fakes.redis_proxy import RedisProxy
 from tests.fakes.redis_server import RedisServer, free_port, running_redis
+from tests.fakes.stopwatch import Stopwatch, now
 
 pytestmark = pytest.mark.usefixtures("redis_server")  # skips everything where no server is installed
 
@@ -53,11 +54,11 @@ async def up(settings: config.Redis) -> AsyncIterator[Connection]:
 
 async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> float:
     """Seconds until it holds."""
-    begun = time.monotonic()
+    watch = Stopwatch()
     while not holds():
-        assert time.monotonic() - begun < within_s, "it never came to hold"
+        assert watch.seconds < within_s, "it never came to hold"
         await asyncio.sleep(0.002)
-    return time.monotonic() - begun
+    return watch.seconds
 
 
 @pytest.fixture
@@ -113,15 +114,15 @@ class Load:
 
     async def _work(self, number: int) -> None:
         while True:
-            begun = time.monotonic()
+            watch = Stopwatch()
             try:
                 value = await self._read(self._connection, f"k{number}")
             except StoreUnavailableError as failure:
-                self.failures.append((time.monotonic(), time.monotonic() - begun))
+                self.failures.append((now(), watch.seconds))
                 self.reasons.add(str(failure))
             else:
                 assert value in (b"v%d" % number, None)
-                self.answers.append((time.monotonic(), time.monotonic() - begun))
+                self.answers.append((now(), watch.seconds))
             await asyncio.sleep(0.002)
 
     def answered_since(self, moment: float) -> bool:
@@ -312,12 +313,12 @@ async def test_killed_under_load_it_is_a_miss_and_comes_back_by_itself(broken_re
         async with Load(connection, way=way) as load:
             await eventually(lambda: len(load.answers) > 200)
             failed_before = connection.statistics().failed
-            broken_redis.kill()
+            await asyncio.to_thread(broken_redis.kill)
             await eventually(lambda: connection.state == "down")
             await asyncio.sleep(0.5)
             assert connection.statistics().failed - failed_before <= 5 + 20  # those under way when the fifth failed
-            broken_redis.start()
-            ready = time.monotonic()
+            await asyncio.to_thread(broken_redis.start)
+            ready = now()
             await eventually(lambda: load.answered_since(ready), BACK_S_MAX + SLACK_S)
 
         assert max(seconds for _, seconds in load.failures) < 0.05 + SLACK_S
@@ -337,7 +338,7 @@ async def test_frozen_it_costs_one_deadline_and_comes_back_by_itself(broken_redi
             await asyncio.sleep(1.2)
             assert connection.statistics().failed - paid <= 20
             broken_redis.thaw()
-            thawed = time.monotonic()
+            thawed = now()
             await eventually(lambda: load.answered_since(thawed), BACK_S_MAX + SLACK_S)
 
         assert max(seconds for _, seconds in load.failures) < 0.05 + SLACK_S
@@ -350,15 +351,15 @@ async def test_frozen_it_costs_one_deadline_and_comes_back_by_itself(broken_redi
 async def test_a_closed_port_at_start_is_no_error_and_the_store_connects_later(tmp_path: Path, way: str) -> None:
     """The proxy starts without Redis and finds it when it is there."""
     server = RedisServer(tmp_path)
-    begun = time.monotonic()
+    watch = Stopwatch()
     async with opened(server.settings()) as connection:
-        assert time.monotonic() - begun < OPEN_WAIT_S_MAX + SLACK_S
+        assert watch.seconds < OPEN_WAIT_S_MAX + SLACK_S
         assert connection.state == "down"
         assert connection.reason == f"redis at 127.0.0.1:{server.port} cannot be reached"
         with pytest.raises(StoreUnavailableError, match="cannot be reached"):
             await WAYS[way](connection, "k")
         try:
-            server.start()
+            await asyncio.to_thread(server.start)
             await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)
             assert await WAYS[way](connection, "k") is None
         finally:
@@ -370,14 +371,14 @@ async def test_a_closed_port_at_start_is_no_error_and_the_store_connects_later(t
 async def test_a_black_hole_costs_one_deadline_and_not_a_minute(way: str) -> None:
     """A port that accepts and never answers: the library's defaults would wait 59 s."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as hole:
-        begun = time.monotonic()
+        watch = Stopwatch()
         async with opened(config.Redis(url=f"redis://127.0.0.1:{hole.getsockname()[1]}")) as connection:
-            assert time.monotonic() - begun < OPEN_WAIT_S_MAX + SLACK_S
+            assert watch.seconds < OPEN_WAIT_S_MAX + SLACK_S
             assert connection.state == "connecting"
-            begun = time.monotonic()
+            watch = Stopwatch()
             with pytest.raises(StoreUnavailableError, match=r"gave no answer in 0\.05 s"):
                 await WAYS[way](connection, "k")
-            assert 0.04 < time.monotonic() - begun < 0.05 + SLACK_S
+            assert 0.04 < watch.seconds < 0.05 + SLACK_S
 
 
 async def storm(ask: Callable[[int], Awaitable[bytes | None]], count: int) -> tuple[int, int, int]:
@@ -542,10 +543,10 @@ async def test_restarted_empty_it_is_filled_again_and_the_secret_is_kept(broken_
         async with Load(connection, way=way) as load:
             await fill(connection)
             await eventually(lambda: len(load.answers) > 50)
-            broken_redis.kill()
-            broken_redis.start()
+            await asyncio.to_thread(broken_redis.kill)
+            await asyncio.to_thread(broken_redis.start)
             await eventually(lambda: len(heard) >= 2, HEARTBEAT_S + SLACK_S)
-            ready = time.monotonic()
+            ready = now()
             await eventually(lambda: load.answered_since(ready), BACK_S_MAX + SLACK_S)
 
         assert connection.epoch == 0
@@ -562,13 +563,13 @@ async def test_while_it_loads_its_data_it_is_away_and_afterwards_it_is_used(tmp_
         server.call("EVAL", "for i = 1, 1500 do redis.call('SET', 'n' .. i, 'v') end", 0)
         server.call("SAVE")
         async with up(server.settings()) as connection, Load(connection, way=way) as load:
-            server.kill()
+            await asyncio.to_thread(server.kill)
             server.start("--key-load-delay", "500", wait=False)
             await eventually(lambda: connection.reason.endswith("is loading its data"))
             with pytest.raises(StoreUnavailableError, match="is loading its data"):
                 await connection.run(get())
             await asyncio.to_thread(server.wait_ready)
-            ready = time.monotonic()
+            ready = now()
             await eventually(lambda: load.answered_since(ready), BACK_S_MAX + SLACK_S)
             # Asks that hung during the load may still open it once more.
             await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)
@@ -582,9 +583,9 @@ async def test_one_that_loads_its_data_is_waited_for_and_one_that_is_gone_is_not
         server.call("SAVE")
         server.kill()
         async with opened(server.settings()) as gone:
-            began = time.monotonic()
+            watch = Stopwatch()
             assert not await gone.wait_up(30)
-            assert time.monotonic() - began < 5
+            assert watch.seconds < 5
         server.start("--key-load-delay", "500", wait=False)
         async with opened(server.settings()) as watcher:
             await eventually(lambda: watcher.reason.endswith("is loading its data"))
@@ -665,9 +666,9 @@ async def test_a_thousand_asks_on_a_hung_redis_wait_one_deadline_on_a_bounded_po
     """The wait for a connection is inside the same deadline, and no more connections are opened than allowed."""
     async with up(broken_redis.settings(connections=16)) as connection:
         broken_redis.freeze()
-        begun = time.monotonic()
+        watch = Stopwatch()
         results = await asyncio.gather(*(WAYS[way](connection, "k") for _ in range(1000)), return_exceptions=True)
-        took_s = time.monotonic() - begun
+        took_s = watch.seconds
         used = connection.statistics()
         broken_redis.thaw()
         await eventually(lambda: connection.state == "up", BACK_S_MAX + SLACK_S)

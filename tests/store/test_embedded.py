@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cacheproxy import config
 from cacheproxy.errors import ConfigError
 from cacheproxy.store import embedded as module
 from cacheproxy.store.embedded import Binaries, Embedded, default_data_dir, find_binaries, server_arguments, socket_path
+from tests.fakes.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("redis_server")  # skips everything where no server is installed
 
@@ -74,9 +74,9 @@ def call(server: Embedded, *command: str) -> object:
 
 async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
     """Until it holds."""
-    begun = time.monotonic()
+    watch = Stopwatch()
     while not holds():
-        assert time.monotonic() - begun < within_s, "it never came to hold"
+        assert watch.seconds < within_s, "it never came to hold"
         await asyncio.sleep(0.005)
 
 
@@ -99,9 +99,9 @@ async def test_it_starts_at_once_with_search_and_limits(tmp_path: Path) -> None:
     """From nothing to the first answer in a third of a second, on a socket only its owner can reach."""
     starts_s = []
     for name in ("one", "two", "three"):
-        begun = time.monotonic()
+        watch = Stopwatch()
         async with opened(tmp_path / name):
-            starts_s.append(time.monotonic() - begun)
+            starts_s.append(watch.seconds)
     async with opened(tmp_path) as server:
         assert min(starts_s) < 0.3 + 0.5  # 0.03 s on an idle machine; the rest is for a busy one
         with redis.Redis(unix_socket_path=str(server.socket), protocol=2) as client:

@@ -22,6 +22,7 @@ from cacheproxy.store.pool import clients, dial, lines
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
 from tests.fakes.redis_server import RedisServer, running_redis
+from tests.fakes.stopwatch import Stopwatch
 
 SLACK_S = 0.5
 """What a busy machine may add to a deadline."""
@@ -105,7 +106,9 @@ async def test_a_thousand_at_once_get_their_own_values_over_one_connection(clean
         found = await asyncio.gather(*(line.ask(("GET", f"k{number}"), 5) for number in order))
 
         assert found == [str(number).encode() for number in order]
-        assert len(clean_redis.call("CLIENT", "LIST").splitlines()) == clients_then
+        assert (
+            len(clean_redis.call("CLIENT", "LIST").splitlines()) <= clients_then
+        )  # those of tests before may just be closing
 
 
 @on_both_loops
@@ -212,12 +215,11 @@ async def test_a_frozen_redis_costs_each_its_deadline_and_a_new_connection_is_us
         await line.ask(("SET", "k", "v"), 5)
         (before,) = {await line.ask(("CLIENT", "ID"), 5)}
         broken_redis.freeze()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        watch = Stopwatch()
         patient = asyncio.create_task(line.ask(("GET", "k"), 20))
         hasty = [asyncio.create_task(line.ask(("GET", "k"), 0.05)) for _ in range(100)]
         late = await asyncio.gather(*hasty, return_exceptions=True)
-        took_s = loop.time() - began
+        took_s = watch.seconds
         broken_redis.thaw()
 
         assert {type(error) for error in late} == {TimeoutError}
