@@ -1,6 +1,6 @@
 """redis-py's clients, set up so that nothing in them retries or waits on its own, and connections for a line.
 
-Only `within` gives them a deadline: `connection.py` puts it around each call.
+Only `within` gives them a deadline: `contact.py` and `connection.py` put it around each call.
 """
 
 from __future__ import annotations

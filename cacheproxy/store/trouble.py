@@ -50,6 +50,10 @@ class LoadingError(StoreUnavailableError):
     """It has just been started and is reading its data; a matter of seconds."""
 
 
+class ArrivingError(StoreUnavailableError):
+    """Its deadline passed while a large reply was arriving: no evidence against Redis."""
+
+
 def translated(error: Exception, where: str) -> StoreUnavailableError:
     """Our error for one of redis-py's or a line's, to be raised `from None`. `where` names the server in its text."""
     text = str(error)

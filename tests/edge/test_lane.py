@@ -23,7 +23,7 @@ from cacheproxy.edge import connection as edge_connection
 from cacheproxy.edge import lane
 from cacheproxy.flow import coalesce
 from cacheproxy.model import Decision
-from cacheproxy.store import connection
+from cacheproxy.store import contact
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
@@ -272,7 +272,7 @@ async def pair(
     """Both open, empty; what decides by the time that passed is switched off."""
     monkeypatch.setattr(coalesce, "LANDING_S_MAX", 10.0)
     # A heartbeat that had begun before a purge makes the proxy forget its copies once more, some time after it.
-    monkeypatch.setattr(connection, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(contact, "HEARTBEAT_S", 3600.0)
     clock = FakeClock()
     for on in (True, False):  # one secret, so that entries of partitions have one name
         clean_redis.call("SET", f"lane-{on}:secret", b"s" * 32)

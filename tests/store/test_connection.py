@@ -17,7 +17,8 @@ from cacheproxy import config
 from cacheproxy.clock import SystemClock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.store.capabilities import capabilities
-from cacheproxy.store.connection import HEARTBEAT_S, OPEN_WAIT_S_MAX, Connection
+from cacheproxy.store.connection import Connection
+from cacheproxy.store.contact import HEARTBEAT_S, OPEN_WAIT_S_MAX
 from cacheproxy.store.pool import Client
 from tests.fakes.redis_proxy import RedisProxy
 from tests.fakes.redis_server import RedisServer, free_port, running_redis

@@ -21,7 +21,7 @@ from cacheproxy.clock import SystemClock
 from cacheproxy.errors import CacheError, EmbedderError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Answer, Entry
-from cacheproxy.store import connection as connection_module
+from cacheproxy.store import contact
 from cacheproxy.store import semantic as module
 from cacheproxy.store.breaker import FAILURES_IN_A_ROW
 from cacheproxy.store.capabilities import capabilities
@@ -476,7 +476,7 @@ async def test_a_redis_without_search_has_exact_answers_only(tmp_path):
 async def test_a_search_module_without_float16_is_named_with_its_remedy(clean_redis, monkeypatch):
     """It refuses the index in words of its own; exact answers go on."""
     old = capabilities({"modules": [{"name": "search", "ver": 20812}]})
-    monkeypatch.setattr(connection_module, "capabilities", lambda _: old)
+    monkeypatch.setattr(contact, "capabilities", lambda _: old)
     index = index_for(PREFIX, FINGERPRINT, DIMS)
     refused = tuple("FLOAT61" if word == "FLOAT16" else word for word in index.create)
     monkeypatch.setattr(module, "index_for", lambda *_: replace(index, create=refused))
