@@ -109,6 +109,7 @@ async def measure(connection: Connection, algorithm: Algorithm, entries: int, sc
     index = index_for(PREFIX, "bench-1", DIMS, algorithm)
     scope = f"{0:032x}"
     await command(connection, "FLUSHALL")
+    await connection.bump_epoch()  # without one, nothing is kept
     await command(connection, *index.create)
     empty = int((await command(connection, "INFO", "memory"))["used_memory"])
     write_ms = await fill(connection, index, entries, scopes, args.answer_bytes)

@@ -10,37 +10,25 @@ No command is retried and no ask waits longer than its deadline. Whether Redis i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
-from cacheproxy import config
-from cacheproxy.clock import Clock
 from cacheproxy.errors import StoreRefusedError, StoreUnavailableError
 from cacheproxy.store.breaker import State
 from cacheproxy.store.contact import Contact
 from cacheproxy.store.counts import Statistics
-from cacheproxy.store.embedded import Embedded
-from cacheproxy.store.epoch import is_news, number
+from cacheproxy.store.epoch import NONE, is_news, number, raised
 from cacheproxy.store.line import Command
 from cacheproxy.store.pool import Client, Clients, pipelined, within
-from cacheproxy.store.trouble import WORTH_A_LINE, ArrivingError
-
-_log = logging.getLogger("cacheproxy.store")
+from cacheproxy.store.trouble import ArrivingError
 
 T = TypeVar("T")
 LARGE_TIMEOUT_S = 1.0
 """Deadline of a large write, which no ask waits for: 8 MB take 0.7 s over 100 Mbit/s."""
-LOG_PAUSE_S = 60.0
-"""A kind of refusal is logged at most once in this time."""
 
 
 class Connection(Contact):
     """Redis, as the rest of the program sees it: it answers within the deadline, or it is away."""
-
-    def __init__(self, settings: config.Redis, clock: Clock, *, embedded: Embedded | None = None) -> None:
-        super().__init__(settings, clock, embedded=embedded)
-        self._logged: dict[str, float] = {}
 
     def statistics(self) -> Statistics:
         """Counts since the start, and the pool's present state."""
@@ -75,7 +63,8 @@ class Connection(Contact):
     ) -> bool:
         """Whether the script wrote, which it does only if the epoch is still this one. One round trip.
 
-        It gets the keys `key` and that of the epoch, as arguments the epoch and these, and returns the epoch it found.
+        It gets the keys `key` and that of the epoch, as arguments the epoch (not `NONE`) and these, and returns what it
+        found under the second.
         `large` ones take a connection of the pool and, at most, `LARGE_TIMEOUT_S`. Not for a cluster, see `one_server`.
         Raises as `ask` does.
         """
@@ -83,11 +72,11 @@ class Connection(Contact):
         if large:
             limit_s, (ticket, through) = max(LARGE_TIMEOUT_S, self._settings.timeout), self._admitted()
             answer = within(lambda client: cast("Any", client).execute_command(*command), through.client, limit_s)
-            found = await self._counted(ticket, answer, limit_s, evidence=False)
+            found = number(await self._counted(ticket, answer, limit_s, evidence=False))
         else:
-            found = await self.ask(*command, slow=True)
-        self._hear(int(found), before)
-        return int(found) == epoch
+            found = number(await self.ask(*command, slow=True))
+        self._hear(found, before)
+        return found == epoch
 
     async def run(self, use: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """What `use` returns, within `timeout_s` (default: `redis.timeout`) for pool wait, connect and reply together.
@@ -141,7 +130,7 @@ class Connection(Contact):
     async def bump_epoch(self) -> int:
         """Tell all proxies on this Redis to drop their copies; the new epoch. Raises StoreUnavailableError."""
         before = self.epoch
-        return self._hear(int(await self.ask("INCR", self._key("epoch"))), before)
+        return self._hear(number(await self.ask(*raised(self._key("epoch")))), before)
 
     async def read_epoch(self) -> int:
         """The epoch as it is now; `epoch` may lag by a heartbeat. Raises StoreUnavailableError."""
@@ -152,12 +141,7 @@ class Connection(Contact):
         """Take over the epoch of a reply, asked for when ours was `before`; ours afterwards."""
         if is_news(epoch, self.epoch, before):
             self.epoch = epoch
+            if epoch == NONE:
+                self._wake.set()  # the heartbeat begins one
             self._announce()
         return self.epoch
-
-    def _refused(self, refusal: StoreRefusedError) -> None:
-        self._redial = self._redial or refusal.code == "READONLY"
-        now = self._clock.monotonic()
-        if refusal.code in WORTH_A_LINE and now - self._logged.get(refusal.code, -LOG_PAUSE_S) >= LOG_PAUSE_S:
-            self._logged[refusal.code] = now
-            _log.warning("%s", refusal)

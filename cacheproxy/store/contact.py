@@ -23,16 +23,16 @@ import redis.exceptions
 
 from cacheproxy import config
 from cacheproxy.clock import Clock
-from cacheproxy.errors import ConfigError, StoreUnavailableError
+from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.store import address
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.capabilities import Capabilities, capabilities
 from cacheproxy.store.counts import Counts
 from cacheproxy.store.embedded import Embedded
-from cacheproxy.store.epoch import is_news, number
+from cacheproxy.store.epoch import NONE, begun, is_news, number
 from cacheproxy.store.line import HeldUpError, RefusedError
 from cacheproxy.store.pool import Client, Clients, Lines, clients, lines, within
-from cacheproxy.store.trouble import ArrivingError, IncurableError, LoadingError, translated
+from cacheproxy.store.trouble import WORTH_A_LINE, ArrivingError, IncurableError, LoadingError, translated
 
 _log = logging.getLogger("cacheproxy.store")
 
@@ -47,6 +47,8 @@ PROBE_PAUSE_S_MAX = 0.4
 """Longest pause between probes. Short, since no ask waits for them: a cache that came back is used within 0.5 s."""
 WAIT_UP_PAUSE_S = 0.01
 """Between two looks of `wait_up` at the state; they cost nothing."""
+LOG_PAUSE_S = 60.0
+"""A kind of refusal is logged at most once in this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,15 @@ class Contact:
         self._nearly = False
         self._redial = False
         self._run_id = ""
+        self._logged: dict[str, float] = {}
         self._secret = secrets.token_bytes(32)
         self.generation = 0
         """Grows when `secret` changes."""
-        self.epoch = 0
-        """Grows with every purge by any proxy on this Redis; 0 also while Redis has not been reached."""
+        self.epoch = NONE
+        """Another after each purge by any proxy on this Redis, and after a loss of its data: no number comes twice.
+
+        `NONE` until Redis has been reached, and while it holds none and takes none.
+        """
         self.capabilities = Capabilities()
         self.on_change: list[Callable[[], None]] = []
         self.on_break: list[Callable[[], None]] = []
@@ -255,7 +261,7 @@ class Contact:
         return _Found(
             run_id=str(about.get("run_id", "")),
             secret=await self._fetch_secret(client),
-            epoch=number(await client.get(self._key("epoch"))),
+            epoch=await self._fetch_epoch(client),
         )
 
     async def _hang_up(self) -> None:
@@ -270,13 +276,26 @@ class Contact:
         key = self._key("secret")
         stored = cast("bytes | None", await client.get(key))
         if stored is None:
-            self._run_id = ""  # flushed or new: its epoch may repeat, so copies must go in any case
+            self._run_id = ""  # flushed or new: copies must go, also where no epoch can be begun
             try:
                 await client.set(key, self._secret, nx=True)
             except redis.exceptions.ResponseError:
                 return None
             stored = cast("bytes | None", await client.get(key))
         return stored
+
+    async def _fetch_epoch(self, client: Client) -> int:
+        """The epoch, begun if there is none; `NONE` where none can be begun (a full Redis, a replica)."""
+        epoch = number(await client.get(self._key("epoch")))
+        if epoch == NONE:
+            try:
+                epoch = number(await cast("Any", client).execute_command(*begun(self._key("epoch"))))
+            except redis.exceptions.ResponseError as error:
+                refusal = translated(error, self.where)
+                if not isinstance(refusal, StoreRefusedError):
+                    raise
+                self._refused(refusal)
+        return epoch
 
     def _learned(self, found: _Found, before: int) -> None:
         """Take over what a contact found, begun when the epoch was `before`, and tell if copies may be stale."""
@@ -316,6 +335,14 @@ class Contact:
             for callback in self.on_break:
                 callback()
             _log.warning("%s; serving without cache", self._reason)
+
+    def _refused(self, refusal: StoreRefusedError) -> None:
+        """It serves others: said in the log, and if it is no primary any more, the next look dials anew."""
+        self._redial = self._redial or refusal.code == "READONLY"
+        now = self._clock.monotonic()
+        if refusal.code in WORTH_A_LINE and now - self._logged.get(refusal.code, -LOG_PAUSE_S) >= LOG_PAUSE_S:
+            self._logged[refusal.code] = now
+            _log.warning("%s", refusal)
 
     def _announce(self) -> None:
         for callback in self.on_change:

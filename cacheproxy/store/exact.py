@@ -17,10 +17,11 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from cacheproxy.errors import CacheError, EntryCorruptError
+from cacheproxy.errors import CacheError, EntryCorruptError, StoreUnavailableError
 from cacheproxy.model import Entry, Plan
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.connection import Connection
+from cacheproxy.store.epoch import NONE
 from cacheproxy.store.line import Command
 
 SCAN_COUNT = 500
@@ -32,8 +33,8 @@ MANY = 64
 LARGE_BYTES = 256 * 1024
 """A longer entry is written beside what asks send, which would else wait behind it."""
 WRITE = """
-local epoch = tonumber(redis.call('GET', KEYS[2]) or 0) or 0
-if epoch ~= tonumber(ARGV[1]) then return epoch end
+local epoch = redis.call('GET', KEYS[2])
+if epoch ~= ARGV[1] then return epoch end
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('SET', KEYS[1], '')
   redis.call('DEL', KEYS[1])
@@ -46,8 +47,10 @@ if type(ends) == 'table' and ends.err then
 end
 return epoch
 """
-"""Keys: entry, epoch. Arguments: epoch, lifetime in ms, fields. The SET is there to be refused by a full Redis, which
-would let a script go on that has deleted something. An entry that may not be given an end is taken back."""
+"""Keys: entry, epoch. Arguments: epoch, lifetime in ms, fields. Epochs are compared letter by letter: a missing one
+equals none, and nothing equals ours that `epoch.number` would read otherwise. The SET is there to be refused by a full
+Redis, which would let a script go on that has deleted something. An entry that may not be given an end is taken
+back."""
 LIFETIME_MS_MAX = 10**15
 """Thirty thousand years: Redis counts milliseconds in 64 bits."""
 
@@ -73,7 +76,7 @@ class Exact:
 
     @property
     def epoch(self) -> int:
-        """Grows with every purge, by any proxy; an answer asked for in an older epoch is not kept.
+        """Another after every purge, by any proxy, and after a loss of data; what was asked for in another is not kept.
 
         Another proxy's purge is heard of within a second, by whoever wants to put an entry at once.
         """
@@ -134,8 +137,11 @@ class Exact:
 
         `epoch` is that in which its answer was asked for. If it has passed, some proxy has purged since, maybe too
         early to find this entry: then nothing is written, and the result is None.
-        Raises StoreUnavailableError; Redis then holds the entry whole or not at all, and not after a purge.
+        Raises StoreUnavailableError, also where no epoch was known then; Redis holds the entry whole or not at all, and
+        not after a purge.
         """
+        if epoch == NONE:
+            raise StoreUnavailableError("redis had told no epoch when this was asked for")
         fields = entry_codec.encode(entry)
         lifetime_ms = round(min(max((entry.expires - entry.made + stale_s) * 1000, 1), LIFETIME_MS_MAX))
         size_bytes = entry_codec.size_bytes(fields)

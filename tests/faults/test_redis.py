@@ -98,7 +98,7 @@ async def test_redis_restarted_empty(fake_ollama: FakeOllama, redis: RedisServer
         redis.kill()
         await until(lambda: house.app.connection.state != "up")
         await asyncio.to_thread(redis.start)
-        redis.call("FLUSHALL")
+        assert redis.call("KEYS", "cacheproxy:answer:*") == []
         await until(lambda: house.app.connection.state == "up" and len(house.app.memory) == 0)
 
         seen = []

@@ -137,11 +137,11 @@ async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer)
     """Refused, and what was there before is still there, with its lifetime; reads go on."""
     async with up(broken_redis.settings(timeout=1.0)) as connection:
         exact = Exact(connection, "cacheproxy")
-        await exact.put(entry(1), stale_s=0, epoch=0)
+        await exact.put(entry(1), stale_s=0, epoch=exact.epoch)
         broken_redis.call("CONFIG", "SET", "maxmemory", 1)
         for number in (1, 2):
             with pytest.raises(StoreRefusedError, match="out of memory"):
-                await exact.put(replace(entry(number), answer=Answer("new")), stale_s=0, epoch=0)
+                await exact.put(replace(entry(number), answer=Answer("new")), stale_s=0, epoch=exact.epoch)
 
         found, _ = await exact.get(Plan(key=entry(1).key, check=b""))
         assert found is not None
@@ -156,14 +156,14 @@ async def test_an_entry_is_written_with_its_lifetime_and_whole_in_the_place_of_a
     """Fields of an older one do not stay, nor what somebody else has put under the key."""
     exact = Exact(connection, "cacheproxy")
     clean_redis.call("HSET", entry().key, "vector_of_old", "x")
-    size_bytes = await exact.put(entry(), stale_s=5, epoch=0)
+    size_bytes = await exact.put(entry(), stale_s=5, epoch=exact.epoch)
 
     assert size_bytes is not None
     assert size_bytes > 30
     assert 60_000 < clean_redis.call("PTTL", entry().key) <= 65_000
     assert clean_redis.call("HLEN", entry().key) == len(FIELDS)
     clean_redis.call("SET", entry().key, "foreign")
-    assert await exact.put(entry(), stale_s=5, epoch=0) == size_bytes
+    assert await exact.put(entry(), stale_s=5, epoch=exact.epoch) == size_bytes
 
 
 async def test_nothing_of_before_a_purge_by_another_proxy_is_written_after_it(
@@ -172,15 +172,16 @@ async def test_nothing_of_before_a_purge_by_another_proxy_is_written_after_it(
     """Not for a moment; and what copies were held here go at once."""
     heard: list[int] = []
     connection.on_change.append(lambda: heard.append(1))
-    exact = Exact(connection, "cacheproxy")
+    exact, asked_in = Exact(connection, "cacheproxy"), connection.epoch
     async with up(clean_redis.settings()) as other:
         await Exact(other, "cacheproxy").purge(Doomed())
+        now = other.epoch
     for answer in ("x", "x" * 1_000_000):
-        assert await exact.put(replace(entry(), answer=Answer(answer)), stale_s=5, epoch=0) is None
+        assert await exact.put(replace(entry(), answer=Answer(answer)), stale_s=5, epoch=asked_in) is None
 
     assert clean_redis.call("EXISTS", entry().key) == 0
-    assert (connection.epoch, len(heard)) == (2, 1)
-    assert await exact.put(entry(), stale_s=5, epoch=2) is not None
+    assert (connection.epoch, len(heard)) == (now, 1)
+    assert await exact.put(entry(), stale_s=5, epoch=now) is not None
 
 
 async def test_a_reply_from_before_a_purge_does_not_take_the_epoch_back(clean_redis: RedisServer) -> None:
@@ -193,22 +194,22 @@ async def test_a_reply_from_before_a_purge_does_not_take_the_epoch_back(clean_re
         assert connection._heart is not None
         connection._heart.cancel()
         exact = Exact(connection, "cacheproxy")
-        await exact.put(entry(2), stale_s=0, epoch=0)
+        await exact.put(entry(2), stale_s=0, epoch=exact.epoch)
         delays.append(0.3)
-        put = asyncio.create_task(exact.put(entry(), stale_s=0, epoch=0))
+        put = asyncio.create_task(exact.put(entry(), stale_s=0, epoch=exact.epoch))
         await until(lambda: not delays)
         await exact.purge(Doomed())
         assert not put.done()
 
         assert await put is not None
-        assert connection.epoch == 2
+        assert connection.epoch == int(clean_redis.call("GET", "cacheproxy:epoch"))
         assert clean_redis.call("EXISTS", entry().key) == 0
         clean_redis.call("FLUSHALL")
         assert (await connection.read_epoch(), connection.epoch) == (0, 0)
 
 
 async def test_a_heartbeat_begun_before_a_purge_does_not_take_the_epoch_back(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it found was true when it began."""
     assert connection._heart is not None
@@ -223,7 +224,7 @@ async def test_a_heartbeat_begun_before_a_purge_does_not_take_the_epoch_back(
     monkeypatch.setattr(connection, "_look", look_then_purge)
     await connection._beat()
 
-    assert connection.epoch == 2
+    assert connection.epoch == int(clean_redis.call("GET", "cacheproxy:epoch"))
 
 
 async def test_a_primary_that_became_a_replica_is_dialled_anew(broken_redis: RedisServer) -> None:
@@ -377,15 +378,16 @@ async def test_a_cluster_is_asked_through_redis_py_with_the_same_results(tmp_pat
         async with up(config.Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)) as connection:
             exact = Exact(connection, "cacheproxy")
             kept = [entry(number) for number in range(10)]
+            asked_in = exact.epoch
             for one in kept:
-                assert await exact.put(one, stale_s=0, epoch=0) is not None
+                assert await exact.put(one, stale_s=0, epoch=asked_in) is not None
             plans = [Plan(key=one.key, check=b"") for one in kept]
 
             assert [(await exact.get(plan))[0] for plan in plans] == kept
             assert [found for found, _ in (await exact.get_many(plans))[0]] == kept
             assert server.call("PTTL", kept[0].key) > 0
             await connection.bump_epoch()
-            assert await exact.put(kept[0], stale_s=0, epoch=0) is None
+            assert await exact.put(kept[0], stale_s=0, epoch=asked_in) is None
             assert server.call("EXISTS", kept[0].key) == 0
             server.call("SET", "text", "x")
             with pytest.raises(StoreRefusedError):

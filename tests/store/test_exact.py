@@ -103,7 +103,7 @@ async def test_a_large_entry_is_written_beside_what_others_ask(exact: Exact, cle
     now = SystemClock().now()
     large = Answer("x" * 8_000_000)
     entry = Entry(plan(1).key, b"c" * 32, "", "", "abc", large, round(now, 3), round(now + 60, 3))
-    size_bytes, (before, _) = await asyncio.gather(exact.put(entry, stale_s=5, epoch=0), exact.get(plan(1)))
+    size_bytes, (before, _) = await asyncio.gather(exact.put(entry, stale_s=5, epoch=exact.epoch), exact.get(plan(1)))
 
     assert before is not None
     assert before.answer == Answer("1")

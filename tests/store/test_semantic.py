@@ -341,10 +341,12 @@ async def test_an_embedder_can_change_while_running(near):
 async def test_a_lost_index_is_a_miss_and_comes_back_by_itself(near, loss):
     """With everything that is still there."""
     await near.put("a", toward(0))
+    before = near.exact.epoch
     near.server.call(*loss)
     assert await near.names(toward(0)) == []
     await until(lambda: near.semantic.state == "ready")
     if loss[0] == "FLUSHALL":
+        await until(lambda: near.exact.epoch not in (before, 0))  # until then nothing is kept
         await near.put("a", toward(0))
 
     assert await near.names(toward(0)) == ["a"]
