@@ -5,6 +5,8 @@ are there now, and these two do not fit together, whatever else does (a small on
 More of them there than were thought to fit: so many do; and what is seen together fits together. One wrong guess mends
 itself: where less is allowed than fits, Ollama still keeps what fits and shows it; where more is, it pushes out.
 Where several had to go, sizes tell which of them did not fit: those that take no more than was lately seen did.
+So what was learnt before a restart may be taken over (`learnt.py`), whatever became of Ollama's memory since. One thing
+mends nothing: where each model is unloaded as soon as its ask ends, no two are ever seen together.
 
 With `upstream.models_at_once = "auto"` the number is acted on. With a number of the operator's nothing is changed, for
 memory is his to know; that models go on pushing each other out is then said in the log. Refuses to reckon what fits
@@ -27,6 +29,9 @@ GOING_S = 8.0
 """One that comes so long after another has gone may have pushed it out: Ollama waits up to 5 s for memory to be free
 before it loads, and a read may come just then.
 """
+NOTHING_SEEN = "Ollama's own default; nothing else was seen yet"
+BEFORE = ", before the last start"
+"""Ends the reason of a number that was not learnt since."""
 APART_MAX = 256
 """Pairs of models that are remembered not to fit together; the oldest is forgotten first."""
 TIMES = 3
@@ -94,6 +99,15 @@ def judge(fit: Fit, before: Models, missed: Models, here: Models) -> Fit:
     return fit
 
 
+def recalled(fit: Fit, noted: Fit, here: Models) -> Fit:
+    """What fits, now that it is known what was learnt before this start: what was seen since counts for more. Pure."""
+    apart = [*(pair for pair in noted.apart if pair not in fit.apart), *fit.apart]
+    fit = replace(fit, apart=tuple(apart[-APART_MAX:]))
+    if fit.why == NOTHING_SEEN and noted.why != NOTHING_SEEN:
+        fit = replace(fit, models=noted.models, why=noted.why + BEFORE)
+    return judge(fit, here, {}, here)
+
+
 class Crowding:
     """Looks on. `models_at_once`: how many fit, as the operator says, or `auto`."""
 
@@ -101,7 +115,7 @@ class Crowding:
         self.learns = not isinstance(models_at_once, int)
         self._clock = clock
         said = Fit(models_at_once, "upstream.models_at_once") if isinstance(models_at_once, int) else None
-        self.fit = said or Fit(OLLAMAS_OWN, "Ollama's own default; nothing else was seen yet")
+        self.fit = said or Fit(OLLAMAS_OWN, NOTHING_SEEN)
         self.on_learnt: list[Callable[[int, Pairs], None]] = []
         """Called with the number, and the pairs that do not fit together, that hold from now on."""
         self._before: Models = {}
@@ -124,6 +138,11 @@ class Crowding:
     def forget(self) -> None:
         """Somebody loads or unloads a model on purpose: what goes until the next read was not pushed out."""
         self._excused.update(self._before)
+
+    def take(self, noted: Fit) -> None:
+        """What was learnt before this start."""
+        if self.learns:
+            self._learn(recalled(self.fit, noted, self._before))
 
     def read(self, models: Sequence[LoadedModel]) -> None:
         """What is loaded now. Never raises."""

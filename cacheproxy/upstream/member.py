@@ -16,6 +16,7 @@ from cacheproxy.upstream.batcher import Batcher, PlacedReply
 from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.crowding import Crowding
 from cacheproxy.upstream.health import Health
+from cacheproxy.upstream.learnt import Learnt
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.models import Models
 from cacheproxy.upstream.order import Group
@@ -49,16 +50,19 @@ class Member:
     preload: Preloader
     health: Health
     crowding: Crowding
+    learnt: Learnt
 
     async def open(self) -> None:
         """Start looking. Returns at once, whether Ollama is there or not; nothing is preloaded yet."""
         await self.client.open()
+        self.learnt.look()
         await self.models.open()
         await self.loaded.open()
 
     async def close(self) -> None:
         """End all that is under way."""
         await self.loaded.close()
+        await self.learnt.close()
         await self.models.close()
         await self.batcher.close()
         await self.client.close()

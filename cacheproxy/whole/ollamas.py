@@ -18,6 +18,7 @@ from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.crowding import Crowding
 from cacheproxy.upstream.fleet import Fleet
 from cacheproxy.upstream.health import Health
+from cacheproxy.upstream.learnt import KEPT_S, Learnt
 from cacheproxy.upstream.loaded import Loaded
 from cacheproxy.upstream.member import Member
 from cacheproxy.upstream.models import Models
@@ -31,8 +32,8 @@ ASIDE_TIMEOUT_S = 5.0
 class Ollamas:
     """Builds the `fleet`. Raises ConfigError for URLs that cannot be used.
 
-    `notes` keep the lists of models over a restart. `wait_idle`: until no caller's request is under way, so that
-    models may be loaded ahead.
+    `notes` keep the lists of models, and what fits into memory, over a restart. `wait_idle`: until no caller's request
+    is under way, so that models may be loaded ahead.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Ollamas:
         )
         loaded.on_read.append(preload.loaded_read)
         loaded.on_read.append(lambda: crowding.read(loaded.models))
+        learnt = self._learnt(crowding, client.name)
+        loaded.on_read.append(learnt.look)
         health = Health() if settings.others else Health(rest_s=0)
-        member = Member(client.name, url, client, batcher, models, loaded, preload, health, crowding)
+        member = Member(client.name, url, client, batcher, models, loaded, preload, health, crowding, learnt)
         return member
 
     def _limits(self, crowding: Crowding) -> Limits:
@@ -90,6 +93,15 @@ class Ollamas:
             window_s=batching.window,
             together=batching.max_size,
             turn_s=batching.turn,
+        )
+
+    def _learnt(self, crowding: Crowding, name: str) -> Learnt:
+        note = f"fit:{name}"
+        return Learnt(
+            crowding,
+            self._clock,
+            remember=lambda value: self._notes.put(note, value, ttl_s=KEPT_S),
+            recall=lambda: self._notes.get(note),
         )
 
     def _models(self, client: UpstreamClient, on_read: Callable[[bool], None]) -> Models:

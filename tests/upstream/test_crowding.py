@@ -139,6 +139,47 @@ def test_which_two_do_not_fit_together_is_learnt_too(reads: list[str], fits: int
     assert (fit.models, ["".join(sorted(pair)) for pair in fit.apart]) == (fits, apart)
 
 
+def taken(models: int, apart: str, *, before: str = "", after: str = "") -> tuple[int, list[str]]:
+    """What fits once a note of an earlier start was taken, with these reads before and after that."""
+    crowding = Crowding("auto", FakeClock())
+    for names in before.split():
+        look(crowding, names)
+    crowding.take(Fit(models, "as it was", tuple(map(frozenset, apart.split()))))
+    for names in after.split():
+        look(crowding, names)
+    return crowding.fit.models, ["".join(sorted(pair)) for pair in crowding.fit.apart]
+
+
+@pytest.mark.parametrize(
+    ("note", "before", "after", "fits"),
+    [
+        pytest.param((1, "ab"), "", "", (1, ["ab"]), id="as it was"),
+        pytest.param((1, "ab"), "A", "A B A", (1, ["ab"]), id="and still is"),
+        pytest.param((1, "ab"), "", "A AB", (2, []), id="too few: both stay, though they took turns"),
+        pytest.param((1, "ab ac bc"), "", "A AB ABC", (3, []), id="far too few"),
+        pytest.param((2, "ab"), "", "EA EB EAB", (3, []), id="a pair that fits by now, beside a small one"),
+        pytest.param((1, "ab"), "AB", "", (2, []), id="seen together before the note was read"),
+        pytest.param((5, ""), "", "A B", (1, ["ab"]), id="too many: one goes for the other"),
+        pytest.param((3, "ab"), "", "A B C", (1, ["ab", "bc"]), id="too many, though a pair explains the first"),
+        pytest.param((3, "ab"), "A C", "", (1, ["ab", "ac"]), id="less was seen by then: pairs of both"),
+        pytest.param((1, "ab"), "ABCD", "", (4, []), id="more was seen by then"),
+        pytest.param((1, "ab"), "ABCD A", "", (4, ["ab"]), id="more was seen by then, and one is left"),
+    ],
+)
+def test_what_an_earlier_start_learnt_is_taken_over_and_mends_itself(
+    note: tuple[int, str], before: str, after: str, fits: tuple[int, list[str]]
+) -> None:
+    """As any other guess: more memory, less, another machine. What was seen since the start counts for more."""
+    assert taken(*note, before=before, after=after) == fits
+
+
+def test_pairs_of_an_earlier_start_are_within_the_bound_too() -> None:
+    """The newest stay."""
+    apart = [f"{chr(0x4E00 + number)}{chr(0x4E01 + number)}" for number in range(APART_MAX)]
+    _, pairs = taken(1, " ".join(apart), before="A B")
+    assert (len(pairs), pairs[-1]) == (APART_MAX, "ab")
+
+
 def test_pairs_are_remembered_up_to_a_bound() -> None:
     """Names come and go for years."""
     crowding = Crowding("auto", FakeClock())
