@@ -73,6 +73,8 @@ class Row:
     one_by_one: bool = False
     before: Callable[[str], list[Asked]] | None = None
     """What was asked before, which is not measured."""
+    restarts: bool = False
+    """The proxy is started anew after that."""
 
 
 def burst(round_name: str) -> list[Asked]:
@@ -96,6 +98,7 @@ ROWS = (
     Row("burst-apart", burst, 1, {"parallel": PARALLEL, "models_at_once": 1}),
     Row("burst-apart, auto", burst, 1, {"parallel": PARALLEL}),
     Row("burst-apart, auto, the burst after it", burst, 1, {"parallel": PARALLEL}, before=burst),
+    Row("burst-apart, auto, after a restart", burst, 1, {"parallel": PARALLEL}, before=burst, restarts=True),
     Row("burst-apart, models_at_once 3", burst, 1, {"parallel": PARALLEL, "models_at_once": 3}),
     Row("burst-together", burst, 3, {"parallel": PARALLEL}),
     Row("burst-together, models_at_once 1", burst, 3, {"parallel": PARALLEL, "models_at_once": 1}),
@@ -195,16 +198,24 @@ async def one_round(row: Row, scale: float, number: int, redis_url: str) -> tupl
             await fire(ollama.port, before, ollama)
         if not row.one_by_one:
             direct = await fire(ollama.port, asks, ollama)
-    async with simulated(row, scale) as ollama, proxied(row, ollama, redis_url) as app:
-        port = int(app.proxy_url.rsplit(":", 1)[1])
-        if row.one_by_one:
-            direct, through = await alternate((ollama.port, port), asks, app)
-        else:
-            if before:
-                await fire(port, before, ollama)
-            through = await fire(port, asks, ollama)
-        waited = (await app.stats())["latency"]["steps"]["queue"]["longest_s"]
+    async with simulated(row, scale) as ollama:
+        if row.restarts:
+            async with proxied(row, ollama, redis_url) as app:
+                await fire(port_of(app), before, ollama)
+        async with proxied(row, ollama, redis_url) as app:
+            if row.one_by_one:
+                direct, through = await alternate((ollama.port, port_of(app)), asks, app)
+            else:
+                if before and not row.restarts:
+                    await fire(port_of(app), before, ollama)
+                through = await fire(port_of(app), asks, ollama)
+            waited = (await app.stats())["latency"]["steps"]["queue"]["longest_s"]
     return direct, through, waited
+
+
+def port_of(app: App) -> int:
+    """Where the proxy listens."""
+    return int(app.proxy_url.rsplit(":", 1)[1])
 
 
 def middle(rounds: Sequence[Figures]) -> Figures:
