@@ -39,7 +39,7 @@ ASIDE_ABOVE_BYTES = 512 * 1024
 READ_MAX = 128
 """Bodies whose asks are remembered: who numbers the heads of equal requests has them read once."""
 READ_BYTES_MAX = 4096
-"""Longest of these; what is read of one takes up to 25 times as much."""
+"""Longest of these; what is read of one takes up to 13 times as much."""
 
 _Result = TypeVar("_Result")
 

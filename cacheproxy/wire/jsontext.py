@@ -135,7 +135,8 @@ def write_go(value: Any) -> bytes:
 def write_plain(value: Any) -> bytes:
     """Compact JSON with the escapes that JSON needs and no others: to be weighed. Raises as `write_go` does."""
     try:
-        return orjson.dumps(value, default=_spelled)
+        # Copied, for orjson's own bytes keep the room that they were written in: twelve times what they take (3.13).
+        return memoryview(orjson.dumps(value, default=_spelled)).tobytes()
     except TypeError as error:
         raise UnkeyableError("lone-surrogate" if "surrogate" in str(error) else "number-range") from None
 
