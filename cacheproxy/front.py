@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cacheproxy import log
+from cacheproxy import heap, log
 from cacheproxy.clock import SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
@@ -236,6 +236,7 @@ async def _live(channel: socket.socket) -> None:
     process = Process(start)
     log.configure(process.config.log)
     await process.open()
+    heap.settle()
     writer.write(encode(process.report()))
     telling = asyncio.create_task(_tell(process, writer))
     try:

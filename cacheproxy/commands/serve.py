@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from cacheproxy import __version__, log
+from cacheproxy import __version__, heap, log
 from cacheproxy.app import App
 from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
@@ -61,6 +61,8 @@ async def _serve(app: App, source: Path | None, load: Callable[[], Config]) -> b
         _tell("\n".join(banner(report, source)))
         for line in missing(report):
             _tell(line, err=True)
+        heap.settle()
+        app.vectors.on_ready.append(lambda _embedder: heap.settle())
         await ended.wait()
     finally:
         await app.close()
