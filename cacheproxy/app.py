@@ -143,7 +143,8 @@ class App:
             fronts=self.fronts,
         )
         self.flights, self.embeddings, self.cached = answering.flights, answering.embeddings, answering.cached
-        self.lane, self.feedback, self._guards = answering.lane, answering.feedback, answering.guards
+        self.lane, self.plans = answering.lane, answering.replay.plans
+        self.feedback, self._guards = answering.feedback, answering.guards
         self._proxy = Server(
             answering.routes.handle,
             config.server.listen,
@@ -172,6 +173,7 @@ class App:
             sizes=self._stored.sizes,
             memory=self.memory,
             lane=self.lane,
+            plans=self.plans,
             ledger=self.ledger,
             account=self.account,
             vectors=self.vectors,

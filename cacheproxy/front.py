@@ -27,12 +27,14 @@ from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.front import Front, Relay
 from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.origin import Origins
+from cacheproxy.edge.plans import Plans
 from cacheproxy.edge.replay import Replay
+from cacheproxy.edge.seek import Seek
 from cacheproxy.edge.server import Server
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.loop import loop_factory
 from cacheproxy.metrics import SAVED_S_MAX, SAVED_TOKENS_MAX, Fault
-from cacheproxy.model import Decision
+from cacheproxy.model import Decision, Plan
 from cacheproxy.reload import own, take_over
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import Exact
@@ -142,9 +144,9 @@ class Process:
 
     def __init__(self, start: Start) -> None:
         self.config = config = own(Config.model_validate(start.config))
-        clock = SystemClock()
+        self._clock = clock = SystemClock()
         self.telling = Telling()
-        decisions = Decisions()
+        self._decisions = decisions = Decisions()
         decisions.listeners.append(self.telling.decided)
         self.connection = Connection(config.redis, clock)
         self.memory = Memory(config.cache.memory, clock)
@@ -154,38 +156,49 @@ class Process:
         self.replica = Replica(loaded, clock)
         self.client = MainClient(Path(start.inside))
         self._contacted = False
-        self.fills = fills = Fills(config)
+        self.fills = Fills(config)
         self.lane = Lane(
             self.memory, self.replica, frozenset(), decisions, clock, bytes_max=config.cache.memory // LANE_SHARE
         )
-        origins = Origins(config.server)
+        lookup = LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock)
+        replay = self._build_replay(lookup)
+        known = replay if config.server.repeat_lane else None
+        handle = self._build_front(lookup, replay).handle
+        self.server = Server(handle, config.server.listen, config.server, known=known, reuse_port=True)
+
+    def _secret(self) -> bytes:
+        return self.connection.secret
+
+    def _build_replay(self, lookup: LookUp) -> Replay:
+        config, clock = self.config, self._clock
         admission = Admission(
             self.replica,
             self.replica,
-            fills,
+            self.fills,
             config,
             clock,
-            secret=lambda: self.connection.secret,
+            secret=self._secret,
             generation=lambda: self.lane.generation,
         )
+        plans = Plans(self.memory, self.replica, frozenset(), self._secret, _key)
+        seeker = Seek(lookup, self._decisions, clock, lambda _step, _seconds: None)
         learns = config.server.repeat_lane
-        replay = Replay(self.lane, learns, origins, admission, lambda plan: plan.key)
-        front = Front(
+        return Replay(self.lane, learns, Origins(config.server), admission, _key, plans, seeker)
+
+    def _build_front(self, lookup: LookUp, replay: Replay) -> Front:
+        return Front(
             dialects=BY_PATH,
-            admission=admission,
+            admission=replay.admission,
             replay=replay,
-            lookup=LookUp(self.memory, Exact(self.connection, config.redis.prefix), self.telling.fault, clock),
-            relay=Relay(self.client, config.server),
-            origins=origins,
-            config=config,
-            decisions=decisions,
+            lookup=lookup,
+            relay=Relay(self.client, self.config.server),
+            origins=replay.origins,
+            config=self.config,
+            decisions=self._decisions,
             fault=self.telling.fault,
             known=self._known,
             tells_loaded=lambda: self.replica.tells_loaded,
-            clock=clock,
-        )
-        self.server = Server(
-            front.handle, config.server.listen, config.server, known=replay if learns else None, reuse_port=True
+            clock=self._clock,
         )
 
     def _known(self) -> bool:
@@ -281,6 +294,10 @@ async def _tell(process: Process, writer: asyncio.StreamWriter) -> None:
         writer.write(encode(process.report()))
         await writer.drain()
         await asyncio.sleep(REPORT_S)
+
+
+def _key(plan: Plan) -> str:
+    return plan.key
 
 
 def main() -> None:

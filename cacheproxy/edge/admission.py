@@ -166,7 +166,8 @@ class Admission:
         """The ask in a body, unless it was read when it arrived. Raises UnkeyableError."""
         arrived = arrival(request)
         if arrived is not None and arrived.ask is not None:
-            trail.mark("parse", arrived.read_s)
+            if arrived.looked is None:  # else it was told then
+                trail.mark("parse", arrived.read_s)
             return arrived.ask
         with trail.timed("parse"):
             ask = await worked(len(body), lambda: read_ask(dialect.PATH, body))

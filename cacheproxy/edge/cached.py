@@ -23,7 +23,7 @@ from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.plain import error_reply
 from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.replay import Replay
-from cacheproxy.edge.request import header_pairs
+from cacheproxy.edge.request import header_pairs, looked_up
 from cacheproxy.edge.tally import InFlight, Tally
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
@@ -74,7 +74,8 @@ class Cached:
         body = await read_body(request, self.config.cache.body_max, self.config.server)
         await self.fleet.models.wait_settled()
         generation = self.admission.generation()
-        trail = Trail(self.clock, self.metrics.step)
+        looked = looked_up(request)
+        trail = Trail(self.clock, self.metrics.step) if looked is None else looked.trail
         tally = Tally()
         self._now.count += 1
         try:
@@ -113,6 +114,7 @@ class Cached:
             plan=plan,
             plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
+            looked=looked_up(request, plan),
             fetch=self._fetch(request, fitted, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
@@ -158,9 +160,7 @@ class Cached:
         caller = reply.Caller(request, call.ask, dialect, extra)
         with call.trail.timed("reply"):
             if isinstance(found, Hit):
-                tally.tier, tally.entry = found.tier, found.entry.id
-                tally.age_s = self.clock.now() - found.entry.made
-                tally.save(found.entry.answer)
+                tally.hit(found, self.clock)
                 self._after_hit(call, found)
                 return await self.replay.send(
                     caller,

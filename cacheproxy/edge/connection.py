@@ -7,7 +7,9 @@ there were nothing else:
 * Nothing else is in progress on the connection: no request served, waiting or half read, no reply that the system has
   not taken, no end; and the server does not drain (`_free`).
 * What came is one whole request and nothing else, at once or as head and body (`_feed`).
-* Its bytes have a record, and it need not even be parsed; or aiohttp has parsed it, and what it says has a record.
+* Its bytes have a record, and it need not even be parsed; or aiohttp has parsed it, and what it says has a record, or
+  a plan by which its reply is sought (`edge/seek.py`). Whatever else happens on the connection meanwhile ends the
+  search, and aiohttp goes on; as it does, with what was found, when the search brings no reply.
 
 A head whose body is due is held back for a moment: nobody can answer it before. Refuses to parse, and to know what is
 in a request or a reply.
@@ -16,7 +18,7 @@ in a request or a reply.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
@@ -26,6 +28,7 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record
+from cacheproxy.flow.found import Looked
 from cacheproxy.model import Ask
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -53,6 +56,10 @@ class Arrival:
     """What the body asks, once it has been read."""
     read_s: float = 0.0
     """How long that took."""
+    said: Hashable = None
+    """All that is read of it (`edge/admission.py`), once that is known, unless there is more to do than to reply."""
+    looked: Looked | None = None
+    """The look-up that was made for it, if any was."""
 
     @property
     def head(self) -> bytes:
@@ -65,6 +72,20 @@ class Arrival:
         return self.request[self.head_bytes :]
 
 
+class Found(Protocol):
+    """A reply that was sought (`edge/seek.py`)."""
+
+    @property
+    def writes(self) -> Sequence[bytes]:
+        """The reply, in the pieces in which it is sent."""
+        ...
+
+    @property
+    def tell(self) -> Callable[[], None]:
+        """Counts it, once it is on its way."""
+        ...
+
+
 class Known(Protocol):
     """Who knows hits that may be repeated (`edge/replay.py`)."""
 
@@ -75,6 +96,10 @@ class Known(Protocol):
 
     def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         """The record that answers a request, by what it says. May read `arrived.ask`; waits for nothing."""
+        ...
+
+    def seek(self, arrived: Arrival) -> Coroutine[Any, Any, Found | None] | None:
+        """What finds the reply to a request for which `find` had no record, if its plan is known. It raises nothing."""
         ...
 
 
@@ -113,7 +138,18 @@ class _Begun:
 class KnownConnection(web.RequestHandler):
     """aiohttp's connection, with known requests answered before it serves them. `known` None: without."""
 
-    __slots__ = ("_at_start", "_begun", "_between", "_held", "_holds", "_known", "_sleeper", "_timer", "received")
+    __slots__ = (
+        "_at_start",
+        "_begun",
+        "_between",
+        "_held",
+        "_holds",
+        "_known",
+        "_seeking",
+        "_sleeper",
+        "_timer",
+        "received",
+    )
 
     def __init__(self, manager: web.Server, *, known: Known | None, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -128,6 +164,8 @@ class KnownConnection(web.RequestHandler):
         self._holds = True
         self._sleeper: asyncio.Future[None] | None = None
         """What aiohttp's task waits on, while it must not wake: what has come may be answered without it."""
+        self._seeking: asyncio.Task[None] | None = None
+        """What seeks the reply to the one request that is here."""
         self._timer: asyncio.TimerHandle | None = None
         self.received: Arrival | None = None
         """The request that came last, if a record may be made for it."""
@@ -193,6 +231,9 @@ class KnownConnection(web.RequestHandler):
 
     def _rouse(self) -> None:
         """Let the task wait again as ever, and wake it if a request is there or the connection ends."""
+        seeking, self._seeking = self._seeking, None
+        if seeking is not None:
+            seeking.cancel()
         sleeper, self._sleeper = self._sleeper, None
         if sleeper is None:
             return
@@ -253,23 +294,48 @@ class KnownConnection(web.RequestHandler):
             self._begun = begun
 
     def _answer(self, known: Known) -> bool:
-        """Answer the request that was just parsed, if it is known; False if not, or if the task is about to take it."""
-        arrived, parser = self.received, self._parser
+        """Answer the request that was just parsed, or seek its reply; False where the task has to, or is about to."""
+        arrived = self.received
         mine = len(self._messages) == 1 and self._waiter is None
-        if arrived is None or parser is None or not mine or not self._open():
+        if arrived is None or not mine or not self._open():
             return False
         began = perf_counter()
         message = self._messages[0][0]
-        record = known.find(message, arrived) if isinstance(message, RawRequestMessage) else None
-        if record is None:
+        if not isinstance(message, RawRequestMessage):
             return False
-        self._messages.clear()
-        parser.message_consumed()
-        self.received = None
-        self._between = True
+        record = known.find(message, arrived)
+        if record is None:
+            return self._seek(known, arrived)
+        self._take()
         self._repeat(known.lane, record, began)
         self._rouse()
         return True
+
+    def _seek(self, known: Known, arrived: Arrival) -> bool:
+        """Seek the reply while the task sleeps; False if it does not, or if nothing is known of the request."""
+        search = known.seek(arrived) if self._sleeper is not None else None
+        if search is None:
+            return False
+        self._seeking = self._loop.create_task(self._reply_with(search))
+        return True
+
+    async def _reply_with(self, search: Coroutine[Any, Any, Found | None]) -> None:
+        """Reply with what is found, unless the caller has gone or the task has to see to it."""
+        found = await search
+        self._seeking = None
+        if found is not None and self._open():
+            self._take()
+            self._write(found.writes)
+            found.tell()
+        self._rouse()
+
+    def _take(self) -> None:
+        """The request that is here is answered now, and not by the task."""
+        self._messages.clear()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        self.received = None
+        self._between = True
 
     async def _handle_request(
         self, request: web.BaseRequest, start_time: float | None, request_handler: Handler
@@ -299,14 +365,18 @@ class KnownConnection(web.RequestHandler):
         )
 
     def _repeat(self, lane: Lane, record: Record, began: float) -> None:
-        """Reply with a record, as found since `began` (`perf_counter`); aiohttp's timers go on as after any reply."""
+        """Reply with a record, as found since `began` (`perf_counter`)."""
+        self._write(record.writes)
+        lane.count(record, perf_counter() - began)
+
+    def _write(self, writes: Sequence[bytes]) -> None:
+        """Send a reply; aiohttp's timers go on as after any."""
         transport, manager = self.transport, self._manager
         if transport is None or manager is None:
             return
         manager.requests_count += 1
-        for written in record.writes:
+        for written in writes:
             transport.write(written)
         close_time = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
-        lane.count(record, perf_counter() - began)

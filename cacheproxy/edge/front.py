@@ -23,7 +23,7 @@ from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import relay
 from cacheproxy.edge.plain import REPLY_HEADERS, error_reply
 from cacheproxy.edge.replay import Replay
-from cacheproxy.edge.request import expects_continue, header_pairs
+from cacheproxy.edge.request import expects_continue, header_pairs, looked_up
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamError
 from cacheproxy.flow.found import Hit
@@ -115,7 +115,8 @@ class Front:
         self, request: web.BaseRequest, body: Body, generation: int, dialect: Dialect
     ) -> web.StreamResponse | None:
         """The exact answer, counted; None if there is none here, of which nothing is counted."""
-        trail, tally = Trail(self.clock), Tally()
+        looked, tally = looked_up(request), Tally()
+        trail = Trail(self.clock) if looked is None else looked.trail
         try:
             found = await self._find(request, body, dialect, trail, tally)
         except Exception:
@@ -125,9 +126,7 @@ class Front:
         if found is None:
             return None
         ask, plan, identity, hit = found
-        tally.outcome, tally.tier, tally.entry = hit.outcome, hit.tier, hit.entry.id
-        tally.save(hit.entry.answer)
-        tally.age_s = self.clock.now() - hit.entry.made
+        tally.hit(hit, self.clock)
         extra = headers.trail(trail) if self.config.cache.headers == "trail" else ()
         try:
             with trail.timed("reply"):
@@ -150,5 +149,6 @@ class Front:
             return None
         if not self.tells_loaded() and self.admission.heeds_loaded(identity, dialect):
             return None  # the main process, which knows, may find another key for it
-        found = await self.lookup.look(plan, trail)
+        looked = looked_up(request, plan)
+        found = await self.lookup.look(plan, trail) if looked is None else looked.hit
         return (ask, plan, identity, found) if found is not None and found.outcome is Outcome.EXACT else None

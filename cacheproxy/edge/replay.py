@@ -6,20 +6,22 @@ Refuses to know how a hit was found, and to count it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Admission, read_ask, unloads
+from cacheproxy.edge.admission import Admission, Said, read_ask, unloads
 from cacheproxy.edge.connection import Arrival
 from cacheproxy.edge.lane import Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plain import REPLY_HEADERS
+from cacheproxy.edge.plans import Planned, Plans
 from cacheproxy.edge.request import arrival
+from cacheproxy.edge.seek import Seek, Sought
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.flow.found import Hit
@@ -45,6 +47,8 @@ class Replay:
     origins: Origins
     admission: Admission
     flight_key: Callable[[Plan], str]
+    plans: Plans
+    seeker: Seek
 
     def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         """The hit that a request would get, if one before that said the same was remembered for it.
@@ -55,7 +59,8 @@ class Replay:
 
     def _find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         path, body = message.path.partition("?")[0], arrived.body
-        known = path in BY_PATH and len(self.lane) and len(body) <= self.admission.config.cache.body_max
+        known = path in BY_PATH and len(body) <= self.admission.config.cache.body_max
+        known = known and bool(len(self.lane) or len(self.plans))
         if not known or "Content-Encoding" in message.headers:
             return None
         ruling = self.origins.rule_for(message.method, message.headers)
@@ -68,13 +73,33 @@ class Replay:
             return None
         arrived.read_s = self.admission.clock.monotonic() - began_s
         said = self.admission.said(self.lane.generation, message.path, message.headers, ruling.headers, ask)
-        record = None if said is None or unloads(ask.keep_alive) else self.lane.find(said)
+        arrived.said = None if unloads(ask.keep_alive) else said
+        record = None if arrived.said is None else self.lane.find(arrived.said)
         if record is not None:
             if ask.keep_alive is not None:  # else nothing that the record does not say too
                 self.admission.note(record.hit.identity, ask)
             if not self.lane.is_new(arrived.request):
                 self._learn(arrived, ask, record.hit, record.reply_bytes)
         return record
+
+    def seek(self, arrived: Arrival) -> Coroutine[Any, Any, Sought | None] | None:
+        """What finds the reply to a request whose plan is known. `arrived.looked` then tells what was found."""
+        return _guarded(lambda: self._seek(arrived))
+
+    def _seek(self, arrived: Arrival) -> Coroutine[Any, Any, Sought | None] | None:
+        planned = None if arrived.said is None else self.plans.find(arrived.said)
+        if planned is None or arrived.ask is None:
+            return None
+        self.admission.note(planned.identity, arrived.ask)
+        return self._sought(planned, arrived)
+
+    async def _sought(self, planned: Planned, arrived: Arrival) -> Sought | None:
+        try:
+            sought, arrived.looked = await self.seeker.seek(planned, arrived.read_s)
+        except Exception:  # noqa: BLE001 - as in `_guarded`
+            _log.exception("a search for an answer failed")
+            return None
+        return sought
 
     async def send(
         self,
@@ -90,24 +115,42 @@ class Replay:
         """Reply with a hit for `plan`. `generation`: of the settings under which the request came."""
         form, clock = reply.Form.of(caller), self.admission.clock
         fixed = form.hit(found, clock.now())
-        if self.learns and generation == self.lane.generation and self._repeats(caller, found, plan, identity):
-            hit = Repeatable(
-                found.entry,
-                identity,
-                self.flight_key(plan),
-                tally.decision(caller.dialect.NAME, trail, clock),
-                lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
-            )
-            _guarded(lambda: self._learn_both(caller.request, hit, generation, fixed.size_bytes))
+        if self.learns and generation == self.lane.generation and self._holds(caller, found, plan, identity):
+            unrepeatable = plan.max_age_s is not None or caller.ask.dialect in UNIQUE_IDS
+            if found.tier == "memory" and not unrepeatable:
+                hit = Repeatable(
+                    found.entry,
+                    identity,
+                    self.flight_key(plan),
+                    tally.decision(caller.dialect.NAME, trail, clock),
+                    lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
+                )
+                _guarded(lambda: self._learn_both(caller.request, hit, fixed.size_bytes))
+            else:
+                _guarded(lambda: self._learn_plan(caller.request, plan, identity, form, unrepeatable=unrepeatable))
         return await fixed.send(caller.request)
 
-    def _learn_both(self, request: web.BaseRequest, hit: Repeatable, generation: int, reply_bytes: int) -> None:
+    def _learn_plan(
+        self, request: web.BaseRequest, plan: Plan, identity: Identity, form: reply.Form, *, unrepeatable: bool
+    ) -> None:
+        """Seek the reply to what this request says by its plan."""
+        arrived = arrival(request)
+        said = None if arrived is None else self._said(request, arrived)
+        if arrived is not None and said is not None:
+            self.plans.learn(said, plan, identity, form, said_bytes=len(arrived.request), unrepeatable=unrepeatable)
+
+    def _said(self, request: web.BaseRequest, arrived: Arrival) -> Said | None:
+        ask, extra = arrived.ask, request.get(REPLY_HEADERS, ())
+        if ask is None:
+            return None
+        return self.admission.said(self.lane.generation, request.raw_path, request.headers, extra, ask)
+
+    def _learn_both(self, request: web.BaseRequest, hit: Repeatable, reply_bytes: int) -> None:
         """Repeat a hit for what its request says, and for its very bytes. No record holds the request."""
         arrived = arrival(request)
         if arrived is None or arrived.ask is None:
             return
-        ask, extra = arrived.ask, request.get(REPLY_HEADERS, ())
-        said = self.admission.said(generation, request.raw_path, request.headers, extra, ask)
+        ask, said = arrived.ask, self._said(request, arrived)
         if said is not None and not self.lane.is_new(said):
             also = self._also(hit, replace(ask, keep_alive=None))  # each caller's own is noted as it comes
             key_bytes = len(arrived.request)
@@ -130,18 +173,16 @@ class Replay:
     def _also(self, hit: Repeatable, ask: Ask) -> Callable[[], None]:
         return lambda: self.admission.note(hit.identity, ask)
 
-    def _repeats(self, caller: reply.Caller, found: Hit, plan: Plan, identity: Identity) -> bool:
-        """Whether the same bytes get this hit again as long as entry and models stay, and nothing else is to be done.
+    def _holds(self, caller: reply.Caller, found: Hit, plan: Plan, identity: Identity) -> bool:
+        """Whether an equal ask gets this plan again as long as the models stay, and nothing else is to be done.
 
-        What Ollama has loaded must not matter to how the ask is read, nor the time to whether the entry is too old.
+        What Ollama has loaded must not matter to how the ask is read.
         """
-        if found.tier != "memory" or found.outcome is not Outcome.EXACT:
-            return False
         config, fill = self.admission.config, self.admission.fills.of(identity.short)
         return (
-            plan.max_age_s is None
+            found.outcome is Outcome.EXACT
+            and plan.read
             and not unloads(caller.ask.keep_alive)
-            and caller.ask.dialect not in UNIQUE_IDS
             and config.cache.headers != "trail"
             and not (config.context.budget or fill.pins_num_ctx)
             and self.admission.names.identify(caller.ask.model) == identity

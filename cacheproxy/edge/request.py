@@ -9,6 +9,8 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from cacheproxy.edge.connection import Arrival, KnownConnection
+from cacheproxy.flow.found import Looked
+from cacheproxy.model import Plan
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -35,3 +37,10 @@ def arrival(request: web.BaseRequest) -> Arrival | None:
     """The request as it came, if it may be repeated."""
     arrived = request.protocol.received if isinstance(request.protocol, KnownConnection) else None
     return arrived if arrived is not None and arrived.payload is request.content else None
+
+
+def looked_up(request: web.BaseRequest, plan: Plan | None = None) -> Looked | None:
+    """What was looked up for the request before it had a handler: for this plan, or for any."""
+    arrived = arrival(request)
+    looked = None if arrived is None else arrived.looked
+    return looked if looked is not None and plan in (None, looked.plan) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cacheproxy.clock import Clock
+from cacheproxy.flow.found import Hit
 from cacheproxy.model import Answer, Decision, Outcome
 from cacheproxy.trail import Trail
 
@@ -39,6 +40,12 @@ class Tally:
     def bypass(self, reason: str) -> None:
         """It goes around the cache; `reason` is one word."""
         self.outcome, self.reason = Outcome.BYPASS, reason
+
+    def hit(self, found: Hit, clock: Clock) -> None:
+        """It gets what is stored."""
+        self.outcome, self.tier, self.entry = found.outcome, found.tier, found.entry.id
+        self.age_s = clock.now() - found.entry.made
+        self.save(found.entry.answer)
 
     def save(self, answer: Answer) -> None:
         """The answer now given from the cache; what Ollama once said that it took is saved."""

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 from cacheproxy.flow.coalesce import Flight, Follower
 from cacheproxy.flow.nearby import Question
-from cacheproxy.model import Answer, Entry, Match, NearPlan, Outcome
+from cacheproxy.model import Answer, Entry, Match, NearPlan, Outcome, Plan
+from cacheproxy.trail import Trail
 
 _ASKERS_OWN = ("context", "logprobs")
 """Members of an answer that hold the tokens of the question it was given to."""
@@ -52,6 +53,15 @@ class Hit:
             threshold=plan.threshold,
             question=plan.question,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A look-up by key that was made already, for this plan: what was found, and its steps."""
+
+    plan: Plan
+    hit: Hit | None
+    trail: Trail
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cacheproxy.clock import Clock
 from cacheproxy.errors import UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
-from cacheproxy.flow.found import Absent, Hit, Kin, Relay, Served
+from cacheproxy.flow.found import Absent, Hit, Kin, Looked, Relay, Served
 from cacheproxy.flow.keep import Asked, Keeper
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.flow.near import Near, Nearness
@@ -35,6 +35,8 @@ class Call:
     fetch: Fetch
     recorder: Callable[[], Recorder]
     trail: Trail
+    looked: Looked | None = None
+    """Its look-up by key, where that was made already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Serve:
         """
         plan, trail = call.plan, call.trail
         await self.flights.wait_landed(self.flight_key(plan), plan.needs)
-        found = await self.lookup.look(plan, trail) if plan.read else None
+        found = await self._look_up(call)
         if found is not None and found.outcome is Outcome.EXACT:
             return found
 
@@ -81,6 +83,12 @@ class Serve:
     def flight_key(self, plan: Plan) -> str:
         """Who shares it may share a flight: its ask is proven as an entry's is, and no purge lies between."""
         return f"{plan.key} {plan.check.hex()} {self.exact.epoch}"
+
+    async def _look_up(self, call: Call) -> Hit | None:
+        """What there is by key, fresh or stale; nothing for who wants a fresh answer."""
+        if call.looked is not None:
+            return call.looked.hit
+        return await self.lookup.look(call.plan, call.trail) if call.plan.read else None
 
     async def _look_near(self, call: Call) -> Nearness:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""

@@ -14,8 +14,10 @@ from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.plans import Plans
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.routes import Routes
+from cacheproxy.edge.seek import Seek
 from cacheproxy.flow.coalesce import Flights
 from cacheproxy.flow.embed import Embeddings
 from cacheproxy.flow.embed_flights import Brought, EmbedFlights
@@ -73,8 +75,7 @@ class Answering:
         self.embeddings = self._build_embeddings()
         self._origins = Origins(config.server)
         self._passthrough = Passthrough(fleet, config.server, metrics.passed_through)
-        learns = config.server.repeat_lane
-        self.replay = Replay(self.lane, learns, self._origins, self._admission, self._serve.flight_key)
+        self.replay = self._build_replay()
         self.cached = self._build_cached()
         self.embed = self._build_embed()
         self.explain = self._build_explain()
@@ -145,6 +146,13 @@ class Answering:
         batches = Batches[Brought](config.batching.max_size)
         calls = EmbedFlights(shelf, models, config.cache, self._metrics, self._clock, batches)
         return Embeddings(shelf, calls, self._clock)
+
+    def _build_replay(self) -> Replay:
+        stored, serve = self._stored, self._serve
+        plans = Plans(stored.memory, self._fleet.models, self.flights, self._secret, serve.flight_key)
+        seeker = Seek(serve.lookup, self._decisions, self._clock, self._metrics.step)
+        learns = self._config.server.repeat_lane
+        return Replay(self.lane, learns, self._origins, self._admission, serve.flight_key, plans, seeker)
 
     def _build_cached(self) -> Cached:
         return Cached(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cacheproxy.edge.lane import Lane
+from cacheproxy.edge.plans import Plans
 from cacheproxy.errors import CacheError
 from cacheproxy.flow.vectors import Vectors
 from cacheproxy.metrics import Metrics
@@ -36,6 +37,7 @@ class Figures:
     sizes: Sizes
     memory: Memory
     lane: Lane
+    plans: Plans
     ledger: Ledger
     account: Account
     vectors: Vectors
@@ -106,6 +108,7 @@ class Figures:
             "memory": {"entries": len(self.memory), "bytes": self.memory.size_bytes},
             "workers": [asdict(front) for front in self.fronts.states],
             "repeat_lane": {"records": len(self.lane), "bytes": self.lane.size_bytes},
+            "plans": {"known": len(self.plans), "bytes": self.plans.size_bytes},
             "fleet": fleet,
             "fleet_reason": fleet_reason,
         }

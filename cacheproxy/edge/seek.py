@@ -1,0 +1,61 @@
+"""A look-up and its reply for an ask whose plan is known, before the server has a task or a request object for it.
+
+The same look-up, the same rendering and the same count as on the long way (`cached.py`, `front.py`), which goes on with
+what was found here where that is no reply yet. Refuses to plan, and to ask Ollama.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cacheproxy.clock import Clock
+from cacheproxy.decisions import Decisions
+from cacheproxy.edge.lane import BYTES_MAX
+from cacheproxy.edge.plans import Planned
+from cacheproxy.edge.tally import Tally
+from cacheproxy.flow.found import Hit, Looked
+from cacheproxy.flow.lookup import LookUp
+from cacheproxy.model import Outcome
+from cacheproxy.trail import Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A reply to a request that waits for one. `tell` counts it; call it once the reply is on its way."""
+
+    writes: Sequence[bytes]
+    tell: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """What it takes. `step` gets the name and the seconds of each timed step."""
+
+    lookup: LookUp
+    decisions: Decisions
+    clock: Clock
+    step: Callable[[str, float], None]
+
+    async def seek(self, planned: Planned, read_s: float) -> tuple[Sought | None, Looked]:
+        """The reply from memory or Redis, if there is one that goes out at once; and what was found in any case.
+
+        `read_s`: what reading the ask took. Raises nothing; waits for Redis as long as `redis.timeout`.
+        """
+        trail = Trail(self.clock, self.step)
+        trail.note("plan", "known")
+        trail.mark("parse", read_s)
+        found = await self.lookup.look(planned.plan, trail)
+        looked = Looked(planned.plan, found, trail)
+        if found is None or found.outcome is not Outcome.EXACT:
+            return None, looked
+        with trail.timed("reply"):
+            writes = planned.form.hit(found, self.clock.now()).writes()
+        if sum(map(len, writes)) > BYTES_MAX:
+            return None, looked
+        return Sought(writes, lambda: self._tell(planned, found, trail)), looked
+
+    def _tell(self, planned: Planned, hit: Hit, trail: Trail) -> None:
+        tally = Tally(model=planned.identity.short, partition=planned.plan.partition)
+        tally.hit(hit, self.clock)
+        self.decisions.tell(tally.decision(planned.form.dialect.NAME, trail, self.clock))

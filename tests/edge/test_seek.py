@@ -1,0 +1,339 @@
+"""An ask whose plan is known is looked up and answered before there is a task for it, and as it would be with one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from cacheproxy.edge import plans
+from cacheproxy.edge.fixed import Fixed
+from cacheproxy.edge.reply import Form
+from cacheproxy.model import Decision
+from tests.fakes.clock import FakeClock
+from tests.fakes.house import MODEL, House, open_house, until
+from tests.fakes.ollama import FakeOllama, Fault
+from tests.fakes.redis_server import RedisServer
+from tests.fakes.wire import Wire, connect, request
+
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "why?"}], "stream": False}
+SOUGHT = "plan:known memory:no exact:hit"
+
+
+def ask(body: Any = ASK, path: str = "/api/chat", **headers: str) -> bytes:
+    """The bytes of one ask; in names of headers `_` stands for `-`."""
+    return request("POST", path, body, headers=[(name.replace("_", "-"), value) for name, value in headers.items()])
+
+
+@pytest_asyncio.fixture
+async def house(fake_ollama: FakeOllama, clean_redis: RedisServer) -> AsyncIterator[House]:
+    """Nothing is kept in the process, so that every hit is Redis's."""
+    async with open_house(fake_ollama, clean_redis, cache={"memory": "0B"}) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def wire(house: House) -> AsyncIterator[Wire]:
+    """A connection on which one ask was answered by Ollama and then from Redis, so that its plan is known."""
+    opened = await connect(house.port)
+    await taught(house, opened)
+    yield opened
+    opened.close()
+
+
+async def taught(house: House, wire: Wire, data: bytes | None = None) -> None:
+    """Send an ask until its plan is known."""
+    for _ in range(2):
+        await wire.send(data or ask())
+        assert (await wire.response()).status == 200
+        await house.settled()
+    assert len(plans_of(house)) > 0
+
+
+def plans_of(house: House) -> plans.Plans:
+    """What the house has planned."""
+    return house.app.plans
+
+
+def heard(house: House) -> list[Decision]:
+    """What is told from now on."""
+    decisions: list[Decision] = []
+    house.app.decisions.listeners.append(lambda decision, count: decisions.extend([decision] * count))
+    return decisions
+
+
+async def test_it_is_a_hit_from_redis_like_any_other(house: House, wire: Wire) -> None:
+    """Reply, headers, counts and steps; the bytes may be others as long as they say the same."""
+    decisions = heard(house)
+    before = await house.stats()
+    for data in (ask(), ask(X_Request_Id="7"), ask(dict(reversed(ASK.items()))), ask(ASK | {"keep_alive": "7m"})):
+        await wire.send(data)
+        reply = await wire.response()
+        assert reply.status == 200
+        assert reply.header("X-Cache") == "EXACT"
+        assert reply.header("Age") == "0"
+        assert reply.json()["message"]["content"]
+    after = await house.stats()
+
+    assert [decision.trail for decision in decisions] == [SOUGHT] * 4
+    assert {(decision.outcome, decision.tier, decision.model) for decision in decisions} == {
+        ("exact", "redis", f"{MODEL}:latest")
+    }
+    assert all(decision.entry and decision.saved_tokens and decision.seconds > 0 for decision in decisions)
+    assert {step for decision in decisions for step in decision.timings_s} == {"parse", "memory", "exact", "reply"}
+    assert after["outcomes"]["exact"] - before["outcomes"]["exact"] == 4
+    assert house.calls() == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ask(ASK | {"stream": True}),
+        ask(ASK | {"options": {"seed": 1}}),
+        ask(Authorization="Bearer somebody"),
+        ask(Cache_Control="no-cache"),
+        ask(X_Cache_TTL="5"),
+        ask(ASK | {"keep_alive": 0}),
+        ask(Connection="close"),
+        ask(ASK, "/v1/chat/completions"),
+    ],
+)
+async def test_what_says_something_else_takes_the_long_way(house: House, wire: Wire, data: bytes) -> None:
+    """It is planned anew."""
+    decisions = heard(house)
+    await wire.send(data)
+    assert (await wire.response()).status == 200
+    await until(lambda: bool(decisions))
+
+    assert "plan:known" not in decisions[0].trail
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/generate"])
+async def test_every_form_of_reply_is_made_for_each_ask(house: House, path: str) -> None:
+    """Ids that no other reply may have are new."""
+    body: dict[str, Any] = {"model": MODEL, "stream": False}
+    body |= {"prompt": "why?"} if path == "/api/generate" else {}
+    body |= {"input": "why?"} if path == "/v1/responses" else {}
+    body |= {"messages": ASK["messages"], "max_tokens": 50} if path.startswith(("/v1/c", "/v1/m")) else {}
+    wire = await connect(house.port)
+    await taught(house, wire, ask(body, path))
+    decisions = heard(house)
+    ids = []
+    for _ in range(3):
+        await wire.send(ask(body, path))
+        ids.append((await wire.response()).json().get("id"))
+    wire.close()
+
+    assert [decision.trail for decision in decisions] == [SOUGHT] * 3
+    assert path not in ("/v1/messages", "/v1/responses") or len(set(ids)) == 3
+
+
+async def test_where_memory_holds_answers_only_what_the_lane_cannot_keep_is_sought(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """The rest is the lane's, which needs no look-up."""
+    async with open_house(fake_ollama, clean_redis) as house:
+        wire = await connect(house.port)
+        body = {"model": MODEL, "max_tokens": 50, "messages": ASK["messages"]}
+        trails: Counter[str] = Counter()
+        house.app.decisions.listeners.append(lambda decision, count: trails.update({decision.trail: count}))
+        for data in (ask(), ask(body, "/v1/messages")):
+            for _ in range(5):
+                await wire.send(data)
+                assert (await wire.response()).status == 200
+                await house.settled()
+        house.app.lane.flush()
+        wire.close()
+
+        assert trails["lane:hit"] == 2
+        assert trails["plan:known memory:hit"] == 3
+
+
+async def test_who_sends_the_next_ask_before_the_reply_gets_both_in_order(house: House, wire: Wire) -> None:
+    """The search ends, and the server serves one after the other."""
+    decisions = heard(house)
+    house.redis.freeze()
+    await wire.send(ask())
+    await asyncio.sleep(0.02)
+    await wire.send(request("GET", "/api/version"))
+    await asyncio.sleep(0.02)
+    house.redis.thaw()
+
+    assert (await wire.response()).header("X-Cache") == "EXACT"
+    assert "version" in (await wire.response()).json()
+    assert [decision.trail for decision in decisions] == ["memory:no exact:hit"]
+
+
+async def test_a_frozen_redis_costs_one_deadline_and_is_asked_once(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """The long way goes on with what the search has found out: nothing."""
+    async with open_house(fake_ollama, clean_redis, cache={"memory": "0B"}, redis={"timeout": 0.3}) as house:
+        wire = await connect(house.port)
+        await taught(house, wire)
+        decisions, failed = heard(house), house.app.connection.statistics().failed
+        clean_redis.freeze()
+        try:
+            await wire.send(ask())
+            reply = await wire.response()
+            failures = house.app.connection.statistics().failed - failed
+        finally:
+            clean_redis.thaw()
+        await until(lambda: bool(decisions))
+        wire.close()
+
+        assert reply.header("X-Cache") == "MISS"
+        assert decisions[0].trail.startswith("plan:known memory:no exact:away")
+        assert decisions[0].trail.count("exact:") == 1
+        assert failures <= 2  # the heartbeat may have been under way
+        assert (await house.stats())["faults"]["redis_unavailable"] == 1
+
+
+async def test_an_expired_answer_is_asked_for_anew_or_is_stale_where_ollama_is_away(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """What the search found is what the long way goes on with."""
+    clock = FakeClock()
+    lifetimes = {"memory": "0B", "ttl": 60, "ttl_jitter": 0, "stale_if_error": 3600}
+    async with open_house(
+        fake_ollama, clean_redis, clock=clock, cache=lifetimes, upstream={"digest_ttl": 86400}
+    ) as house:
+        wire = await connect(house.port)
+        await taught(house, wire)
+        decisions = heard(house)
+        clock.advance(61)
+        fake_ollama.always(Fault(close_before_answer=True))
+        await wire.send(ask())
+        reply = await wire.response()
+        await until(lambda: bool(decisions))
+        wire.close()
+
+        assert reply.header("X-Cache") == "STALE"
+        assert decisions[0].trail.startswith("plan:known memory:no exact:expired")
+        assert decisions[0].trail.count("exact:") == 1
+
+
+async def test_a_purge_a_new_model_and_another_secret_end_a_plan(house: House, wire: Wire) -> None:
+    """None of them may be answered by what was."""
+    decisions = heard(house)
+    assert (await house.admin("DELETE", "/entries?all=true")).status == 200
+    await wire.send(ask())
+    assert (await wire.response()).header("X-Cache") == "MISS"
+    await house.settled()
+    house.ollama.set_digest(MODEL)
+    await house.app.models.refresh()
+    await wire.send(ask())
+    assert (await wire.response()).header("X-Cache") == "MISS"
+    await house.settled()
+    await taught(house, wire)
+    house.app.connection._secret = b"x" * 32
+    await wire.send(ask())
+    assert (await wire.response()).header("X-Cache") == "MISS"
+    await until(lambda: len(decisions) == 5)
+
+    assert [decision.trail.split()[0] for decision in decisions] == [
+        "plan:known", "memory:no", "memory:no", "plan:known", "memory:no"
+    ]  # fmt: skip
+
+
+async def test_while_an_equal_ask_is_under_way_nothing_is_sought(house: House, wire: Wire) -> None:
+    """The long way knows how to wait for it."""
+    house.ollama.next(Fault(stall_after_tokens=1))
+    anew = asyncio.create_task(house.ask("POST", "/api/chat", ASK, headers=[("Cache-Control", "no-cache")]))
+    await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
+    decisions = heard(house)
+    await wire.send(ask())
+    assert (await wire.response()).status == 200
+    await until(lambda: bool(decisions))
+
+    assert decisions[0].trail == "memory:no exact:hit"
+    house.ollama.release()
+    assert (await anew).status == 200
+
+
+async def test_a_caller_who_leaves_while_it_is_sought_leaves_nothing_behind(house: House, wire: Wire) -> None:
+    """The search ends with the connection, and nothing is counted as answered."""
+    decisions = heard(house)
+    tasks = len(asyncio.all_tasks())
+    house.redis.freeze()
+    await wire.send(ask())
+    await asyncio.sleep(0.02)
+    assert len(asyncio.all_tasks()) == tasks + 1
+    wire.close()
+    await until(lambda: len(asyncio.all_tasks()) < tasks)
+    house.redis.thaw()
+
+    assert decisions == []
+    assert (await house.chat("what?")).header("X-Cache") == "MISS"  # no reply is taken for another's
+
+
+async def test_a_proxy_that_stops_answers_what_it_seeks(house: House, wire: Wire) -> None:
+    """It is drained like any other request, and the caller told to leave."""
+    house.redis.freeze()
+    await wire.send(ask())
+    await asyncio.sleep(0.02)
+    closing = asyncio.create_task(house.app._proxy.drain(5))
+    await asyncio.sleep(0.02)
+    house.redis.thaw()
+    reply = await wire.response()
+    await closing
+
+    assert reply.header("X-Cache") == "EXACT"
+    assert reply.header("Connection") == "close"
+
+
+async def test_an_answer_too_long_for_one_go_is_sent_the_long_way_without_a_second_look(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it waits for a caller who takes it slowly."""
+    monkeypatch.setattr("cacheproxy.edge.seek.BYTES_MAX", 100)
+    wire = await connect(house.port)
+    await taught(house, wire)
+    decisions = heard(house)
+    await wire.send(ask())
+    reply = await wire.response()
+    await until(lambda: bool(decisions))
+    wire.close()
+
+    assert reply.header("X-Cache") == "EXACT"
+    assert decisions[0].trail == SOUGHT
+
+
+async def test_a_defect_in_the_search_costs_no_request_its_reply(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The long way is there, and the log says why it was taken."""
+    rendered, calls = Form.hit, []
+
+    def fail_once(*given: Any) -> Fixed:
+        calls.append(given)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return rendered(*given)
+
+    monkeypatch.setattr(Form, "hit", fail_once)
+    await wire.send(ask())
+    reply = await wire.response()
+
+    assert reply.header("X-Cache") == "EXACT"
+    assert len(calls) == 2
+    assert "a search for an answer failed" in caplog.text
+
+
+async def test_plans_take_bounded_room_and_the_oldest_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used ones."""
+    monkeypatch.setattr(plans, "BYTES_MAX", 16 * plans.OVERHEAD_BYTES)
+    wire = await connect(house.port)
+    for number in range(20):
+        body = ASK | {"messages": [{"role": "user", "content": f"why {number}?"}]}
+        await taught(house, wire, ask(body))
+    wire.close()
+
+    known = plans_of(house)
+    assert 0 < len(known) < 16
+    assert known.size_bytes <= plans.BYTES_MAX
+    assert known.size_bytes == sum(size for _, size in known._planned.values())
