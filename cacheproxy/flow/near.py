@@ -9,6 +9,8 @@ and what may be served (rules/accept.py).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from cacheproxy.flow.vectors import Embedded, Vectors
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Match, NearPlan, Neighbour, Plan, Verdict
 from cacheproxy.rules.accept import accept
+from cacheproxy.rules.guards import rehearse
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.trail import Trail
@@ -33,6 +36,8 @@ _log = logging.getLogger("cacheproxy.flow")
 _Judged = TypeVar("_Judged")
 
 NO_VECTOR = Embedded()
+SENDING_TURNS = 2
+"""Turns of the event loop until what was asked of Redis has left: one to ask, one to send all that was asked in it."""
 FLIGHTS_MAX = 5
 """Flights judged for one ask, the nearest ones: as many as a look-up brings entries."""
 
@@ -94,12 +99,27 @@ class Near:
             return Nearness(near, embedded)
         try:
             with trail.timed("semantic"):
-                matches = await self.semantic.nearest(near.scope, plan.partition, embedded.vector, space=embedded.space)
+                matches = await self._nearest(near, plan, embedded)
         except CacheError:
             self.metrics.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("near", "away")
             return Nearness(near, embedded)
         return self._judge(near, embedded, [match for match in matches if self.suits(match, plan)], trail)
+
+    async def _nearest(self, near: NearPlan, plan: Plan, embedded: Embedded) -> list[Match]:
+        """The neighbours. While Redis compares vectors, the question is made ready to be judged. Raises CacheError."""
+        searching = asyncio.create_task(
+            self.semantic.nearest(near.scope, plan.partition, embedded.vector, space=embedded.space)
+        )
+        try:
+            for _ in range(SENDING_TURNS):
+                await asyncio.sleep(0)
+            if not searching.done():
+                with contextlib.suppress(Exception):  # a defect in a guard is told where its verdict counts
+                    rehearse(near.question, self.guards)
+            return await searching
+        finally:
+            searching.cancel()
 
     def kin(self, near: Nearness, asked: Question | None, plan: Plan, flights: Flights, trail: Trail) -> Kin | None:
         """The nearest flight whose answer may serve an ask that no entry serves. Waits for nothing.

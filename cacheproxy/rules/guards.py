@@ -38,6 +38,19 @@ GUARDS: Mapping[str, Guard] = MappingProxyType(
 The names are the values of `semantic.guards`."""
 
 
+REHEARSAL = "How do I renew the contract of team 7, if it does not end before May?"
+"""A question of the common kind: each guard has something to look at."""
+
+
+def rehearse(question: str, enabled: Collection[str] = tuple(GUARDS)) -> None:
+    """Do what judging the question will do, for nothing but to have done it: afterwards it takes half the time.
+
+    For a moment in which nothing else is to be done. What is read of the question is remembered, and the processor has
+    at hand what an embedding of 5 ms has pushed out of its caches.
+    """
+    object_to(question, REHEARSAL, enabled)
+
+
 def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str | None:
     """Name of the first of the `enabled` guards that objects to `a` and `b` sharing an answer; None: nobody does.
 
