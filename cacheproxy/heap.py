@@ -16,6 +16,7 @@ too, and of these one in 20 may take all. CPython's own 700 are what seven asks 
 
 def settle() -> None:
     """Take what is there for what stays: it is gone through once more, now, and never again. Takes up to 0.1 s."""
+    gc.unfreeze()  # what has become garbage since the last time goes now
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_MAX, TURNS_MAX, FULL_TURNS)

@@ -24,6 +24,12 @@ class Trail:
         self.neighbour: Neighbour | None = None
         """What was weighed by meaning, if anything was."""
 
+    def tell_to(self, on_step: Callable[[str, float], None]) -> None:
+        """Tell the steps to this from now on, and those until now as well."""
+        self._on_step = on_step
+        for step, seconds in self.timings_s.items():
+            on_step(step, seconds)
+
     def note(self, step: str, result: str) -> None:
         """Add `step:result`."""
         self._notes.append(f"{step}:{result}")

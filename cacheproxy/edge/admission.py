@@ -166,7 +166,7 @@ class Admission:
         """The ask in a body, unless it was read when it arrived. Raises UnkeyableError."""
         arrived = arrival(request)
         if arrived is not None and arrived.ask is not None:
-            if arrived.looked is None:  # else it was told then
+            if "parse" not in trail.timings_s:
                 trail.mark("parse", arrived.read_s)
             return arrived.ask
         with trail.timed("parse"):

@@ -28,7 +28,7 @@ from cacheproxy.edge.tally import InFlight, Tally
 from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.coalesce import Fetch, Reply
 from cacheproxy.flow.feedback import Feedback
-from cacheproxy.flow.found import Absent, Hit, Kin, Relay
+from cacheproxy.flow.found import Absent, Hit, Kin, Looked, Relay
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Call, Serve
 from cacheproxy.metrics import Fault, Metrics
@@ -71,15 +71,16 @@ class Cached:
 
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
+        looked = looked_up(request)
         body = await read_body(request, self.config.cache.body_max, self.config.server)
         await self.fleet.models.wait_settled()
         generation = self.admission.generation()
-        looked = looked_up(request)
-        trail = Trail(self.clock, self.metrics.step) if looked is None else looked.trail
+        trail = Trail(self.clock) if looked is None else looked.trail
+        trail.tell_to(self.metrics.step)
         tally = Tally()
         self._now.count += 1
         try:
-            call = await self._admit(request, body, dialect, trail, tally)
+            call = await self._admit(request, body, dialect, trail, tally, looked=looked)
             if isinstance(call, str):
                 return await self._bypass(request, body, call, tally)
             return await self._serve(request, call, generation, dialect, tally)
@@ -92,7 +93,14 @@ class Cached:
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _admit(
-        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
+        self,
+        request: web.BaseRequest,
+        body: Body,
+        dialect: Dialect,
+        trail: Trail,
+        tally: Tally,
+        *,
+        looked: Looked | None,
     ) -> Call | str:
         """The call as the cache will treat it, or the reason to go around it."""
         admitted = await self.admission.admit(request, body, dialect, trail, tally)
@@ -114,7 +122,7 @@ class Cached:
             plan=plan,
             plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
-            looked=looked_up(request, plan),
+            looked=looked,
             fetch=self._fetch(request, fitted, ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,

@@ -18,7 +18,7 @@ in a request or a reply.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
@@ -86,6 +86,9 @@ class Found(Protocol):
         ...
 
 
+Search: TypeAlias = Callable[[], Awaitable[Found | None]]
+
+
 class Known(Protocol):
     """Who knows hits that may be repeated (`edge/replay.py`)."""
 
@@ -98,7 +101,7 @@ class Known(Protocol):
         """The record that answers a request, by what it says. May read `arrived.ask`; waits for nothing."""
         ...
 
-    def seek(self, arrived: Arrival) -> Coroutine[Any, Any, Found | None] | None:
+    def seek(self, arrived: Arrival) -> Search | None:
         """What finds the reply to a request for which `find` had no record, if its plan is known. It raises nothing."""
         ...
 
@@ -319,9 +322,11 @@ class KnownConnection(web.RequestHandler):
         self._seeking = self._loop.create_task(self._reply_with(search))
         return True
 
-    async def _reply_with(self, search: Coroutine[Any, Any, Found | None]) -> None:
+    async def _reply_with(self, search: Search) -> None:
         """Reply with what is found, unless the caller has gone or the task has to see to it."""
-        found = await search
+        found = await search()
+        if self._seeking is not asyncio.current_task():
+            return
         self._seeking = None
         if found is not None and self._open():
             self._take()

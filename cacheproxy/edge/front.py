@@ -26,7 +26,7 @@ from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.request import expects_continue, header_pairs, looked_up
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import CallerError, UpstreamError
-from cacheproxy.flow.found import Hit
+from cacheproxy.flow.found import Hit, Looked
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Ask, Identity, Outcome, Plan
@@ -100,6 +100,7 @@ class Front:
         ruling = self.origins.judge(request)
         path = request.raw_path.split("?", 1)[0]
         dialect = self.dialects.get(path) if request.method == "POST" else None
+        looked = looked_up(request)
         if dialect is None or ruling.status is not None or not self.known():
             return await self.relay.handle(request)
         try:
@@ -109,16 +110,15 @@ class Front:
             refusal.headers.add("Via", VIA)
             return refusal
         generation = self.admission.generation()
-        return await self._answer(request, body, generation, dialect) or await self.relay.handle(request, body)
+        return await self._answer(request, body, generation, dialect, looked) or await self.relay.handle(request, body)
 
     async def _answer(
-        self, request: web.BaseRequest, body: Body, generation: int, dialect: Dialect
+        self, request: web.BaseRequest, body: Body, generation: int, dialect: Dialect, looked: Looked | None
     ) -> web.StreamResponse | None:
         """The exact answer, counted; None if there is none here, of which nothing is counted."""
-        looked, tally = looked_up(request), Tally()
-        trail = Trail(self.clock) if looked is None else looked.trail
+        tally, trail = Tally(), Trail(self.clock) if looked is None else looked.trail
         try:
-            found = await self._find(request, body, dialect, trail, tally)
+            found = await self._find(request, body, dialect, trail, tally, looked=looked)
         except Exception:
             log.exception("a front could not look for an answer")
             self.fault(Fault.INTERNAL)
@@ -138,7 +138,14 @@ class Front:
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _find(
-        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
+        self,
+        request: web.BaseRequest,
+        body: Body,
+        dialect: Dialect,
+        trail: Trail,
+        tally: Tally,
+        *,
+        looked: Looked | None,
     ) -> tuple[Ask, Plan, Identity, Hit] | None:
         admitted = await self.admission.admit(request, body, dialect, trail, tally)
         if isinstance(admitted, str):
@@ -149,6 +156,5 @@ class Front:
             return None
         if not self.tells_loaded() and self.admission.heeds_loaded(identity, dialect):
             return None  # the main process, which knows, may find another key for it
-        looked = looked_up(request, plan)
-        found = await self.lookup.look(plan, trail) if looked is None else looked.hit
+        found = await self.lookup.look(plan, trail, looked)
         return (ask, plan, identity, found) if found is not None and found.outcome is Outcome.EXACT else None

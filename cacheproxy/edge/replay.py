@@ -6,17 +6,18 @@ Refuses to know how a hit was found, and to count it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, Said, read_ask, unloads
-from cacheproxy.edge.connection import Arrival
-from cacheproxy.edge.lane import Lane, Record, Repeatable
+from cacheproxy.edge.connection import Arrival, Search
+from cacheproxy.edge.lane import BYTES_MAX, Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plain import REPLY_HEADERS
 from cacheproxy.edge.plans import Planned, Plans
@@ -82,16 +83,16 @@ class Replay:
                 self._learn(arrived, ask, record.hit, record.reply_bytes)
         return record
 
-    def seek(self, arrived: Arrival) -> Coroutine[Any, Any, Sought | None] | None:
+    def seek(self, arrived: Arrival) -> Search | None:
         """What finds the reply to a request whose plan is known. `arrived.looked` then tells what was found."""
         return _guarded(lambda: self._seek(arrived))
 
-    def _seek(self, arrived: Arrival) -> Coroutine[Any, Any, Sought | None] | None:
+    def _seek(self, arrived: Arrival) -> Search | None:
         planned = None if arrived.said is None else self.plans.find(arrived.said)
         if planned is None or arrived.ask is None:
             return None
         self.admission.note(planned.identity, arrived.ask)
-        return self._sought(planned, arrived)
+        return partial(self._sought, planned, arrived)
 
     async def _sought(self, planned: Planned, arrived: Arrival) -> Sought | None:
         try:
@@ -99,6 +100,8 @@ class Replay:
         except Exception:  # noqa: BLE001 - as in `_guarded`
             _log.exception("a search for an answer failed")
             return None
+        if sought is None and arrived.looked.hit is not None:
+            self.plans.forget(arrived.said)  # it is expired, or too long to go out at once
         return sought
 
     async def send(
@@ -126,7 +129,7 @@ class Replay:
                     lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
                 )
                 _guarded(lambda: self._learn_both(caller.request, hit, fixed.size_bytes))
-            else:
+            elif fixed.size_bytes <= BYTES_MAX:
                 _guarded(lambda: self._learn_plan(caller.request, plan, identity, form, unrepeatable=unrepeatable))
         return await fixed.send(caller.request)
 
@@ -137,7 +140,8 @@ class Replay:
         arrived = arrival(request)
         said = None if arrived is None else self._said(request, arrived)
         if arrived is not None and said is not None:
-            self.plans.learn(said, plan, identity, form, said_bytes=len(arrived.request), unrepeatable=unrepeatable)
+            kept = form.to_keep()
+            self.plans.learn(said, plan, identity, kept, said_bytes=len(arrived.request), unrepeatable=unrepeatable)
 
     def _said(self, request: web.BaseRequest, arrived: Arrival) -> Said | None:
         ask, extra = arrived.ask, request.get(REPLY_HEADERS, ())

@@ -8,7 +8,7 @@ byte. Refuses to know how an answer was found.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -53,6 +53,10 @@ class Form:
     def of(cls, caller: Caller) -> Form:
         """A caller's."""
         return cls(caller.ask, caller.dialect, caller.extra + caller.request.get(REPLY_HEADERS, ()))
+
+    def to_keep(self) -> Form:
+        """The same without what no reply shows of the request, which may be all of its bytes three times over."""
+        return replace(self, ask=replace(self.ask, body={}, canonical=b"", canonical_plain=b"", forward=None))
 
     def hit(self, found: Hit, now: float) -> Fixed:
         """The replay of an entry. `now`: Unix time, s."""

@@ -10,7 +10,6 @@ from aiohttp.http import HttpVersion11
 
 from cacheproxy.edge.connection import Arrival, KnownConnection
 from cacheproxy.flow.found import Looked
-from cacheproxy.model import Plan
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -39,8 +38,7 @@ def arrival(request: web.BaseRequest) -> Arrival | None:
     return arrived if arrived is not None and arrived.payload is request.content else None
 
 
-def looked_up(request: web.BaseRequest, plan: Plan | None = None) -> Looked | None:
-    """What was looked up for the request before it had a handler: for this plan, or for any."""
+def looked_up(request: web.BaseRequest) -> Looked | None:
+    """What was looked up for the request before it had a handler. Ask at once: it is not kept once more bytes come."""
     arrived = arrival(request)
-    looked = None if arrived is None else arrived.looked
-    return looked if looked is not None and plan in (None, looked.plan) else None
+    return None if arrived is None else arrived.looked

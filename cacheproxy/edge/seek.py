@@ -30,7 +30,7 @@ class Sought:
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """What it takes. `step` gets the name and the seconds of each timed step."""
+    """What it takes. `step` gets the name and the seconds of each timed step of a hit."""
 
     lookup: LookUp
     decisions: Decisions
@@ -40,22 +40,25 @@ class Seek:
     async def seek(self, planned: Planned, read_s: float) -> tuple[Sought | None, Looked]:
         """The reply from memory or Redis, if there is one that goes out at once; and what was found in any case.
 
-        `read_s`: what reading the ask took. Raises nothing; waits for Redis as long as `redis.timeout`.
+        `read_s`: what reading the ask took. Waits for Redis as long as `redis.timeout`. What is found goes to the long
+        way with its steps, to be told there; a search that is broken off tells nothing.
         """
-        trail = Trail(self.clock, self.step)
+        trail = Trail(self.clock)
         trail.note("plan", "known")
         trail.mark("parse", read_s)
         found = await self.lookup.look(planned.plan, trail)
         looked = Looked(planned.plan, found, trail)
         if found is None or found.outcome is not Outcome.EXACT:
             return None, looked
-        with trail.timed("reply"):
-            writes = planned.form.hit(found, self.clock.now()).writes()
+        began_s = self.clock.monotonic()
+        writes = planned.form.hit(found, self.clock.now()).writes()
         if sum(map(len, writes)) > BYTES_MAX:
             return None, looked
+        trail.mark("reply", self.clock.monotonic() - began_s)
         return Sought(writes, lambda: self._tell(planned, found, trail)), looked
 
     def _tell(self, planned: Planned, hit: Hit, trail: Trail) -> None:
+        trail.tell_to(self.step)
         tally = Tally(model=planned.identity.short, partition=planned.plan.partition)
         tally.hit(hit, self.clock)
         self.decisions.tell(tally.decision(planned.form.dialect.NAME, trail, self.clock))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EntryCorruptError
-from cacheproxy.flow.found import Hit
+from cacheproxy.flow.found import Hit, Looked
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Entry, Outcome, Plan
 from cacheproxy.store.exact import Exact
@@ -30,8 +30,13 @@ class LookUp:
     fault: Callable[[Fault], None]
     clock: Clock
 
-    async def look(self, plan: Plan, trail: Trail) -> Hit | None:
-        """The entry for a plan: fresh (`exact`), or expired but good enough if Ollama is away (`stale`)."""
+    async def look(self, plan: Plan, trail: Trail, looked: Looked | None = None) -> Hit | None:
+        """The entry for a plan: fresh (`exact`), or expired but good enough if Ollama is away (`stale`).
+
+        What has been looked up for this very plan is not looked up again.
+        """
+        if looked is not None and looked.plan == plan:
+            return looked.hit
         with trail.timed("memory"):
             entry = self.memory.get(plan)
         trail.note("memory", "no" if entry is None else "hit")

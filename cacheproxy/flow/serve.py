@@ -36,7 +36,7 @@ class Call:
     recorder: Callable[[], Recorder]
     trail: Trail
     looked: Looked | None = None
-    """Its look-up by key, where that was made already."""
+    """A look-up by key that was made already, maybe for an earlier plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ class Serve:
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
         """
         plan, trail = call.plan, call.trail
-        await self.flights.wait_landed(self.flight_key(plan), plan.needs)
-        found = await self._look_up(call)
+        if call.looked is None:  # else there would be no second look, and joining what lands is as good
+            await self.flights.wait_landed(self.flight_key(plan), plan.needs)
+        found = await self.lookup.look(plan, trail, call.looked) if plan.read else None
         if found is not None and found.outcome is Outcome.EXACT:
             return found
 
@@ -83,12 +84,6 @@ class Serve:
     def flight_key(self, plan: Plan) -> str:
         """Who shares it may share a flight: its ask is proven as an entry's is, and no purge lies between."""
         return f"{plan.key} {plan.check.hex()} {self.exact.epoch}"
-
-    async def _look_up(self, call: Call) -> Hit | None:
-        """What there is by key, fresh or stale; nothing for who wants a fresh answer."""
-        if call.looked is not None:
-            return call.looked.hit
-        return await self.lookup.look(call.plan, call.trail) if call.plan.read else None
 
     async def _look_near(self, call: Call) -> Nearness:
         """What is known of near answers; nothing if the ask is just being answered, for it will join that."""

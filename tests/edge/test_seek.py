@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +14,10 @@ import pytest_asyncio
 from cacheproxy.edge import plans
 from cacheproxy.edge.fixed import Fixed
 from cacheproxy.edge.reply import Form
+from cacheproxy.flow.keep import Keeper
+from cacheproxy.flow.lookup import LookUp
 from cacheproxy.model import Decision
+from cacheproxy.upstream.catalog import Catalog
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
@@ -57,6 +61,11 @@ async def taught(house: House, wire: Wire, data: bytes | None = None) -> None:
 def plans_of(house: House) -> plans.Plans:
     """What the house has planned."""
     return house.app.plans
+
+
+def reply_steps(house: House) -> int:
+    """How often a reply's time was told."""
+    return house.app.metrics._step_durations["reply"].count
 
 
 def heard(house: House) -> list[Decision]:
@@ -286,21 +295,96 @@ async def test_a_proxy_that_stops_answers_what_it_seeks(house: House, wire: Wire
     assert reply.header("Connection") == "close"
 
 
-async def test_an_answer_too_long_for_one_go_is_sent_the_long_way_without_a_second_look(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def test_an_answer_too_long_for_one_go_is_sent_the_long_way_and_not_sought_again(
+    house: House, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There it waits for a caller who takes it slowly."""
-    monkeypatch.setattr("cacheproxy.edge.seek.BYTES_MAX", 100)
-    wire = await connect(house.port)
-    await taught(house, wire)
-    decisions = heard(house)
+    """There it waits for a caller who takes it slowly. Its steps are told once, like any other's."""
+    decisions, told = heard(house), reply_steps(house)
+    for module in ("seek", "replay"):
+        monkeypatch.setattr(f"cacheproxy.edge.{module}.BYTES_MAX", 100)
+    for _ in range(3):
+        await wire.send(ask())
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+    await until(lambda: len(decisions) == 3)
+
+    assert [decision.trail for decision in decisions] == [SOUGHT, "memory:no exact:hit", "memory:no exact:hit"]
+    assert reply_steps(house) == told + 3
+    assert len(plans_of(house)) == 0
+
+
+async def test_what_the_search_found_is_kept_while_more_comes_on_the_connection(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request may come at any moment, also before the long way has begun in earnest."""
+    async with open_house(fake_ollama, clean_redis, cache={"memory": "0B"}, redis={"timeout": 0.3}) as house:
+        wire = await connect(house.port)
+        await taught(house, wire)
+        decisions = heard(house)
+
+        async def overtaken(_models: Catalog) -> None:
+            monkeypatch.undo()
+            await wire.send(request("GET", "/api/version"))
+            await asyncio.sleep(0.02)
+
+        monkeypatch.setattr(Catalog, "wait_settled", overtaken)
+        clean_redis.freeze()
+        try:
+            await wire.send(ask())
+            assert (await wire.response()).header("X-Cache") == "MISS"
+        finally:
+            clean_redis.thaw()
+        assert (await wire.response()).json()["version"]
+        wire.close()
+
+        assert decisions[0].trail.count("exact:away") == 1
+        assert (await house.stats())["faults"]["redis_unavailable"] == 1
+
+
+async def test_an_answer_that_lands_during_the_search_is_joined(
+    house: House, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was told by Redis that there is none does not wait for it to be kept: there will be no second look."""
+    other = await connect(house.port)
+    assert (await house.admin("DELETE", "/entries?all=true")).status == 200
+    landing, look, keep = asyncio.Event(), LookUp.look, Keeper.keep
+    waiting = [landing.wait]
+
+    async def late(*given: Any) -> Any:
+        waits = waiting.pop() if waiting else None
+        found = await look(*given)
+        if waits is not None:
+            await waits()
+        return found
+
+    async def slow(*given: Any) -> None:
+        landing.set()
+        await asyncio.sleep(0.005)
+        await keep(*given)
+
+    monkeypatch.setattr(LookUp, "look", late)
+    monkeypatch.setattr(Keeper, "keep", slow)
     await wire.send(ask())
+    await asyncio.sleep(0.02)
+    await other.send(ask())
+    replies = [await other.response(), await wire.response()]
+    other.close()
+
+    assert [reply.header("X-Cache") for reply in replies] == ["MISS", "JOINED"]
+    assert house.calls() == 2  # the first was before the purge
+
+
+async def test_a_search_that_is_ended_before_it_began_leaves_no_warning(
+    house: House, wire: Wire, recwarn: pytest.WarningsRecorder
+) -> None:
+    """As when the connection is taken back in the very turn in which the request came."""
+    (connection,) = (one for one in house.app._proxy._listener._ours() if one.idle)
+    connection.data_received(ask())
+    connection.release()
     reply = await wire.response()
-    await until(lambda: bool(decisions))
-    wire.close()
+    gc.collect()
 
     assert reply.header("X-Cache") == "EXACT"
-    assert decisions[0].trail == SOUGHT
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 async def test_a_defect_in_the_search_costs_no_request_its_reply(
