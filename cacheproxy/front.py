@@ -62,6 +62,7 @@ class _Sum:
     """The last of them."""
     count: int = 0
     seconds: float = 0.0
+    first_byte_s: float = 0.0
     saved_ms: int = 0
     saved_tokens: int = 0
 
@@ -70,6 +71,7 @@ class _Sum:
         self.kind = decision
         self.count += count
         self.seconds += decision.seconds * count
+        self.first_byte_s += (decision.first_byte_s or 0.0) * count
         if 0 < decision.saved_s <= SAVED_S_MAX:
             self.saved_ms += round(decision.saved_s * 1000) * count
         if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
@@ -80,7 +82,14 @@ class _Sum:
         mean_ms, more_ms = divmod(self.saved_ms, self.count)
         mean_tokens, more_tokens = divmod(self.saved_tokens, self.count)
         like = replace(
-            self.kind, seconds=self.seconds / self.count, entry="", age_s=None, trail="", timings_s={}, neighbour=None
+            self.kind,
+            seconds=self.seconds / self.count,
+            first_byte_s=None if self.kind.first_byte_s is None else self.first_byte_s / self.count,
+            entry="",
+            age_s=None,
+            trail="",
+            timings_s={},
+            neighbour=None,
         )
         cuts = sorted({0, more_ms, more_tokens, self.count})
         return [
@@ -102,7 +111,7 @@ class Telling:
     def __init__(self) -> None:
         self.something = asyncio.Event()
         self._decisions: list[tuple[Decision, int]] = []
-        self._more: dict[tuple[str, ...], _Sum] = {}
+        self._more: dict[tuple[str | bool, ...], _Sum] = {}
         self._wishes: dict[str, Wish] = {}
         self._faults: Counter[str] = Counter()
 
@@ -112,7 +121,8 @@ class Telling:
         if len(self._decisions) < UNTOLD_MAX:
             self._decisions.append((decision, count))
             return
-        kind = (decision.outcome, decision.dialect, decision.model, decision.tier, decision.partition)
+        began = decision.first_byte_s is not None
+        kind = (decision.outcome, decision.dialect, decision.model, decision.tier, decision.partition, began)
         self._more.setdefault(kind, _Sum(decision)).add(decision, count)
 
     def wished(self, digest: str, wish: Wish) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from cacheproxy import __version__
 from cacheproxy.budgets import NONE, Budgets
 from cacheproxy.clock import Clock
-from cacheproxy.counting.counts import Counts, plain
+from cacheproxy.counting.counts import Counts, durations, plain
 from cacheproxy.counting.exposition import CONTENT_TYPE, Exposition
 from cacheproxy.counting.faults import Fault
 from cacheproxy.counting.gauges import Gauges
@@ -46,6 +46,7 @@ class Metrics:
         # What every ask touches, found once.
         self._asks = self._counts.counters["asks_total"]
         self._ask_durations, self._step_durations = self._counts.asks, self._counts.steps
+        self._first_bytes = self._counts.first_bytes
         self._window = Window(clock)
         self._lately = Lately(clock)
         self._gauges = Gauges()
@@ -93,8 +94,9 @@ class Metrics:
             self._asks[labels] += count
         else:
             self._counts.add("asks_total", labels, count, past_bound=(outcome, OTHER, OTHER, OTHER))
-        durations = self._ask_durations.get((outcome, tier)) or self._counts.durations_of(outcome, tier)
-        durations.record(decision.seconds, count)
+        durations(self._ask_durations, outcome, tier).record(decision.seconds, count)
+        if decision.first_byte_s is not None:
+            durations(self._first_bytes, outcome, tier).record(decision.first_byte_s, count)
         self._window.count(outcome, count)
         if decision.reason:
             self._counts.add("bypass_total", (decision.reason,), count)

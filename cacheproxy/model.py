@@ -275,6 +275,8 @@ class Decision:
     """Unix time of its end, s."""
     seconds: float
     """From the parsed head of the request to the end of the reply."""
+    first_byte_s: float | None = None
+    """From there to the first byte of the reply's body, as it is handed to the connection; None: none was sent."""
     tier: str = "none"
     """Where the answer lay: `memory`, `redis`, or `none`."""
     model: str = ""

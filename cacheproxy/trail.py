@@ -23,6 +23,8 @@ class Trail:
         self.timings_s: dict[str, float] = {}
         self.neighbour: Neighbour | None = None
         """What was weighed by meaning, if anything was."""
+        self.first_byte_s: float | None = None
+        """When the reply's body began, in seconds since the ask came in; None for one that goes out in one go."""
 
     def tell_to(self, on_step: Callable[[str, float], None]) -> None:
         """Tell the steps to this from now on, and those until now as well."""
@@ -42,6 +44,11 @@ class Trail:
         """Record a step that was timed elsewhere."""
         self.timings_s[step] = seconds
         self._on_step(step, seconds)
+
+    def first_byte(self) -> None:
+        """The first byte of the reply's body goes out now, unless one did before."""
+        if self.first_byte_s is None:
+            self.first_byte_s = self.elapsed_s()
 
     def elapsed_s(self) -> float:
         """Seconds since the ask came in."""

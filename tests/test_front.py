@@ -52,6 +52,18 @@ def test_no_ask_is_lost_when_there_are_too_many_to_tell_one_by_one(monkeypatch) 
     assert report.decisions == ((HIT, 1), (HIT, 1), (HIT, 7), (other, 1))
 
 
+def test_asks_that_had_no_first_byte_are_summed_apart(monkeypatch) -> None:
+    """The mean is that of those which had one."""
+    monkeypatch.setattr(front, "UNTOLD_MAX", 0)
+    telling = Telling()
+    for first_byte_s, count in ((0.1, 1), (None, 2), (0.4, 2)):
+        telling.decided(replace(HIT, first_byte_s=first_byte_s), count)
+    (began, none) = telling.take(Gauges()).decisions
+
+    assert (began[0].first_byte_s, began[1]) == (pytest.approx(0.3), 3)
+    assert (none[0].first_byte_s, none[1]) == (None, 2)
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**7), st.integers(0, 10**6), st.integers(1, 9), st.floats(0, 10)),

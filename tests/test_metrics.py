@@ -106,6 +106,7 @@ def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
                 dialect,
                 1.0,
                 seconds,
+                first_byte_s=seconds if tier == "redis" else None,
                 tier=tier,
                 model=model,
                 reason=reason,
@@ -125,6 +126,9 @@ def test_whatever_happens_asks_are_the_sum_of_outcomes_in_both_faces(sequence):
     assert asks == sum(dialect["asks"] for dialect in stats["dialects"].values())
     assert asks == sum(value for (name, _), value in exposed.items() if name == PREFIX + "asks_total")
     assert asks == sum(value for (name, _), value in exposed.items() if name == PREFIX + "ask_duration_seconds_count")
+    began = {labels: value for (name, labels), value in exposed.items() if name == PREFIX + "first_byte_seconds_count"}
+    assert {tier for _, tier in began} <= {"redis"}
+    assert sum(began.values()) == stats["tiers"].get("redis", 0)
     for outcome in Outcome:
         counted = sum(rest[-1] for name, *rest in sequence if name == "ask" and rest[0] is outcome)
         exposed_asks = {labels: n for (name, labels), n in exposed.items() if name == PREFIX + "asks_total"}

@@ -63,7 +63,7 @@ def table(stats: Mapping[str, Any]) -> list[str]:
     lines.append("")
     lines += [*columns(_windows(stats["windows"])), ""]
     lines += [*fleet] if (fleet := _fleet(stats)) else []
-    if latency := _latency(stats["latency"]["outcomes"]):
+    if latency := _latency(stats["latency"]):
         lines += [*columns(latency), ""]
     saved = stats["saved"]
     lines.append(f"saved    {duration(saved['seconds'])} of Ollama's time, {counted(saved['tokens'], 'token')}")
@@ -118,15 +118,25 @@ def _fleet(stats: Mapping[str, Any]) -> list[str]:
     return [*columns(rows), ""]
 
 
-def _latency(outcomes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+def _latency(latency: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> list[list[str]]:
+    """How long asks took, and when the first byte of the replies to misses was out."""
+    found = _by_name(latency["outcomes"])
+    began = _by_name(latency.get("first_bytes", {}))
+    found |= {f"{name}, first byte": times for name, times in began.items() if name.startswith("miss")}
     rows = [
-        [f"{outcome} ({tier})" if tier != "none" else outcome]
-        + [duration(found[figure]) for figure in ("p50_s", "p95_s", "p99_s", "longest_s")]
-        for outcome, tiers in sorted(outcomes.items())
-        for tier, found in sorted(tiers.items())
-        if found["count"]
+        [name, *(duration(times[figure]) for figure in ("p50_s", "p95_s", "p99_s", "longest_s"))]
+        for name, times in sorted(found.items())
+        if times["count"]
     ]
     return [["TIME", "P50", "P95", "P99", "LONGEST"], *rows] if rows else []
+
+
+def _by_name(outcomes: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Mapping[str, float]]:
+    return {
+        f"{outcome} ({tier})" if tier != "none" else outcome: times
+        for outcome, tiers in outcomes.items()
+        for tier, times in tiers.items()
+    }
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -32,6 +32,8 @@ class Counts:
         }
         self.asks: dict[Labels, Histogram] = {}
         """How long they took, by outcome and tier."""
+        self.first_bytes: dict[Labels, Histogram] = {}
+        """When the bodies of their replies began, by the same."""
         self.steps = {step: Histogram() for step in STEPS}
         self.similarities = {group.value: Buckets(SIMILARITY_BOUNDS) for group in Group}
         self.ages: dict[str, Buckets] = {}
@@ -52,10 +54,6 @@ class Counts:
         """Let a counter with one label be there with these values of it, at 0 where it is new."""
         for value in values:
             self.counters[name].setdefault((value,), 0)
-
-    def durations_of(self, outcome: str, tier: str) -> Histogram:
-        """How long asks of this outcome and tier take; made if it is not there yet."""
-        return self.asks.setdefault((str(outcome), tier), Histogram())
 
     def was_old(self, outcome: str, age_s: float, count: int) -> None:
         """So many asks were answered from an entry of this age."""
@@ -79,10 +77,16 @@ class Counts:
         """The histograms by family and labels."""
         return {
             "ask_duration_seconds": self.asks,
+            "first_byte_seconds": self.first_bytes,
             "step_duration_seconds": {(step,): found for step, found in self.steps.items()},
             "similarity": {(group,): found for group, found in self.similarities.items()},
             "entry_age_seconds": {(outcome,): found for outcome, found in self.ages.items()},
         }
+
+
+def durations(found: dict[Labels, Histogram], outcome: str, tier: str) -> Histogram:
+    """Those of asks of this outcome and tier; made if they are not there yet."""
+    return found.get((outcome, tier)) or found.setdefault((str(outcome), tier), Histogram())
 
 
 def plain(label: str) -> str:

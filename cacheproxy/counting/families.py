@@ -49,6 +49,13 @@ FAMILIES = (
         "Worry when exact answers take more than 50 ms: Redis or this process is short of something.",
     ),
     Family(
+        "first_byte_seconds",
+        "histogram",
+        ("outcome", "tier"),
+        "Time from a parsed ask to the first byte of its reply's body; an ask whose caller left before that has none.",
+        "Worry when that of misses grows and `upstream_first_byte` does not: they wait for a place at Ollama.",
+    ),
+    Family(
         "step_duration_seconds",
         "histogram",
         ("step",),

@@ -10,6 +10,8 @@ from typing import Any
 
 from cacheproxy.budgets import Budgets
 from cacheproxy.counting.counts import Counts
+from cacheproxy.counting.durations import Histogram
+from cacheproxy.counting.labels import Labels
 from cacheproxy.counting.outcomes import WINDOWS_S, Window, totals
 
 OUTCOME, DIALECT, MODEL, TIER = range(4)
@@ -43,7 +45,11 @@ def snapshot(counts: Counts, window: Window, budgets: Budgets) -> dict[str, Any]
             "paths": counts.by_label("passed_through_total", 0),
             "statuses": counts.by_label("passed_through_total", 1),
         },
-        "latency": {"outcomes": _outcome_latency(counts), "steps": _step_latency(counts)},
+        "latency": {
+            "outcomes": _by_outcome(counts.asks),
+            "first_bytes": _by_outcome(counts.first_bytes),
+            "steps": _step_latency(counts),
+        },
     }
 
 
@@ -65,9 +71,9 @@ def _budgets_kept(counts: Counts, limits_s: Mapping[str, float]) -> dict[str, di
     }
 
 
-def _outcome_latency(counts: Counts) -> dict[str, dict[str, dict[str, float | None]]]:
+def _by_outcome(durations: Mapping[Labels, Histogram]) -> dict[str, dict[str, dict[str, float | None]]]:
     found: dict[str, dict[str, dict[str, float | None]]] = {}
-    for (outcome, tier), histogram in counts.asks.items():
+    for (outcome, tier), histogram in durations.items():
         found.setdefault(outcome, {})[tier] = histogram.summary()
     return found
 

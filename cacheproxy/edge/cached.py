@@ -20,7 +20,7 @@ from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.passthrough import Passthrough
-from cacheproxy.edge.plain import error_reply
+from cacheproxy.edge.plain import ASK_TRAIL, error_reply
 from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.request import header_pairs, looked_up
@@ -78,16 +78,21 @@ class Cached:
         trail = Trail(self.clock) if looked is None else looked.trail
         trail.tell_to(self.metrics.step)
         tally = Tally()
+        request[ASK_TRAIL] = trail
         self._now.count += 1
         try:
             call = await self._admit(request, body, dialect, trail, tally, looked=looked)
             if isinstance(call, str):
-                return await self._bypass(request, body, call, tally)
-            return await self._serve(request, call, generation, dialect, tally)
+                response = await self._bypass(request, body, call, tally)
+            else:
+                response = await self._serve(request, call, generation, dialect, tally)
         except Exception as error:
             if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
                 self.metrics.fault(Fault.INTERNAL)
             raise
+        else:
+            tally.replied(response)
+            return response
         finally:
             self._now.count -= 1
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))

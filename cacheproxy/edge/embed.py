@@ -19,7 +19,7 @@ from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import joined
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.passthrough import Passthrough, break_off
-from cacheproxy.edge.plain import PlainStream
+from cacheproxy.edge.plain import ASK_TRAIL, PlainStream
 from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.request import Headers, header_pairs
 from cacheproxy.edge.tally import InFlight, Tally
@@ -77,16 +77,21 @@ class Embed:
         await self.fleet.models.wait_settled()
         trail = Trail(self.clock, self.metrics.step)
         tally = Tally()
+        request[ASK_TRAIL] = trail
         self._now.count += 1
         try:
             call = self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
-                return await self._bypass(request, body, call, tally)
-            return await self._serve(request, call, tally)
+                response = await self._bypass(request, body, call, tally)
+            else:
+                response = await self._serve(request, call, tally)
         except Exception as error:
             if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
                 self.metrics.fault(Fault.INTERNAL)
             raise
+        else:
+            tally.replied(response)
+            return response
         finally:
             self._now.count -= 1
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))

@@ -18,7 +18,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_writer import _serialize_headers
 from multidict import CIMultiDict
 
-from cacheproxy.edge.plain import Plain, PlainStream
+from cacheproxy.edge.plain import Plain, PlainStream, note_first_byte
 from cacheproxy.edge.request import Headers, is_leaving
 
 CHUNKED_ABOVE_BYTES = 2048
@@ -84,6 +84,8 @@ class Fixed:
 
     async def send(self, request: web.BaseRequest) -> web.StreamResponse:
         """Reply with it, back-pressure included. Headers that every reply to the request carries are among its own."""
+        if len(self.pieces) > 2 or len(self.pieces[0]) > WRITE_BYTES:  # its end may wait for a slow caller
+            note_first_byte(request)
         if is_plain(request):
             return await Sent.send(request, self.writes())
         kind, *more = self.headers

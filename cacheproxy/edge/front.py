@@ -21,7 +21,7 @@ from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import relay
-from cacheproxy.edge.plain import REPLY_HEADERS, error_reply
+from cacheproxy.edge.plain import ASK_TRAIL, REPLY_HEADERS, error_reply
 from cacheproxy.edge.replay import Replay
 from cacheproxy.edge.request import expects_continue, header_pairs, looked_up
 from cacheproxy.edge.tally import Tally
@@ -127,13 +127,16 @@ class Front:
             return None
         ask, plan, identity, hit = found
         tally.hit(hit, self.clock)
+        request[ASK_TRAIL] = trail
         extra = headers.trail(trail) if self.config.cache.headers == "trail" else ()
         try:
             with trail.timed("reply"):
                 caller = reply.Caller(request, ask, dialect, extra)
-                return await self.replay.send(
+                response = await self.replay.send(
                     caller, hit, generation=generation, plan=plan, identity=identity, tally=tally, trail=trail
                 )
+            tally.replied(response)
+            return response
         finally:
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 

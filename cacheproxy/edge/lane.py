@@ -113,7 +113,8 @@ class Record:
         """That of a hit repeated now (Unix time, s), and what the slow way does besides; once does for several."""
         self._also()
         age_s = now - self.hit.entry.made
-        return replace(self.hit.decision, at=now, seconds=seconds, age_s=age_s, trail=self.trail, timings_s={})
+        like = self.hit.decision
+        return replace(like, at=now, seconds=seconds, first_byte_s=seconds, age_s=age_s, trail=self.trail, timings_s={})
 
 
 class Marked(Protocol):

@@ -14,16 +14,29 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from cacheproxy.edge.request import Headers, is_leaving
+from cacheproxy.trail import Trail
 
 REPLY_HEADERS: web.RequestKey[Headers] = web.RequestKey("REPLY_HEADERS", tuple)
 """Headers that every `Plain` reply to a request carries, whoever makes it; set on the request."""
+ASK_TRAIL: web.RequestKey[Trail] = web.RequestKey("ASK_TRAIL", Trail)
+"""Of the ask that a request is: told when the first byte of the reply's body goes out; set on the request."""
 
 _OVERLOADED = 503
 _APPENDED = frozenset({"vary", "via"})
 
 
+def note_first_byte(request: web.BaseRequest) -> None:
+    """The body of the reply begins now, if there is still a caller."""
+    trail, transport = request.get(ASK_TRAIL), request.transport
+    if trail is not None and transport is not None and not transport.is_closing():
+        trail.first_byte()
+
+
 class PlainStream(web.StreamResponse):
     """A streamed reply with the headers it was given, `Date` and framing; no `Server`, no invented `Content-Type`."""
+
+    _begun = False
+    """Something of the body was written."""
 
     def add_headers(self, headers: Headers) -> None:
         """Put `headers` on the reply, in place of those it has of the same name (`Vary` and `Via` gather)."""
@@ -36,6 +49,13 @@ class PlainStream(web.StreamResponse):
         """Send the head; `with_first`: in one packet with the first piece of the body, which must be at hand."""
         self._send_headers_immediately = not with_first
         await self.prepare(request)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand a piece of the body to the connection; waits while the caller takes it too slowly."""
+        if not self._begun and data and self._req is not None:
+            self._begun = True
+            note_first_byte(self._req)
+        await super().write(data)
 
     async def _prepare_headers(self) -> None:
         request = self._req

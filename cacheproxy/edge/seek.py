@@ -59,6 +59,6 @@ class Seek:
 
     def _tell(self, planned: Planned, hit: Hit, trail: Trail) -> None:
         trail.tell_to(self.step)
-        tally = Tally(model=planned.identity.short, partition=planned.plan.partition)
+        tally = Tally(model=planned.identity.short, partition=planned.plan.partition, at_once=True)
         tally.hit(hit, self.clock)
         self.decisions.tell(tally.decision(planned.form.dialect.NAME, trail, self.clock))

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aiohttp import web
+
 from cacheproxy.clock import Clock
+from cacheproxy.edge.fixed import Sent
+from cacheproxy.edge.plain import Plain
 from cacheproxy.flow.found import Hit
 from cacheproxy.model import Answer, Decision, Outcome
 from cacheproxy.trail import Trail
@@ -36,6 +40,8 @@ class Tally:
     age_s: float | None = None
     saved_s: float = 0.0
     saved_tokens: int = 0
+    at_once: bool = False
+    """The reply goes out in one go: its first byte is out when its last is."""
 
     def bypass(self, reason: str) -> None:
         """It goes around the cache; `reason` is one word."""
@@ -52,13 +58,19 @@ class Tally:
         self.saved_s = _number(answer.final.get("total_duration")) / 1e9
         self.saved_tokens = int(_number(answer.final.get("eval_count")))
 
+    def replied(self, reply: web.StreamResponse) -> None:
+        """It gets this reply. When the first byte of one that is streamed went out, its trail was told."""
+        self.at_once = type(reply) in (Sent, Plain)
+
     def decision(self, dialect: str, trail: Trail, clock: Clock) -> Decision:
         """The call has ended now."""
+        seconds = trail.elapsed_s()
         return Decision(
             self.outcome,
             dialect,
             clock.now(),
-            trail.elapsed_s(),
+            seconds,
+            seconds if self.at_once and trail.first_byte_s is None else trail.first_byte_s,
             tier=self.tier,
             model=self.model,
             partition=self.partition,

@@ -25,6 +25,7 @@ async def test_stats_shows_what_was_asked(house):
     assert lines[1].split()[:4] == ["llama3.2:latest", "2", "50.0%", "1"]
     assert lines[2].split()[:4] == ["all", "2", "50.0%", "1"]
     assert any(line.startswith("exact (memory)") for line in lines)
+    assert any(line.startswith("miss, first byte ") for line in lines)
     assert any(line.split() == ["ALL", "PROXIES", "ASKS", "HIT", "SAVED"] for line in lines)
     assert told["asks"] == 2
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cacheproxy.clock import SystemClock
+from cacheproxy.edge.fixed import Sent
+from cacheproxy.edge.plain import Plain, PlainStream
 from cacheproxy.edge.tally import Tally
 from cacheproxy.model import Answer, Neighbour, Outcome
 from cacheproxy.trail import Trail
+from tests.fakes.clock import FakeClock
 
 
 def test_a_call_that_failed_before_anything_was_found_is_a_miss() -> None:
@@ -28,6 +31,25 @@ def test_a_decision_tells_what_the_trail_saw() -> None:
 
     assert (decision.trail, decision.timings_s, decision.neighbour) == ("memory:no", {"memory": 0.25}, trail.neighbour)
     assert not trail.neighbour.served
+
+
+def test_a_reply_begins_when_its_trail_was_told_or_when_it_is_out() -> None:
+    """One that is streamed and had no byte never began; of several moments the first one counts."""
+    clock = FakeClock()
+    for reply, told_at, first_byte_s in (
+        (PlainStream(), (), None),
+        (PlainStream(), (1, 3), 1),
+        (Plain(body=b"{}"), (), 4),
+        (Sent(), (), 4),
+        (Sent(), (2,), 2),
+    ):
+        trail, tally = Trail(clock), Tally()
+        for second in range(1, 5):
+            clock.advance(1)
+            if second in told_at:
+                trail.first_byte()
+        tally.replied(reply)
+        assert tally.decision("chat", trail, clock).first_byte_s == first_byte_s
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_reports_come_out_as_they_went_in() -> None:
     """With the kind of each value, since what counts decisions compares outcomes by identity."""
     decision = Decision(
         Outcome.EXACT, "chat", 1e9, 0.001, tier="memory", model="llama3.2:latest", entry="ab" * 16, saved_s=1.5,
-        saved_tokens=3, trail="memory:hit", timings_s={"memory": 1e-5},
+        first_byte_s=0.0005, saved_tokens=3, trail="memory:hit", timings_s={"memory": 1e-5},
     )  # fmt: skip
     told = ((decision, 1), (replace(decision, partition="cd" * 16), 20))
     report = Report(3, told, {"ab" * 32: Wish(num_ctx=1)}, {"internal": 2}, Gauges(1, 2, 3))

@@ -90,6 +90,7 @@ async def test_each_worker_gives_the_answer_and_each_ask_is_counted_once(
         assert all(front["answered"] for front in stats["workers"])
         assert sum(front["answered"] for front in stats["workers"]) < 2 * CALLERS
         assert stats["latency"]["steps"]["reply"]["count"] > count
+        assert stats["latency"]["first_bytes"]["exact"] == stats["latency"]["outcomes"]["exact"]
         assert stats["models"][f"{MODEL}:latest"]["outcomes"]["exact"] == 2 * CALLERS
         assert house.calls() == 1
 
