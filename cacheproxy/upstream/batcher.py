@@ -98,9 +98,9 @@ class Batcher:
         """How many models may be in flight."""
         return self._order.models_at_once
 
-    def learn(self, models_at_once: int, apart: Pairs = frozenset()) -> None:
-        """So many models may be in flight from now on, and these two never together."""
-        self._order.learn(models_at_once, apart)
+    def learn(self, models_at_once: int, apart: Pairs = frozenset(), *, unsure: bool = False) -> None:
+        """So many models may be in flight from now on, and these two never together; `unsure`: as is assumed."""
+        self._order.learn(models_at_once, apart, unsure=unsure)
         self._start(self._clock.monotonic())
 
     def rounds(self, group: Group) -> int:

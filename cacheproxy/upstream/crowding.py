@@ -116,8 +116,12 @@ class Crowding:
         self._clock = clock
         said = Fit(models_at_once, "upstream.models_at_once") if isinstance(models_at_once, int) else None
         self.fit = said or Fit(OLLAMAS_OWN, NOTHING_SEEN)
-        self.on_learnt: list[Callable[[int, Pairs], None]] = []
-        """Called with the number, and the pairs that do not fit together, that hold from now on."""
+        self.on_learnt: list[Callable[[int, Pairs, bool], None]] = []
+        """Called with the number, and the pairs that do not fit together, that hold from now on; and with `unsure`."""
+        self._reads = False
+        """Whether what is loaded can be read, so that something will be seen."""
+        self._together = False
+        """Whether two models were seen in memory at once."""
         self._before: Models = {}
         self._going: dict[str, tuple[LoadedModel, float]] = {}
         """Those that went before their time, with when that was seen: a load takes a while to be seen itself."""
@@ -144,8 +148,18 @@ class Crowding:
         if self.learns:
             self._learn(recalled(self.fit, noted, self._before))
 
-    def read(self, models: Sequence[LoadedModel]) -> None:
-        """What is loaded now. Never raises."""
+    @property
+    def unsure(self) -> bool:
+        """Whether nothing is known yet, and will be once two models were asked for."""
+        return self.learns and self._reads and not self._together and self.fit.why == NOTHING_SEEN
+
+    def read(self, models: Sequence[LoadedModel], *, readable: bool = True) -> None:
+        """What is loaded now; not `readable`: nobody can tell. Never raises."""
+        unsure = self.unsure
+        self._reads = readable
+        self._together = self._together or len(models) > 1
+        if self.unsure != unsure:
+            self._tell()
         here = {model.digest: model for model in models}
         self._note_gone(here)
         missed = {digest: model for digest, (model, _) in self._going.items()}
@@ -175,8 +189,11 @@ class Crowding:
         if fit.models != self.fit.models:
             _log.info("models at once: %d from now on, not %d: %s", fit.models, self.fit.models, fit.why)
         self.fit = fit
+        self._tell()
+
+    def _tell(self) -> None:
         for tell in self.on_learnt:
-            tell(fit.models, frozenset(fit.apart))
+            tell(self.fit.models, frozenset(self.fit.apart), self.unsure)
 
     def _note(self, out: Pushed, fit: int) -> None:
         now_s = self._clock.monotonic()

@@ -113,6 +113,11 @@ class Loaded:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     @property
+    def readable(self) -> bool:
+        """Whether the last read told anything."""
+        return self._readable
+
+    @property
     def models(self) -> list[LoadedModel]:
         """Those in memory, by name."""
         return sorted(self._models.values(), key=lambda model: model.name)

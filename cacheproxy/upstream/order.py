@@ -17,6 +17,9 @@ would have kept waiting. In this order:
 6. Models that turned out not to fit together (`learn`: so many at once, and these two not) are not in flight together.
    Where they are already, nothing starts until enough have ended: whatever else went to Ollama would make it change
    models once more.
+7. As long as nothing is known of what fits (`learn`: unsure), a second model in flight is a trial: only asks of its own
+   follow until that is known, and none once another is overdue. If the two do not fit, that spares Ollama a change of
+   models. A trial that ends and has told nothing is the last.
 
 Within a group asks keep the order of their coming. Refuses to know Ollama, tasks and clocks.
 """
@@ -98,6 +101,9 @@ class Order:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._apart: Pairs = frozenset()
+        self._unsure = False
+        self._trial: str | None = None
+        """The model that began beside another while nothing was known."""
         self._lines: dict[Group, _Line] = {}
         self._loaded: OrderedDict[str, Group] = OrderedDict()
         """The last models asked for, each as it was asked for: what Ollama has loaded, as far as we know."""
@@ -119,9 +125,14 @@ class Order:
         """How many models may be in flight."""
         return self._limits.models_at_once
 
-    def learn(self, models_at_once: int, apart: Pairs = frozenset()) -> None:
-        """So many models may be in flight from now on, and these two never together. Call `start` next."""
+    def learn(self, models_at_once: int, apart: Pairs = frozenset(), *, unsure: bool = False) -> None:
+        """So many models may be in flight from now on, and these two never together. Call `start` next.
+
+        `unsure`: that is only assumed, and will be known once two models were asked for.
+        """
         self._limits = replace(self._limits, models_at_once=models_at_once)
+        self._unsure = unsure
+        self._trial = self._trial if unsure else None
         self._apart = apart
         self._trim_loaded()
 
@@ -157,6 +168,8 @@ class Order:
             line.in_flight -= 1
             self.in_flight -= 1
             line.ended_s = now_s
+            if self._trial is not None and self._trial not in self._running():
+                self._trial, self._unsure = None, False
         else:
             del line.waiting[ticket]
             self.waiting -= 1
@@ -181,6 +194,8 @@ class Order:
         """Start asks of a group until its places are full."""
         started = []
         if not line.in_flight:
+            if self._unsure and self._running() - {line.group.model}:
+                self._trial = line.group.model
             line.began_s = now_s
             self._note_loaded(line.group)
         while line.waiting and line.in_flight < self._limits.parallel:
@@ -197,7 +212,7 @@ class Order:
         if self._crowded():
             return None
         first = self._longest_overdue(now_s)
-        yield_to_it = self._in_the_way(first)
+        yield_to_it = self._in_the_way(first) if self._trial is None else self._beside_the_trial(first)
         for line in self._lines.values():
             if line.waiting and 0 < line.in_flight < self._limits.parallel and line not in yield_to_it:
                 return line
@@ -259,6 +274,11 @@ class Order:
         if len(running) < self._limits.models_at_once or any(line.in_flight for line in apart):
             return apart
         return [*apart, min(running, key=lambda line: line.began_s)]
+
+    def _beside_the_trial(self, first: _Line | None) -> list[_Line]:
+        """The groups that get no place until the trial is over: once another is overdue all, so that it ends."""
+        ends = first is not None and first.group.model != self._trial
+        return [line for line in self._lines.values() if ends or line.group.model != self._trial]
 
     def _is_loaded(self, group: Group) -> bool:
         return self._loaded.get(group.model) == group

@@ -61,7 +61,7 @@ class Ollamas:
         )
         crowding = Crowding(settings.models_at_once, self._clock)
         batcher = Batcher(self._limits(crowding), self._clock, self._metrics)
-        crowding.on_learnt.append(batcher.learn)
+        crowding.on_learnt.append(lambda models, apart, unsure: batcher.learn(models, apart, unsure=unsure))
         models = self._models(client, lambda ok: self._models_read(member, ok))
         loaded = Loaded(
             lambda: client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S), every_s=max(0.2, settings.digest_ttl)
@@ -77,7 +77,7 @@ class Ollamas:
             unloads=crowding.excuse,
         )
         loaded.on_read.append(preload.loaded_read)
-        loaded.on_read.append(lambda: crowding.read(loaded.models))
+        loaded.on_read.append(lambda: crowding.read(loaded.models, readable=loaded.readable))
         learnt = self._learnt(crowding, client.name)
         loaded.on_read.append(learnt.look)
         health = Health() if settings.others else Health(rest_s=0)

@@ -300,3 +300,31 @@ def test_it_is_said_only_if_it_goes_on_and_not_again_for_hours(caplog: pytest.Lo
     assert said(caplog, 3, *["A", "B"] * (pairs - 10)) == 1
     caplog.clear()
     assert said(caplog, 3, *["A", "B"] * (pairs + 10)) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "reads", "unsure"),
+    [
+        ("auto", [], False),  # nobody has looked yet
+        ("auto", [["a"]], True),
+        ("auto", [None], False),  # nobody can tell, so nothing would end it
+        ("auto", [["a"], None], False),
+        ("auto", [["a"], ["a", "b"]], False),
+        ("auto", [["a", "b"], []], False),
+        ("auto", [["a"], ["b"]], False),  # one pushed the other out
+        (2, [["a"]], False),  # the operator knows
+    ],
+)
+def test_what_fits_is_only_assumed_until_two_models_were_asked_for(
+    said: int | str, reads: list[list[str] | None], unsure: bool
+) -> None:
+    """Who acts on it is told each time that changes."""
+    crowding = Crowding(said, FakeClock())
+    told: list[bool] = []
+    crowding.on_learnt.append(lambda _models, _apart, now: told.append(now))
+    for names in reads:
+        models = [LoadedModel(name, name, 10, 0, 4096, expires=1e12) for name in names or ()]
+        crowding.read(models, readable=names is not None)
+
+    assert crowding.unsure is unsure
+    assert [False, *told][-1] is unsure

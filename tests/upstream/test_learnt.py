@@ -123,7 +123,7 @@ async def test_what_was_learnt_is_known_after_a_restart() -> None:
     await looked(learnt)
 
     assert (again.fit.models, again.fit.apart, again.fit.why) == (1, (AB,), "a had to go for b" + BEFORE)
-    assert told == [(1, frozenset((AB,)))]
+    assert told == [(1, frozenset((AB,)), False)]
 
 
 async def test_a_note_is_written_only_when_it_changes() -> None:
@@ -400,8 +400,9 @@ async def test_a_redis_that_does_not_answer_holds_up_neither_start_nor_asks(
     try:
         async with open_house(small, clean_redis, ready=False, redis={"timeout": 0.05}) as house:
             assert (await house.chat("during that?")).complete
-            assert house.first.batcher.models_at_once == OLLAMAS_OWN
+            assert not house.first.learnt._recalled
             clean_redis.thaw()
+            await until(lambda: house.first.learnt._recalled)
             await until(lambda: house.first.batcher.models_at_once == 1)
     finally:
         clean_redis.thaw()

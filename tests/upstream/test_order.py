@@ -225,14 +225,40 @@ STEPS = st.one_of(
 )
 
 
+def test_while_nothing_is_known_only_asks_of_its_own_follow_a_second_model():
+    """If it pushes the first one out, whatever else went there would bring that back at once."""
+    play = Play(models_at_once=3, parallel=1)
+    play.order.learn(3, unsure=True)
+    play.come("A1", "A2", "B1", "B2", "C1").wait(0.05)
+
+    assert play.gone == ["A1", "B1"]
+    assert play.leave("A1").gone == ["A1", "B1"]
+    assert play.leave("B1").gone == ["A1", "B1", "A2", "B2", "C1"]  # its replies told nothing: on as if three fit
+
+
+def test_what_is_learnt_ends_the_trial_either_way():
+    """All that fits goes on; or who was pushed out comes back when the other has had its turn."""
+    for fits, gone in ((3, ["A1", "B1", "A2"]), (1, ["A1", "B1", "B2"])):
+        play = Play(models_at_once=3, parallel=1)
+        play.order.learn(3, unsure=True)
+        play.come("A1", "A2", "B1", "B2").wait(0.05).leave("A1")
+        play.order.learn(fits)
+        play.wait(0)
+        if fits == 1:
+            play.leave("B1")
+
+        assert play.gone == gone
+        assert play.run_dry().order.in_flight == 0
+
+
 class Schedule:
     """Any schedule, with what must hold after each step."""
 
-    def __init__(self, parallel: int, models_at_once: int, apart: Pairs = frozenset()) -> None:
+    def __init__(self, parallel: int, models_at_once: int, apart: Pairs = frozenset(), *, unsure: bool = False) -> None:
         self.limits = limits(parallel=parallel, models_at_once=models_at_once)
         self.apart = apart
         self.order = Order(self.limits)
-        self.order.learn(models_at_once, apart)
+        self.order.learn(models_at_once, apart, unsure=unsure)
         self.now_s = 0.0
         self.waiting: list[Ticket] = []
         self.flying: list[Ticket] = []
@@ -269,10 +295,10 @@ class Schedule:
         assert wake_s is None or self.now_s < wake_s <= self.now_s + self.limits.window_s
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.lists(STEPS, max_size=60))
-def test_whatever_happens_the_limits_hold_and_ollama_is_never_idle_while_someone_waits(parallel, models, steps):
+@given(st.integers(1, 3), st.integers(1, 3), st.booleans(), st.lists(STEPS, max_size=60))
+def test_whatever_happens_the_limits_hold_and_ollama_is_never_idle_while_someone_waits(parallel, models, unsure, steps):
     """Coming, ending, leaving and time in any order."""
-    schedule = Schedule(parallel, models)
+    schedule = Schedule(parallel, models, unsure=unsure)
     for kind, what in steps:
         schedule.step(kind, what)
     while schedule.flying:
@@ -282,10 +308,10 @@ def test_whatever_happens_the_limits_hold_and_ollama_is_never_idle_while_someone
     assert not schedule.order._lines
 
 
-@given(st.integers(1, 3), st.integers(1, 2), st.lists(STEPS, max_size=40), st.floats(0.1, 20))
-def test_nobody_is_overtaken_without_end(parallel, models, steps, seconds):
+@given(st.integers(1, 3), st.integers(1, 2), st.booleans(), st.lists(STEPS, max_size=40), st.floats(0.1, 20))
+def test_nobody_is_overtaken_without_end(parallel, models, unsure, steps, seconds):
     """Under a flood of asks for other models, each as long as `seconds`, one ask for D waits a bounded time."""
-    schedule = Schedule(parallel, models)
+    schedule = Schedule(parallel, models, unsure=unsure)
     for kind, what in steps:
         schedule.step(kind, what)
     mine = schedule.order.come(D, schedule.now_s)
@@ -307,12 +333,15 @@ def test_nobody_is_overtaken_without_end(parallel, models, steps, seconds):
     st.integers(1, 3),
     st.integers(1, 4),
     st.frozensets(st.sampled_from([frozenset(pair) for pair in combinations("ABCD", 2)])),
+    st.booleans(),
     st.lists(STEPS, max_size=40),
     st.lists(st.floats(2, 20), min_size=1, max_size=12),
 )
-def test_no_group_waits_without_end_whichever_models_are_apart(parallel, models, apart, steps, lasting):
+def test_no_group_waits_without_end_whichever_models_are_apart(  # noqa: PLR0917 - Hypothesis gives them by place
+    parallel, models, apart, unsure, steps, lasting
+):
     """Each ask lasts some time of its own, and two more of its group come when it ends: all groups get their turns."""
-    schedule, lasts_s = Schedule(parallel, models, apart), cycle(lasting)
+    schedule, lasts_s = Schedule(parallel, models, apart, unsure=unsure), cycle(lasting)
     for kind, what in steps:
         schedule.step(kind, what)
     groups = (A, B, C, D, A_LONG)
