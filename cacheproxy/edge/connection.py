@@ -148,6 +148,7 @@ class KnownConnection(web.RequestHandler):
         "_held",
         "_holds",
         "_known",
+        "_search",
         "_seeking",
         "_sleeper",
         "_timer",
@@ -167,8 +168,9 @@ class KnownConnection(web.RequestHandler):
         self._holds = True
         self._sleeper: asyncio.Future[None] | None = None
         """What aiohttp's task waits on, while it must not wake: what has come may be answered without it."""
+        self._search: Search | None = None
+        """What seeks the reply to the one request that is here, in the task beside it."""
         self._seeking: asyncio.Task[None] | None = None
-        """What seeks the reply to the one request that is here."""
         self._timer: asyncio.TimerHandle | None = None
         self.received: Arrival | None = None
         """The request that came last, if a record may be made for it."""
@@ -234,7 +236,7 @@ class KnownConnection(web.RequestHandler):
 
     def _rouse(self) -> None:
         """Let the task wait again as ever, and wake it if a request is there or the connection ends."""
-        seeking, self._seeking = self._seeking, None
+        seeking, self._seeking, self._search = self._seeking, None, None
         if seeking is not None:
             seeking.cancel()
         sleeper, self._sleeper = self._sleeper, None
@@ -319,13 +321,14 @@ class KnownConnection(web.RequestHandler):
         search = known.seek(arrived) if self._sleeper is not None else None
         if search is None:
             return False
+        self._search = search
         self._seeking = self._loop.create_task(self._reply_with(search))
         return True
 
     async def _reply_with(self, search: Search) -> None:
         """Reply with what is found, unless the caller has gone or the task has to see to it."""
         found = await search()
-        if self._seeking is not asyncio.current_task():
+        if self._search is not search:
             return
         self._seeking = None
         if found is not None and self._open():
@@ -380,8 +383,7 @@ class KnownConnection(web.RequestHandler):
         if transport is None or manager is None:
             return
         manager.requests_count += 1
-        for written in writes:
-            transport.write(written)
+        transport.writelines(writes)
         close_time = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)

@@ -96,13 +96,16 @@ class Replay:
 
     async def _sought(self, planned: Planned, arrived: Arrival) -> Sought | None:
         try:
-            sought, arrived.looked = await self.seeker.seek(planned, arrived.read_s)
+            sought = await self.seeker.seek(planned, arrived.read_s)
         except Exception:  # noqa: BLE001 - as in `_guarded`
             _log.exception("a search for an answer failed")
             return None
-        if sought is None and arrived.looked.hit is not None:
+        if isinstance(sought, Sought):
+            return sought
+        arrived.looked = sought
+        if sought.hit is not None:
             self.plans.forget(arrived.said)  # it is expired, or too long to go out at once
-        return sought
+        return None
 
     async def send(
         self,

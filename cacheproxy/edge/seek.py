@@ -37,25 +37,24 @@ class Seek:
     clock: Clock
     step: Callable[[str, float], None]
 
-    async def seek(self, planned: Planned, read_s: float) -> tuple[Sought | None, Looked]:
-        """The reply from memory or Redis, if there is one that goes out at once; and what was found in any case.
+    async def seek(self, planned: Planned, read_s: float) -> Sought | Looked:
+        """The reply from memory or Redis, if there is one that goes out at once; else what was found.
 
-        `read_s`: what reading the ask took. Waits for Redis as long as `redis.timeout`. What is found goes to the long
-        way with its steps, to be told there; a search that is broken off tells nothing.
+        `read_s`: what reading the ask took. Waits for Redis as long as `redis.timeout`. Steps are told with the reply,
+        or by the long way, which goes on with what was found; a search that is broken off tells none.
         """
         trail = Trail(self.clock)
         trail.note("plan", "known")
         trail.mark("parse", read_s)
         found = await self.lookup.look(planned.plan, trail)
-        looked = Looked(planned.plan, found, trail)
         if found is None or found.outcome is not Outcome.EXACT:
-            return None, looked
+            return Looked(planned.plan, found, trail)
         began_s = self.clock.monotonic()
         writes = planned.form.hit(found, self.clock.now()).writes()
         if sum(map(len, writes)) > BYTES_MAX:
-            return None, looked
+            return Looked(planned.plan, found, trail)
         trail.mark("reply", self.clock.monotonic() - began_s)
-        return Sought(writes, lambda: self._tell(planned, found, trail)), looked
+        return Sought(writes, lambda: self._tell(planned, found, trail))
 
     def _tell(self, planned: Planned, hit: Hit, trail: Trail) -> None:
         trail.tell_to(self.step)

@@ -116,7 +116,8 @@ def write(value: Any) -> bytes:
     ollama-python splits lines on it and fails (httpx `iter_lines`); any JSON reader takes the escape for the character.
     Raises UnkeyableError as `write_go` does.
     """
-    return write_go(value).replace(_NEXT_LINE, b"\\u0085")
+    raw = write_go(value)
+    return raw if raw.isascii() else raw.replace(_NEXT_LINE, b"\\u0085")
 
 
 def write_go(value: Any) -> bytes:
@@ -126,7 +127,7 @@ def write_go(value: Any) -> bytes:
     Raises UnkeyableError (`number-range`, or `lone-surrogate`) for values that have no such form.
     """
     raw = write_plain(value)
-    for character, escape in _ESCAPES:
+    for character, escape in _ASCII_ESCAPES if raw.isascii() else _ESCAPES:
         if character in raw:  # these bytes occur in strings only, and only as these characters
             raw = raw.replace(character, escape)
     return raw
@@ -141,10 +142,9 @@ def write_plain(value: Any) -> bytes:
         raise UnkeyableError("lone-surrogate" if "surrogate" in str(error) else "number-range") from None
 
 
+_ASCII_ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
 _ESCAPES = (
-    (b"<", b"\\u003c"),
-    (b">", b"\\u003e"),
-    (b"&", b"\\u0026"),
+    *_ASCII_ESCAPES,
     ("\u2028".encode(), b"\\u2028"),
     ("\u2029".encode(), b"\\u2029"),
 )
