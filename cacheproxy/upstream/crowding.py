@@ -30,6 +30,7 @@ GOING_S = 8.0
 before it loads, and a read may come just then.
 """
 NOTHING_SEEN = "Ollama's own default; nothing else was seen yet"
+TOGETHER = "Ollama's own default; several were loaded at once, as it says"
 BEFORE = ", before the last start"
 """Ends the reason of a number that was not learnt since."""
 APART_MAX = 256
@@ -149,6 +150,11 @@ class Crowding:
             self._learn(recalled(self.fit, noted, self._before))
 
     @property
+    def why(self) -> str:
+        """Why so many, for people."""
+        return TOGETHER if self._together and self.fit.why == NOTHING_SEEN else self.fit.why
+
+    @property
     def unsure(self) -> bool:
         """Whether nothing is known yet, and will be once two models were asked for."""
         return self.learns and self._reads and not self._together and self.fit.why == NOTHING_SEEN
@@ -156,6 +162,8 @@ class Crowding:
     def read(self, models: Sequence[LoadedModel], *, readable: bool = True) -> None:
         """What is loaded now; not `readable`: nobody can tell. Never raises."""
         unsure = self.unsure
+        if not readable:  # away, or starting anew: what it had was not pushed out
+            self._before, self._going, self._excused = {}, {}, set()
         self._reads = readable
         self._together = self._together or len(models) > 1
         if self.unsure != unsure:

@@ -41,6 +41,8 @@ SPELLING_MAX = 200
 """Longest spelling remembered, characters, and"""
 SPELLINGS_MAX = 1000
 """most of them; others are completed anew each time."""
+FIRST_PAUSE_S = 0.2
+"""Between two looks for the first list of all; twice as long after each that finds none, up to the regular time."""
 REMEMBER_S = 60.0
 """How often an unchanged list is remembered again, so that its remembered age is right to this much."""
 
@@ -309,6 +311,7 @@ class Models:
             await self._take_remembered()
 
     async def _take_remembered(self) -> None:
+        pause_s = FIRST_PAUSE_S
         while self._read_at == float("-inf"):
             try:
                 kept = await self._recall()
@@ -320,7 +323,8 @@ class Models:
                 self._read_at = self._clock.monotonic() - max(0.0, self._clock.now() - kept["read"])
                 self._tell_change()
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._settings.digest_ttl * 0.8)
             await self.refresh()
 
     async def prints_date(self, name: str, identity: Identity) -> bool:

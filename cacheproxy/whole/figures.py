@@ -134,6 +134,6 @@ def _told(member: Member) -> dict[str, Any]:
         "in_flight": member.batcher.in_flight,
         "waiting": member.batcher.waiting,
         "models_at_once": member.batcher.models_at_once,
-        "models_at_once_why": member.crowding.fit.why,
+        "models_at_once_why": member.crowding.why,
         "models_apart": [sorted(map(member.models.name_of, pair)) for pair in member.crowding.fit.apart],
     }

@@ -63,6 +63,7 @@ class Ollamas:
         batcher = Batcher(self._limits(crowding), self._clock, self._metrics)
         crowding.on_learnt.append(lambda models, apart, unsure: batcher.learn(models, apart, unsure=unsure))
         models = self._models(client, lambda ok: self._models_read(member, ok))
+        models.on_change.append(lambda: self._metrics.set_known_models(self.fleet.models.names))
         loaded = Loaded(
             lambda: client.get_json("/api/ps", timeout_s=ASIDE_TIMEOUT_S), every_s=max(0.2, settings.digest_ttl)
         )
@@ -119,7 +120,5 @@ class Ollamas:
     def _models_read(self, member: Member, ok: bool) -> None:
         self.fleet.list_read(member.name, ok=ok, reason=member.models.reason)
         member.preload.models_read(ok and member.health.up)  # one that still rests is no model's home yet
-        if ok:
-            self._metrics.set_known_models(self.fleet.models.names)
-        else:
+        if not ok:
             self._metrics.fault(Fault.TAGS_UNAVAILABLE)

@@ -201,6 +201,7 @@ async def test_check_looks_at_every_ollama(fake_ollama, clean_redis, monkeypatch
     monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", away)
     monkeypatch.setenv("CACHEPROXY_UPSTREAM__OTHERS", fake_ollama.url)
     monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+    monkeypatch.setenv("CACHEPROXY_ADMIN__LISTEN", f"127.0.0.1:{free_port()}")  # no proxy that happens to run here
     found = [one for one in await asyncio.to_thread(lambda: list(look(None))) if one.thing == "ollama"]
     monkeypatch.setenv("CACHEPROXY_UPSTREAM__OTHERS", f"{away}/also")
     none = [one for one in await asyncio.to_thread(lambda: list(look(None))) if one.thing == "ollama"]

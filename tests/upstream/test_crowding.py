@@ -328,3 +328,13 @@ def test_what_fits_is_only_assumed_until_two_models_were_asked_for(
 
     assert crowding.unsure is unsure
     assert [False, *told][-1] is unsure
+
+
+def test_what_an_ollama_that_was_away_had_loaded_was_not_pushed_out() -> None:
+    """It comes back with nothing, and loads what is asked for first."""
+    crowding = after("auto", "AB")
+    crowding.read([], readable=False)
+    for names in ("", "A", "AC"):
+        look(crowding, names, every_s=1.0)
+
+    assert (crowding.fit.models, crowding.fit.apart) == (OLLAMAS_OWN, ())
