@@ -221,7 +221,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     words: Mapping[str, Callable[[float], str]] = {
         "direct/exact": lambda ratio: f"asking Ollama for one token takes {ratio:,.1f} times as long as an exact hit",
         "direct/semantic": lambda ratio: (
-            f"asking Ollama for one token takes {ratio:,.1f} times as long as a semantic hit"
+            f"asking Ollama for one token takes {ratio:,.2f} times as long as a semantic hit"
         ),
         "miss/direct": lambda ratio: f"a miss of one token takes {ratio:,.2f} times as long as asking Ollama directly",
     }
