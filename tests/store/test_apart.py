@@ -144,7 +144,7 @@ async def test_no_question_can_be_read_in_redis(clean_redis):
 
 async def test_closing_twice_is_closing_once(clean_redis):
     """And leaves no listener behind."""
-    connection = Connection(clean_redis.settings(), SystemClock())
+    connection = Connection(clean_redis.settings(timeout=1.0), SystemClock())
     apart = Apart(connection, "cacheproxy", SystemClock())
     await apart.open()
     await apart.close()

@@ -173,7 +173,7 @@ async def test_nothing_of_before_a_purge_by_another_proxy_is_written_after_it(
     heard: list[int] = []
     connection.on_change.append(lambda: heard.append(1))
     exact, asked_in = Exact(connection, "cacheproxy"), connection.epoch
-    async with up(clean_redis.settings()) as other:
+    async with up(clean_redis.settings(timeout=1.0)) as other:
         await Exact(other, "cacheproxy").purge(Doomed())
         now = other.epoch
     for answer in ("x", "x" * 1_000_000):
@@ -360,7 +360,7 @@ async def test_asks_under_way_when_it_is_closed_are_no_evidence(
 async def test_after_close_nothing_is_tried(clean_redis: RedisServer) -> None:
     """Nobody hangs on a closed store, and no connection is left."""
     before = len(clean_redis.call("CLIENT", "LIST").splitlines())
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         await connection.ask("PING")
 
     for call in (connection.ask("PING"), connection.ask_all((("PING",),)), connection.write("", "k", epoch=0)):

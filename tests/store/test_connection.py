@@ -141,7 +141,7 @@ async def fill(connection: Connection, count: int = 20) -> None:
 async def test_a_command_is_answered_and_counted(clean_redis: RedisServer) -> None:
     """The plain case, over TCP and over a Unix socket."""
     for url in (clean_redis.url, clean_redis.unix_url):
-        async with up(clean_redis.settings(url=url)) as connection:
+        async with up(clean_redis.settings(url=url, timeout=1.0)) as connection:
             await connection.run(lambda client: client.set("k", b"v"))
 
             assert await connection.run(get()) == b"v"
@@ -152,7 +152,7 @@ async def test_a_command_is_answered_and_counted(clean_redis: RedisServer) -> No
 
 async def test_what_redis_can_do_is_found_out(clean_redis: RedisServer) -> None:
     """Version, search module, memory limit; and what is missing, with its remedy."""
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         found = connection.capabilities
 
         assert found.server_version.startswith("8.")
@@ -186,19 +186,22 @@ async def test_a_redis_without_search_is_used_and_the_note_says_what_to_do(tmp_p
 
 async def test_proxies_on_one_redis_share_a_secret_and_it_survives_them(clean_redis: RedisServer) -> None:
     """The first puts it there, the others take it over; with another prefix there is another one."""
-    async with up(clean_redis.settings()) as first, up(clean_redis.settings()) as second:
+    async with up(clean_redis.settings(timeout=1.0)) as first, up(clean_redis.settings(timeout=1.0)) as second:
         shared = first.secret
         assert len(shared) == 32
         assert second.secret == shared
         assert second.generation == 1
-    async with up(clean_redis.settings()) as third, up(clean_redis.settings(prefix="other")) as stranger:
+    async with (
+        up(clean_redis.settings(timeout=1.0)) as third,
+        up(clean_redis.settings(prefix="other", timeout=1.0)) as stranger,
+    ):
         assert third.secret == shared
         assert stranger.secret != shared
 
 
 async def test_a_raised_epoch_reaches_the_other_proxies_within_a_heartbeat(clean_redis: RedisServer) -> None:
     """One purges, all drop their copies."""
-    async with up(clean_redis.settings()) as first, up(clean_redis.settings()) as second:
+    async with up(clean_redis.settings(timeout=1.0)) as first, up(clean_redis.settings(timeout=1.0)) as second:
         heard: list[str] = []
         first.on_change.append(lambda: heard.append("first"))
         second.on_change.append(lambda: heard.append("second"))
@@ -214,7 +217,7 @@ async def test_a_raised_epoch_reaches_the_other_proxies_within_a_heartbeat(clean
 
 async def test_a_flush_is_noticed_even_if_the_epoch_looks_the_same(clean_redis: RedisServer) -> None:
     """Somebody has put it back: the missing secret tells, and the old one is put back too."""
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         heard: list[int] = []
         connection.on_change.append(lambda: heard.append(1))
         secret = connection.secret
@@ -232,7 +235,7 @@ async def test_a_listener_that_fails_does_not_stop_the_heartbeat(
     clean_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its error is logged, and the next one is called."""
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         heard: list[int] = []
         connection.on_change.append(lambda: heard.remove(99))
         connection.on_change.append(lambda: heard.append(1))
@@ -257,7 +260,7 @@ async def test_a_refused_command_is_told_apart_and_does_not_open_the_breaker(
 ) -> None:
     """Redis is well: others must not suffer. Its own text, which may quote a prompt, is not repeated."""
     clean_redis.call(*prepare)
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         for _ in range(10):
             with pytest.raises(StoreRefusedError) as caught:
                 await connection.run(use)
@@ -291,7 +294,7 @@ async def test_errors_of_the_callers_own_code_pass_through(clean_redis: RedisSer
         await client.ping()
         return int({"present": 1}["missing"])
 
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         with pytest.raises(KeyError):
             await connection.run(buggy)
         assert connection.statistics().left == 1
@@ -301,7 +304,7 @@ async def test_errors_of_the_callers_own_code_pass_through(clean_redis: RedisSer
 async def test_after_close_calls_fail_at_once_and_no_connection_is_left(clean_redis: RedisServer) -> None:
     """Nothing hangs on a closed store, and closing twice is fine."""
     before = len(clean_redis.call("CLIENT", "LIST").splitlines())
-    async with up(clean_redis.settings()) as connection:
+    async with up(clean_redis.settings(timeout=1.0)) as connection:
         await asyncio.gather(*(connection.run(get()) for _ in range(10)))
     await connection.close()
 

@@ -506,7 +506,7 @@ async def test_vectors_of_an_earlier_program_are_not_near(near):
 async def test_a_database_without_search_is_named_with_its_remedy(clean_redis):
     """RediSearch indexes database 0 only; exact answers work in any."""
     clock = SystemClock()
-    connection = Connection(clean_redis.settings(url=f"{clean_redis.unix_url}?db=1"), clock)
+    connection = Connection(clean_redis.settings(url=f"{clean_redis.unix_url}?db=1", timeout=1.0), clock)
     semantic = Semantic(connection, PREFIX, clock, Metrics(clock), timeout_s=1)
     semantic.use(FINGERPRINT, DIMS)
     await connection.open()

@@ -97,7 +97,7 @@ async def test_a_record_that_cannot_be_read_is_left_out(clean_redis, changes):
 
 async def test_without_redis_a_record_is_lost_with_one_known_error(clean_redis):
     """Its writer goes on."""
-    connection = Connection(clean_redis.settings(), SystemClock())
+    connection = Connection(clean_redis.settings(timeout=1.0), SystemClock())
     shadow = Shadow(connection, "cacheproxy", prompts=True)
     with pytest.raises(StoreUnavailableError):
         await shadow.put(RECORD)
