@@ -43,10 +43,10 @@ REHEARSAL = "How do I renew the contract of team 7, if it does not end before Ma
 
 
 def rehearse(question: str, enabled: Collection[str] = tuple(GUARDS)) -> None:
-    """Do what judging the question will do, for nothing but to have done it: afterwards it takes half the time.
+    """Do what judging the question will do, for nothing but to have done it.
 
     For a moment in which nothing else is to be done. What is read of the question is remembered, and the processor has
-    at hand what an embedding of 5 ms has pushed out of its caches.
+    at hand what an embedding of 5 ms has pushed out of its caches: docs/explain/near-lookups.md has what that gains.
     """
     object_to(question, REHEARSAL, enabled)
 

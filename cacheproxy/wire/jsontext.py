@@ -136,7 +136,8 @@ def write_go(value: Any) -> bytes:
 def write_plain(value: Any) -> bytes:
     """Compact JSON with the escapes that JSON needs and no others: to be weighed. Raises as `write_go` does."""
     try:
-        # Copied, for orjson's own bytes keep the room that they were written in: twelve times what they take (3.13).
+        # Copied, for orjson's own bytes keep the room that they were written in: with 3.13 and 20,000 objects of 2.6 kB
+        # three times as much resident memory, twelve times as much by tracemalloc.
         return memoryview(orjson.dumps(value, default=_spelled)).tobytes()
     except TypeError as error:
         raise UnkeyableError("lone-surrogate" if "surrogate" in str(error) else "number-range") from None

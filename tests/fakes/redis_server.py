@@ -154,3 +154,10 @@ def clean_redis(redis_server: RedisServer) -> RedisServer:
     """The shared server, emptied: keys, indexes and settings as at its start."""
     redis_server.call("FLUSHALL")
     return redis_server
+
+
+@pytest.fixture
+def broken_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of this test's own, to be broken."""
+    with running_redis(tmp_path) as server:
+        yield server

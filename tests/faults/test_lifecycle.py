@@ -12,9 +12,10 @@ import pytest
 from cacheproxy.config import Redis
 from cacheproxy.store.embedded import Embedded
 from tests.fakes import wire
-from tests.fakes.house import MODEL
+from tests.fakes.house import MODEL, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
 from tests.fakes.process import Process, serving
+from tests.fakes.redis_server import RedisServer
 from tests.fakes.stopwatch import Stopwatch
 from tests.fakes.wire import Response
 
@@ -99,6 +100,22 @@ async def test_answers_survive_a_restart_and_ollama_being_away(tmp_path: Path) -
     async with serving(ollama.url, tmp_path) as process:
         assert (await chat(process, "why?")).header("X-Cache") == "EXACT"
         assert (await chat(process, "something else?")).status == 502
+
+
+async def test_hits_of_a_start_without_ollama_count_under_their_model(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """Its list of models is remembered, and with it what may be named in a count."""
+    async with open_house(fake_ollama, clean_redis) as house:
+        await house.chat(stream=False)
+        await house.settled()
+    fake_ollama.always(Fault(close_before_answer=True))
+    fake_ollama.tags_down()
+    async with open_house(fake_ollama, clean_redis, ready=False) as house:
+        await until(lambda: house.app.models.known(MODEL) is not None)
+        assert (await house.chat(stream=False)).header("X-Cache") == "EXACT"
+
+        assert list((await house.stats())["models"]) == [f"{MODEL}:latest"]
 
 
 @pytest.mark.fault(39)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +30,6 @@ async def connection(clean_redis: RedisServer) -> AsyncIterator[Connection]:
     """An open connection to an empty Redis."""
     async with up(clean_redis.settings(timeout=1.0)) as opened:
         yield opened
-
-
-@pytest.fixture
-def broken_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of this test's own, to be broken."""
-    with running_redis(tmp_path) as server:
-        yield server
 
 
 def entry(number: int = 1) -> Entry:

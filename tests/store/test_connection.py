@@ -63,13 +63,6 @@ async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> float:
     return watch.seconds
 
 
-@pytest.fixture
-def broken_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of this test's own, to be broken."""
-    with running_redis(tmp_path) as server:
-        yield server
-
-
 def get(key: str = "k") -> Callable[[Client], Awaitable[bytes | None]]:
     """What `run` takes to read one key."""
 

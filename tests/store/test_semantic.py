@@ -194,6 +194,7 @@ def test_no_scope_is_read_as_a_query(clean_redis, scope):
 
     async def ask() -> None:
         async with tier(clean_redis, ready=False) as near:
+            assert await near.connection.wait_up(5)
             await near.put("a", toward(0))
             with contextlib.suppress(StoreRefusedError):
                 assert await near.names(toward(0), scope) == []

@@ -338,3 +338,12 @@ def test_what_an_ollama_that_was_away_had_loaded_was_not_pushed_out() -> None:
         look(crowding, names, every_s=1.0)
 
     assert (crowding.fit.models, crowding.fit.apart) == (OLLAMAS_OWN, ())
+
+
+def test_that_as_many_fit_as_was_assumed_is_no_guess_any_more() -> None:
+    """The number stays, and the reason says that it was seen."""
+    crowding = after("auto", "A", "AB")
+
+    assert crowding.fit.models == OLLAMAS_OWN
+    assert "nothing else" not in crowding.why
+    assert "several were loaded at once" in crowding.why

@@ -612,3 +612,25 @@ async def test_it_is_said_once_that_ollama_is_back(models, ollama, caplog):
     await models.refresh()
 
     assert caplog.messages.count("Ollama answers again") == 1
+
+
+async def test_the_first_list_of_all_is_looked_for_ever_more_seldom(ollama, memory, clock, monkeypatch):
+    """An Ollama that is not there yet is found soon; one that does not come costs no read a moment."""
+    pauses_s = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds):
+        if seconds:
+            pauses_s.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("cacheproxy.upstream.models.asyncio.sleep", pause)
+    ollama.away = True
+    models = Models(ollama.fetch, Upstream(), clock, remember=memory.remember, recall=memory.recall)
+    await models.open()
+    while len(pauses_s) < 8:
+        await sleep(0)
+    await models.close()
+
+    assert pauses_s[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert max(pauses_s) == Upstream().digest_ttl * 0.8

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import example, given, settings
@@ -287,3 +288,15 @@ def test_a_name_that_go_takes_for_a_known_one_is_ambiguous(name):
 def test_known_and_unlike_names_are_not_ambiguous():
     """A later Ollama's members have their own names."""
     check_names({"model": 1, "modelx": 2, "méssages": 3}, frozenset({"model", "messages"}))
+
+
+def test_what_is_written_takes_no_more_memory_than_its_length():
+    """Asks are kept by the thousand, and orjson's own bytes hold on to the room they were written in."""
+    value = {"text": "x" * 2600}
+    write(value)
+    tracemalloc.start()
+    kept = [write(value) for _ in range(100)]
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held_bytes < 1.5 * sum(map(len, kept))
