@@ -191,7 +191,9 @@ class Process:
             generation=lambda: self.lane.generation,
         )
         plans = Plans(self.memory, self.replica, frozenset(), self._secret, _key)
-        seeker = Seek(lookup, self._decisions, clock, lambda _step, _seconds: None)
+        seeker = Seek(
+            lookup, plans, self._decisions, clock, lambda _step, _seconds: None, admission.note, self.lane.count
+        )
         learns = config.server.repeat_lane
         return Replay(self.lane, learns, Origins(config.server), admission, _key, plans, seeker)
 

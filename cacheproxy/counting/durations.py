@@ -42,7 +42,7 @@ class Histogram:
         """
         if not 0.0 <= seconds <= self.LONGEST_S:
             seconds = self.LONGEST_S if seconds > 0 else 0.0
-        self.bins[self._bin(seconds)] += count
+        self.bins[bin_of(seconds)] += count
         self.count += count
         self.total_s += seconds * count
         self.longest_s = max(self.longest_s, seconds)
@@ -69,7 +69,7 @@ class Histogram:
         found: list[tuple[str, float]] = []
         seen, start = 0, 0
         for bound_ms in self.BOUNDS_MS:
-            end = self._bin(bound_ms / 1000) + 1
+            end = bin_of(bound_ms / 1000) + 1
             seen += sum(self.bins[start:end])
             start = end
             found.append((repr(bound_ms / 1000), seen))
@@ -87,16 +87,18 @@ class Histogram:
         figures["longest_s"] = self.longest_s
         return figures
 
-    def _bin(self, seconds: float) -> int:
-        if seconds <= self.SHORTEST_S:
-            return 0
-        mantissa, exponent = math.frexp(seconds * 1000.0)
-        within = math.ceil((mantissa - 0.5) * (2 * self.BINS_PER_DOUBLING))
-        return (exponent - 1 - self.LOWEST_EXPONENT) * self.BINS_PER_DOUBLING + within
-
     def _middle_s(self, index: int) -> float:
         if index == 0:
             return self.SHORTEST_S
         doubling, within = divmod(index - 1, self.BINS_PER_DOUBLING)
         lower_ms = 2.0 ** (doubling + self.LOWEST_EXPONENT)
         return lower_ms * (1 + (within + 0.5) / self.BINS_PER_DOUBLING) / 1000
+
+
+def bin_of(seconds: float) -> int:
+    """Number of the bin of a `Histogram` that counts a duration of 0 to `LONGEST_S` seconds."""
+    if seconds <= Histogram.SHORTEST_S:
+        return 0
+    mantissa, exponent = math.frexp(seconds * 1000.0)
+    within = math.ceil((mantissa - 0.5) * (2 * Histogram.BINS_PER_DOUBLING))
+    return (exponent - 1 - Histogram.LOWEST_EXPONENT) * Histogram.BINS_PER_DOUBLING + within

@@ -8,8 +8,9 @@ there were nothing else:
   not taken, no end; and the server does not drain (`_free`).
 * What came is one whole request and nothing else, at once or as head and body (`_feed`).
 * Its bytes have a record, and it need not even be parsed; or aiohttp has parsed it, and what it says has a record, or
-  a plan by which its reply is sought (`edge/seek.py`). Whatever else happens on the connection meanwhile ends the
-  search, and aiohttp goes on; as it does, with what was found, when the search brings no reply.
+  a plan by which its reply is sought (`edge/seek.py`), while aiohttp's task does not see it. Whatever else happens on
+  the connection meanwhile ends the search, and the task goes on; as it does, with what was found, when the search
+  brings no reply.
 
 A head whose body is due is held back for a moment: nobody can answer it before. Refuses to parse, and to know what is
 in a request or a reply.
@@ -142,6 +143,7 @@ class KnownConnection(web.RequestHandler):
     """aiohttp's connection, with known requests answered before it serves them. `known` None: without."""
 
     __slots__ = (
+        "_aside",
         "_at_start",
         "_begun",
         "_between",
@@ -168,8 +170,10 @@ class KnownConnection(web.RequestHandler):
         self._holds = True
         self._sleeper: asyncio.Future[None] | None = None
         """What aiohttp's task waits on, while it must not wake: what has come may be answered without it."""
+        self._aside: Any = None
+        """The one request that is here, taken from aiohttp's task while its reply is sought."""
         self._search: Search | None = None
-        """What seeks the reply to the one request that is here, in the task beside it."""
+        """What seeks that reply, in a task of its own."""
         self._seeking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.received: Arrival | None = None
@@ -239,19 +243,24 @@ class KnownConnection(web.RequestHandler):
         seeking, self._seeking, self._search = self._seeking, None, None
         if seeking is not None:
             seeking.cancel()
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            self._messages.appendleft(aside)
         sleeper, self._sleeper = self._sleeper, None
-        if sleeper is None:
-            return
-        self._waiter = sleeper
-        if sleeper.done():
+        if sleeper is not None:
+            self._waiter = sleeper
+        waiter = self._waiter
+        if waiter is None or waiter.done():
             return
         if self._close or self._force_close:
-            sleeper.cancel()
+            waiter.cancel()
         elif self._messages:
-            sleeper.set_result(None)
+            waiter.set_result(None)
 
     def _feed(self, known: Known, data: bytes, *, free: bool) -> None:
         """Give bytes to the parser, see what they were to it, and answer if that is known. `free`: before they came."""
+        if self._search is not None:
+            self._rouse()
         at_start, count, begun = self._at_start, self._request_count, self._begun
         self._at_start, self._begun, self.received = False, None, None
         if free and self._waiter is not None and not self._waiter.done():
@@ -317,11 +326,11 @@ class KnownConnection(web.RequestHandler):
         return True
 
     def _seek(self, known: Known, arrived: Arrival) -> bool:
-        """Seek the reply while the task sleeps; False if it does not, or if nothing is known of the request."""
-        search = known.seek(arrived) if self._sleeper is not None else None
+        """Seek the reply while the task does not know of the request; False if nothing is known of it."""
+        search = known.seek(arrived)
         if search is None:
             return False
-        self._search = search
+        self._aside, self._search = self._messages.popleft(), search
         self._seeking = self._loop.create_task(self._reply_with(search))
         return True
 
@@ -340,6 +349,7 @@ class KnownConnection(web.RequestHandler):
     def _take(self) -> None:
         """The request that is here is answered now, and not by the task."""
         self._messages.clear()
+        self._aside = None
         if self._parser is not None:
             self._parser.message_consumed()
         self.received = None
@@ -357,7 +367,7 @@ class KnownConnection(web.RequestHandler):
 
     def _free(self) -> bool:
         """Whether a request that comes now would be served at once, and is the only thing on this connection."""
-        busy = self._messages or self._request_in_progress
+        busy = self._messages or self._request_in_progress or self._search is not None
         return self._at_start and self._between and not busy and self._open()
 
     def _open(self) -> bool:

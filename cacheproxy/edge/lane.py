@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cacheproxy.clock import Clock
+from cacheproxy.counting.durations import bin_of
 from cacheproxy.decisions import Decisions
 from cacheproxy.model import Decision, Entry, Identity
 from cacheproxy.store.memory import Memory
@@ -43,8 +44,9 @@ LANE_SHARE = 4
 """Requests and replies that the repeat lane knows may take `cache.memory` divided by this, beside what is in there."""
 FLUSH_S = 0.1
 """Hits of one record are told together, at most this long after the first of them."""
-SLOW_S = 0.0005
-"""A hit that took longer is told by itself, so that no mean hides it."""
+QUICK_S = 0.0005
+"""Hits up to this are told with their mean; slower ones only with those that fall into the same bin of a histogram, so
+that no mean hides them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,12 @@ class Repeatable:
 
     entry: Entry
     identity: Identity
-    flight_key: str
-    """Under which an answer to the same ask would be under way."""
     decision: Decision
     """As it was told; time, duration, age and trail are those of the repetition."""
     render: Callable[[float], tuple[Sequence[bytes], float]]
     """The reply at a Unix time (s), as the writes that send it, and the time from which on it would read otherwise."""
+    flight_key: str = ""
+    """Under which an answer to the same ask would be under way; empty where that is looked after elsewhere."""
 
 
 class Record:
@@ -74,7 +76,6 @@ class Record:
         "trail",
         "until",
         "untold",
-        "untold_s",
         "writes",
     )
 
@@ -82,11 +83,11 @@ class Record:
         self,
         hit: Repeatable,
         trail: str,
-        also: Callable[[], None],
+        also: Callable[[], None] = lambda: None,
         *,
-        head: bytes,
-        models_mark: Hashable,
         size_bytes: int,
+        head: bytes = b"",
+        models_mark: Hashable = None,
     ) -> None:
         self.hit = hit
         self.trail = trail
@@ -96,18 +97,19 @@ class Record:
         self.size_bytes = size_bytes
         self.writes: Sequence[bytes] = ()
         self.rendered = self.until = 0.0
-        self.untold = 0
-        self.untold_s = 0.0
+        self.untold: dict[int, tuple[int, float]] = {}
+        """Hits by how long they took (`Lane.count`): how many, and their seconds together."""
 
     @property
     def reply_bytes(self) -> int:
         """Of the reply as it reads now, head included."""
         return sum(map(len, self.writes))
 
-    def render(self, now: float) -> None:
-        """Make the reply anew."""
-        self.rendered = now
-        self.writes, self.until = self.hit.render(now)
+    def renew(self, now: float) -> None:
+        """Make the reply anew if it reads otherwise by now (Unix time, s)."""
+        if not self.rendered <= now < self.until:
+            self.rendered = now
+            self.writes, self.until = self.hit.render(now)
 
     def decision(self, now: float, seconds: float) -> Decision:
         """That of a hit repeated now (Unix time, s), and what the slow way does besides; once does for several."""
@@ -230,19 +232,16 @@ class Lane:
             self._drop(key)
             return None
         self._records.move_to_end(key)
-        if not record.rendered <= now < record.until:
-            record.render(now)
+        record.renew(now)
         return record
 
     def count(self, record: Record, seconds: float) -> None:
         """One more hit was answered from a record."""
-        if seconds > SLOW_S:
-            self._tell(record, 1, seconds)
-            return
         if not record.untold:
             self._untold.append(record)
-        record.untold += 1
-        record.untold_s += seconds
+        kind = 0 if seconds <= QUICK_S else bin_of(seconds)
+        count, total_s = record.untold.get(kind, (0, 0.0))
+        record.untold[kind] = count + 1, total_s + seconds
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
@@ -252,13 +251,11 @@ class Lane:
             self._timer.cancel()
             self._timer = None
         untold, self._untold = self._untold, []
+        now = self._clock.now()
         for record in untold:
-            count, seconds = record.untold, record.untold_s
-            record.untold, record.untold_s = 0, 0.0
-            self._tell(record, count, seconds / count)
-
-    def _tell(self, record: Record, count: int, seconds: float) -> None:
-        self._decisions.tell(record.decision(self._clock.now(), seconds), count)
+            kinds, record.untold = record.untold, {}
+            for count, seconds in kinds.values():
+                self._decisions.tell(record.decision(now, seconds / count), count)
 
     def _drop(self, key: Hashable) -> None:
         record = self._records.pop(key, None)

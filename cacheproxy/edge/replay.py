@@ -91,12 +91,11 @@ class Replay:
         planned = None if arrived.said is None else self.plans.find(arrived.said)
         if planned is None or arrived.ask is None:
             return None
-        self.admission.note(planned.identity, arrived.ask)
-        return partial(self._sought, planned, arrived)
+        return partial(self._sought, planned, arrived.ask, arrived)
 
-    async def _sought(self, planned: Planned, arrived: Arrival) -> Sought | None:
+    async def _sought(self, planned: Planned, ask: Ask, arrived: Arrival) -> Sought | None:
         try:
-            sought = await self.seeker.seek(planned, arrived.read_s)
+            sought = await self.seeker.seek(planned, ask, arrived.read_s)
         except Exception:  # noqa: BLE001 - as in `_guarded`
             _log.exception("a search for an answer failed")
             return None
@@ -127,9 +126,9 @@ class Replay:
                 hit = Repeatable(
                     found.entry,
                     identity,
-                    self.flight_key(plan),
                     tally.decision(caller.dialect.NAME, trail, clock),
                     lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
+                    self.flight_key(plan),
                 )
                 _guarded(lambda: self._learn_both(caller.request, hit, fixed.size_bytes))
             elif fixed.size_bytes <= BYTES_MAX:

@@ -50,8 +50,8 @@ class _Connection(KnownConnection):
 
     @property
     def idle(self) -> bool:
-        """True when no request is being served, read or waiting."""
-        return not self._request_in_progress and not self._messages
+        """True when no request is being served, read or waiting, and no reply sought."""
+        return not self._request_in_progress and not self._messages and self._aside is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from cacheproxy.flow.coalesce import Flight, Follower
 from cacheproxy.flow.nearby import Question
 from cacheproxy.model import Answer, Entry, Match, NearPlan, Outcome, Plan
+from cacheproxy.store.exact import Values
 from cacheproxy.trail import Trail
 
 _ASKERS_OWN = ("context", "logprobs")
@@ -41,6 +42,8 @@ class Hit:
     threshold: float = 1.0
     question: str = ""
     """The question asked, where that is not the one that was answered."""
+    values: Values | None = None
+    """What Redis held, where it was read by key."""
 
     @classmethod
     def near(cls, match: Match, plan: NearPlan) -> Hit:

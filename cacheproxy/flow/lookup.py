@@ -13,7 +13,7 @@ from cacheproxy.errors import CacheError, EntryCorruptError
 from cacheproxy.flow.found import Hit, Looked
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Entry, Outcome, Plan
-from cacheproxy.store.exact import Exact
+from cacheproxy.store.exact import Exact, Values
 from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
 
@@ -45,7 +45,7 @@ class LookUp:
         clears = self.memory.clears
         try:
             with trail.timed("exact"):
-                entry, size_bytes = await self.exact.get(plan)
+                stored = await self.exact.get(plan)
         except EntryCorruptError:
             self.fault(Fault.ENTRY_CORRUPT)
             trail.note("exact", "corrupt")
@@ -54,15 +54,23 @@ class LookUp:
             self.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("exact", "away")
             return None
-        if entry is None:
+        if stored.entry is None:
             trail.note("exact", "no")
             return None
-        hit = self._judge(entry, plan, trail)
+        hit = self._judge(stored.entry, stored.values, plan, trail)
         if hit is not None and hit.outcome is Outcome.EXACT and clears == self.memory.clears:
-            self.memory.put(entry, size_bytes)
+            self.memory.put(hit.entry, stored.size_bytes)
         return hit
 
-    def _judge(self, entry: Entry, plan: Plan, trail: Trail) -> Hit | None:
+    async def holds(self, plan: Plan, values: Values) -> bool | None:
+        """Whether Redis holds these values for a plan, letter by letter; None, counted, if it cannot be asked."""
+        try:
+            return await self.exact.read(plan) == values
+        except CacheError:
+            self.fault(Fault.REDIS_UNAVAILABLE)
+            return None
+
+    def _judge(self, entry: Entry, values: Values, plan: Plan, trail: Trail) -> Hit | None:
         """Whether an entry found by its key is the plan's, young enough, and tells all the plan needs."""
         now = self.clock.now()
         word = standing(entry, plan, now)
@@ -70,7 +78,7 @@ class LookUp:
         if word == CHECK_MISMATCH:
             self.fault(Fault.CHECK_MISMATCH)
         if word == HIT:
-            return Hit(entry, Outcome.EXACT, "redis")
+            return Hit(entry, Outcome.EXACT, "redis", values=values)
         stale = word == EXPIRED and now - entry.expires <= plan.stale_if_error_s
         return Hit(entry, Outcome.STALE, "redis") if stale else None
 

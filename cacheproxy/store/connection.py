@@ -103,29 +103,33 @@ class Connection(Contact):
     async def _counted(self, ticket: int, answer: Awaitable[T], limit_s: float, *, evidence: bool = True) -> T:
         """The answer, or one of our errors; the counts hear of it, and of a failure that is `evidence` the breaker."""
         try:
-            result = await self._translated(answer, limit_s)
-        except StoreRefusedError as refusal:
-            self._breaker.succeeded(ticket)
-            self._counts.refused += 1
-            self._refused(refusal)
-            raise
-        except StoreUnavailableError as failure:
-            if self._closed or not evidence or isinstance(failure, ArrivingError):
-                self._counts.left += self._closed
-                self._counts.failed += not self._closed
-                self._breaker.cancelled(ticket)
+            result = await answer
+        except BaseException as error:
+            failure = self._in_our_words(error, limit_s)
+            self._count_failure(ticket, failure, evidence=evidence)
+            if failure is error:
                 raise
-            self._counts.failed += 1
-            self._reason = str(failure)
-            self._breaker.failed(ticket)
-            raise
-        except BaseException:
-            self._counts.left += 1
-            self._breaker.cancelled(ticket)
-            raise
+            raise failure from None
         self._breaker.succeeded(ticket)
         self._counts.answered += 1
         return result
+
+    def _count_failure(self, ticket: int, failure: BaseException, *, evidence: bool) -> None:
+        if isinstance(failure, StoreRefusedError):
+            self._breaker.succeeded(ticket)
+            self._counts.refused += 1
+            self._refused(failure)
+        elif not isinstance(failure, StoreUnavailableError):
+            self._counts.left += 1
+            self._breaker.cancelled(ticket)
+        elif self._closed or not evidence or isinstance(failure, ArrivingError):
+            self._counts.left += self._closed
+            self._counts.failed += not self._closed
+            self._breaker.cancelled(ticket)
+        else:
+            self._counts.failed += 1
+            self._reason = str(failure)
+            self._breaker.failed(ticket)
 
     async def bump_epoch(self) -> int:
         """Tell all proxies on this Redis to drop their copies; the new epoch. Raises StoreUnavailableError."""

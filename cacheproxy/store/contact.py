@@ -49,6 +49,7 @@ WAIT_UP_PAUSE_S = 0.01
 """Between two looks of `wait_up` at the state; they cost nothing."""
 LOG_PAUSE_S = 60.0
 """A kind of refusal is logged at most once in this time."""
+_OF_REDIS = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, RefusedError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +181,27 @@ class Contact:
             self._clients = None
 
     async def _translated(self, answer: Awaitable[T], limit_s: float) -> T:
-        """The answer, or one of our errors. The only place where errors and timeouts are translated."""
+        """The answer, or one of our errors."""
         try:
             return await answer
-        except HeldUpError:
-            raise ArrivingError(f"redis at {self.where} was still sending a large reply after {limit_s:g} s") from None
-        except TimeoutError:
-            raise StoreUnavailableError(f"redis at {self.where} gave no answer in {limit_s:g} s") from None
-        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, RefusedError, OSError) as error:
-            # `from None`: the text of a reply can quote the command, and a traceback would print it.
-            raise translated(error, self.where) from None
+        except Exception as error:
+            failure = self._in_our_words(error, limit_s)
+            if failure is error:
+                raise
+            raise failure from None
+
+    def _in_our_words(self, error: BaseException, limit_s: float) -> BaseException:
+        """Our error for one of Redis's; another as it is. The only place where errors and timeouts are translated.
+
+        To be raised `from None`: the text of a reply can quote the command, and a traceback would print it.
+        """
+        if isinstance(error, HeldUpError):
+            return ArrivingError(f"redis at {self.where} was still sending a large reply after {limit_s:g} s")
+        if isinstance(error, TimeoutError):
+            return StoreUnavailableError(f"redis at {self.where} gave no answer in {limit_s:g} s")
+        if isinstance(error, _OF_REDIS):
+            return translated(error, self.where)
+        return error
 
     async def _beat_forever(self) -> None:
         """Look once a second; while the breaker is open, whenever it lets a probe through."""

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from redis.asyncio import Redis
 
@@ -55,6 +55,19 @@ LIFETIME_MS_MAX = 10**15
 """Thirty thousand years: Redis counts milliseconds in 64 bits."""
 
 
+Values: TypeAlias = list[bytes | None]
+"""Of an entry's fields, in the codec's order; all None where there is no entry."""
+
+
+class Stored(NamedTuple):
+    """What was read under a key."""
+
+    entry: Entry | None
+    size_bytes: int
+    values: Values
+    """As they were read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Doomed:
     """Which entries to delete: those for which every given field matches; none given means all."""
@@ -87,14 +100,18 @@ class Exact:
         """Whether an entry is the plan's: equal keyed digest and equal partition."""
         return compare_digest(entry.check, plan.check) and entry.partition == plan.partition
 
-    async def get(self, plan: Plan) -> tuple[Entry | None, int]:
-        """The entry under the plan's key, unproven and perhaps expired, with its size in bytes; None if there is none.
+    def read(self, plan: Plan) -> Awaitable[Values]:
+        """What Redis holds under the plan's key, as it is. Raises StoreUnavailableError."""
+        return self._connection.ask(*_look_up(plan))
+
+    async def get(self, plan: Plan) -> Stored:
+        """The entry under the plan's key, unproven and perhaps expired; None if there is none.
 
         Raises StoreUnavailableError, or EntryCorruptError, behind which the key is deleted.
         """
-        values = await self._connection.ask(*_look_up(plan))
+        values = await self.read(plan)
         try:
-            return _entry(plan.key, values)
+            return Stored(*_entry(plan.key, values), values)
         except EntryCorruptError:
             await self._drop_behind([plan.key])
             raise

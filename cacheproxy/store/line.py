@@ -222,7 +222,10 @@ class Line:
 
     async def ask(self, command: Command, timeout_s: float) -> Any:
         """The reply to one command. Raises RefusedError, TimeoutError, LostError, and what `dial` raises."""
-        reply = await self._send(_pack(command), None, timeout_s)
+        wire, due = self._wire, self._time() + timeout_s
+        if wire is None or not wire.good:
+            wire = await self._ready(due)
+        reply = await wire.send(_pack(command), None, due)
         if isinstance(reply, RefusedError):
             raise reply
         return reply
@@ -232,17 +235,18 @@ class Line:
         if not commands:
             return []
         packed = b"".join(map(_pack, commands))
-        replies: list[Any] = await self._send(packed, len(commands), timeout_s)
+        wire, due = self._wire, self._time() + timeout_s
+        if wire is None or not wire.good:
+            wire = await self._ready(due)
+        replies: list[Any] = await wire.send(packed, len(commands), due)
         _raise_refusal(replies)
         return replies
 
-    async def _send(self, packed: bytes, replies: int | None, timeout_s: float) -> Any:
-        wire, due = self._wire, self._time() + timeout_s
-        if wire is None or not wire.good:
+    async def _ready(self, due: float) -> Wire:
+        wire = await self._dialled(due)
+        if not wire.good:  # told to dial anew, or hung up, in the very moment
             wire = await self._dialled(due)
-            if not wire.good:  # told to dial anew, or hung up, in the very moment
-                wire = await self._dialled(due)
-        return await wire.send(packed, replies, due)
+        return wire
 
     async def connect(self, limit_s: float = DIAL_S_MAX) -> None:
         """Dial unless it is connected, for so long at most. Raises what `dial` raises, and TimeoutError."""

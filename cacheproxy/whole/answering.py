@@ -150,7 +150,9 @@ class Answering:
     def _build_replay(self) -> Replay:
         stored, serve = self._stored, self._serve
         plans = Plans(stored.memory, self._fleet.models, self.flights, self._secret, serve.flight_key)
-        seeker = Seek(serve.lookup, self._decisions, self._clock, self._metrics.step)
+        seeker = Seek(
+            serve.lookup, plans, self._decisions, self._clock, self._metrics.step, self._admission.note, self.lane.count
+        )
         learns = self._config.server.repeat_lane
         return Replay(self.lane, learns, self._origins, self._admission, serve.flight_key, plans, seeker)
 

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from cacheproxy.edge import plans
+from cacheproxy.edge.connection import KnownConnection
 from cacheproxy.edge.fixed import Fixed
 from cacheproxy.edge.reply import Form
 from cacheproxy.flow.keep import Keeper
@@ -26,6 +27,7 @@ from tests.fakes.wire import Wire, connect, request
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "why?"}], "stream": False}
 SOUGHT = "plan:known memory:no exact:hit"
+SAME = "plan:known exact:same"
 
 
 def ask(body: Any = ASK, path: str = "/api/chat", **headers: str) -> bytes:
@@ -58,6 +60,21 @@ async def taught(house: House, wire: Wire, data: bytes | None = None) -> None:
     assert len(plans_of(house)) > 0
 
 
+async def repeated(house: House, wire: Wire) -> str:
+    """Ask once more, so that the hit may be repeated; what it says."""
+    text = await said_again(wire)
+    assert [planned.last is not None for planned in plans_of(house)._planned.values()] == [True]
+    return text
+
+
+async def said_again(wire: Wire) -> str:
+    """The text of a hit."""
+    await wire.send(ask())
+    reply = await wire.response()
+    assert reply.header("X-Cache") == "EXACT"
+    return str(reply.json()["message"]["content"])
+
+
 def plans_of(house: House) -> plans.Plans:
     """What the house has planned."""
     return house.app.plans
@@ -88,7 +105,7 @@ async def test_it_is_a_hit_from_redis_like_any_other(house: House, wire: Wire) -
         assert reply.json()["message"]["content"]
     after = await house.stats()
 
-    assert [decision.trail for decision in decisions] == [SOUGHT] * 4
+    assert [decision.trail for decision in decisions] == [SOUGHT, SAME, SAME, SAME]
     assert {(decision.outcome, decision.tier, decision.model) for decision in decisions} == {
         ("exact", "redis", f"{MODEL}:latest")
     }
@@ -136,9 +153,99 @@ async def test_every_form_of_reply_is_made_for_each_ask(house: House, path: str)
         await wire.send(ask(body, path))
         ids.append((await wire.response()).json().get("id"))
     wire.close()
+    house.app.lane.flush()
+    unique = path in ("/v1/messages", "/v1/responses")
 
-    assert [decision.trail for decision in decisions] == [SOUGHT] * 3
-    assert path not in ("/v1/messages", "/v1/responses") or len(set(ids)) == 3
+    assert [decision.trail for decision in decisions] == [SOUGHT] * 3 if unique else [SOUGHT, SAME, SAME]
+    assert len(set(ids)) == 3 or not unique
+
+
+async def test_a_hit_is_repeated_only_while_redis_says_the_same_of_it(house: House, wire: Wire) -> None:
+    """Whatever has become another there is read anew, and then repeated."""
+    decisions = heard(house)
+    first = await repeated(house, wire)
+    (key,) = house.redis.call("KEYS", "cacheproxy:answer:*")
+    answer = house.redis.call("HGET", key, "answer")
+    house.redis.call("HSET", key, "answer", answer.replace(b'"text":"', b'"text":"Another. ', 1))
+    other = [await said_again(wire) for _ in range(2)]
+    house.redis.call("HSET", key, "expires", "1")
+    await wire.send(ask())
+    anew = await wire.response()
+    await house.settled()
+    house.app.lane.flush()
+
+    assert [text.removeprefix("Another. ") for text in other] == [first, first]
+    assert other[0].startswith("Another. ")
+    assert anew.header("X-Cache") == "MISS"
+    expired = "plan:known memory:no exact:expired near:mode-off upstream:200"
+    assert Counter(decision.trail for decision in decisions) == {SOUGHT: 2, SAME: 1, expired: 1}
+
+
+async def test_what_is_repeated_grows_old_and_ends_with_its_entry(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """By our clock, also where Redis keeps it longer for the time that Ollama is away."""
+    clock = FakeClock()
+    cache = {"memory": "0B", "ttl": 60, "ttl_jitter": 0, "stale_if_error": 3600}
+    async with open_house(fake_ollama, clean_redis, clock=clock, cache=cache, upstream={"digest_ttl": 86400}) as house:
+        wire = await connect(house.port)
+        await taught(house, wire)
+        await repeated(house, wire)
+        ages = []
+        for _ in range(3):
+            clock.advance(20)
+            await wire.send(ask())
+            reply = await wire.response()
+            ages.append((reply.header("X-Cache"), reply.header("Age")))
+        wire.close()
+
+    assert ages == [("EXACT", "20"), ("EXACT", "40"), ("MISS", None)]
+
+
+async def test_a_request_that_comes_before_the_task_waits_again_is_answered_without_it(
+    house: House, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under load it does: the reply is out, and the task has not had its turn."""
+    decisions, handle = heard(house), KnownConnection._handle_request
+
+    async def handled(connection: KnownConnection, *given: Any) -> Any:
+        replied = await handle(connection, *given)
+        asyncio.get_running_loop().call_soon(connection.data_received, ask())
+        return replied
+
+    monkeypatch.setattr(KnownConnection, "_handle_request", handled)
+    await wire.send(request("GET", "/api/version"))
+    first, second = await wire.response(), await wire.response()
+    monkeypatch.undo()
+    last = await said_again(wire)
+    house.app.lane.flush()
+
+    assert first.json()["version"]
+    assert second.json()["message"]["content"] == last
+    assert [decision.trail for decision in decisions] == [SOUGHT, SAME]
+
+
+async def test_a_frozen_redis_costs_a_hit_that_would_be_repeated_one_deadline(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """It is not asked a second time."""
+    async with open_house(fake_ollama, clean_redis, cache={"memory": "0B"}, redis={"timeout": 0.3}) as house:
+        wire = await connect(house.port)
+        await taught(house, wire)
+        await repeated(house, wire)
+        decisions = heard(house)
+        clean_redis.freeze()
+        try:
+            await wire.send(ask())
+            reply = await wire.response()
+        finally:
+            clean_redis.thaw()
+        await until(lambda: bool(decisions))
+        wire.close()
+
+        assert reply.header("X-Cache") == "MISS"
+        assert decisions[0].trail.startswith("plan:known exact:away near:")
+        assert (await house.stats())["faults"]["redis_unavailable"] == 1
 
 
 async def test_where_memory_holds_answers_only_what_the_lane_cannot_keep_is_sought(
@@ -412,12 +519,19 @@ async def test_plans_take_bounded_room_and_the_oldest_go(house: House, monkeypat
     """The least recently used ones."""
     monkeypatch.setattr(plans, "BYTES_MAX", 16 * plans.OVERHEAD_BYTES)
     wire = await connect(house.port)
+    known = plans_of(house)
     for number in range(20):
         body = ASK | {"messages": [{"role": "user", "content": f"why {number}?"}]}
         await taught(house, wire, ask(body))
+        for _ in range(number % 2):  # every other one with a hit to be repeated
+            await wire.send(ask(body))
+            await wire.response()
+        assert known.size_bytes <= plans.BYTES_MAX
+        assert known.size_bytes == sum(planned.size_bytes for planned in known._planned.values())
     wire.close()
 
-    known = plans_of(house)
     assert 0 < len(known) < 16
-    assert known.size_bytes <= plans.BYTES_MAX
-    assert known.size_bytes == sum(size for _, size in known._planned.values())
+    for planned in list(known._planned.values()):
+        known.drop_last(planned)
+    assert known.size_bytes == sum(planned.size_bytes for planned in known._planned.values())
+    assert max(planned.size_bytes for planned in known._planned.values()) < 2 * plans.OVERHEAD_BYTES

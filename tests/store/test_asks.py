@@ -136,7 +136,7 @@ async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer)
             with pytest.raises(StoreRefusedError, match="out of memory"):
                 await exact.put(replace(entry(number), answer=Answer("new")), stale_s=0, epoch=exact.epoch)
 
-        found, _ = await exact.get(Plan(key=entry(1).key, check=b""))
+        found = (await exact.get(Plan(key=entry(1).key, check=b""))).entry
         assert found is not None
         assert found.answer == Answer("x")
         assert broken_redis.call("PTTL", entry(1).key) > 0
@@ -376,7 +376,7 @@ async def test_a_cluster_is_asked_through_redis_py_with_the_same_results(tmp_pat
                 assert await exact.put(one, stale_s=0, epoch=asked_in) is not None
             plans = [Plan(key=one.key, check=b"") for one in kept]
 
-            assert [(await exact.get(plan))[0] for plan in plans] == kept
+            assert [(await exact.get(plan)).entry for plan in plans] == kept
             assert [found for found, _ in (await exact.get_many(plans))[0]] == kept
             assert server.call("PTTL", kept[0].key) > 0
             await connection.bump_epoch()

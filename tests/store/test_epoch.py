@@ -284,5 +284,5 @@ async def test_on_a_cluster_no_epoch_comes_twice_either(tmp_path: Path) -> None:
             assert await exact.put(entry(), stale_s=0, epoch=asked_in) is None
             assert server.call("EXISTS", entry().key) == 0
             assert await exact.put(entry(), stale_s=0, epoch=exact.epoch) is not None
-            found, _ = await exact.get(Plan(key=entry().key, check=b""))
+            found = (await exact.get(Plan(key=entry().key, check=b""))).entry
             assert found is not None
