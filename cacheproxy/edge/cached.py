@@ -76,7 +76,6 @@ class Cached:
         await self.fleet.models.wait_settled()
         generation = self.admission.generation()
         trail = Trail(self.clock) if looked is None else looked.trail
-        trail.tell_to(self.metrics.step)
         tally = Tally()
         request[ASK_TRAIL] = trail
         self._now.count += 1
@@ -95,6 +94,7 @@ class Cached:
             return response
         finally:
             self._now.count -= 1
+            trail.tell_to(self.metrics.step)  # behind the reply, which waits for nothing that is only counted
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _admit(

@@ -14,12 +14,11 @@ from typing import Self, TypeAlias
 
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import HttpVersion11
 from aiohttp.http_writer import _serialize_headers
 from multidict import CIMultiDict
 
 from cacheproxy.edge.plain import Plain, PlainStream, note_first_byte
-from cacheproxy.edge.request import Headers, is_leaving
+from cacheproxy.edge.request import Headers, is_plain
 
 CHUNKED_ABOVE_BYTES = 2048
 """Go's server gives a body up to this size a Content-Length and sends a larger one in chunks; so do we."""
@@ -99,11 +98,6 @@ class Fixed:
             for piece in self.pieces:
                 await reply.write(piece)
         return reply
-
-
-def is_plain(request: web.BaseRequest) -> bool:
-    """Whether its caller takes `Fixed.writes` as they are."""
-    return request.version == HttpVersion11 and request.keep_alive and not is_leaving(request)
 
 
 class Sent(web.StreamResponse):

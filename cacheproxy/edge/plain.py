@@ -11,9 +11,10 @@ from secrets import token_hex
 from typing import Any
 
 from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
-from cacheproxy.edge.request import Headers, is_leaving
+from cacheproxy.edge.request import Headers, is_leaving, is_plain
 from cacheproxy.trail import Trail
 
 REPLY_HEADERS: web.RequestKey[Headers] = web.RequestKey("REPLY_HEADERS", tuple)
@@ -40,10 +41,12 @@ class PlainStream(web.StreamResponse):
 
     def add_headers(self, headers: Headers) -> None:
         """Put `headers` on the reply, in place of those it has of the same name (`Vary` and `Via` gather)."""
-        for name in {name.lower() for name, _ in headers} - _APPENDED:
-            self.headers.popall(name, None)
+        own = self.headers
+        for name, _ in headers:
+            if name in own and name.lower() not in _APPENDED:
+                del own[name]
         for name, value in headers:
-            self.headers.add(name, value)
+            own.add(name, value)
 
     async def begin(self, request: web.BaseRequest, *, with_first: bool) -> None:
         """Send the head; `with_first`: in one packet with the first piece of the body, which must be at hand."""
@@ -61,6 +64,8 @@ class PlainStream(web.StreamResponse):
         request = self._req
         if request is not None:
             self.add_headers(request.get(REPLY_HEADERS, ()))
+            if self._streams_on(request):
+                return
             unframed = request.version < HttpVersion11 and self.content_length is None
             if is_leaving(request) or unframed:
                 self.force_close()
@@ -68,6 +73,19 @@ class PlainStream(web.StreamResponse):
         await super()._prepare_headers()
         for name in {"content-type", "server"} - given:
             self.headers.popall(name, None)
+
+    def _streams_on(self, request: web.BaseRequest) -> bool:
+        """Frame the common reply, whose caller takes chunks and stays: with a third of aiohttp's steps; else False."""
+        own, writer = self.headers, self._payload_writer
+        asked = self._keep_alive is not None or self._must_be_empty_body or self._chunked or self._compression
+        if writer is None or asked or "Content-Length" in own or not is_plain(request):
+            return False
+        self._keep_alive = True
+        writer.enable_chunking()
+        own["Transfer-Encoding"] = "chunked"
+        if "Date" not in own:
+            own["Date"] = rfc822_formatted_time()
+        return True
 
 
 class Plain(PlainStream, web.Response):

@@ -10,16 +10,14 @@ from aiohttp.http import HttpVersion11
 
 from cacheproxy.edge.connection import Arrival, KnownConnection
 from cacheproxy.flow.found import Looked
+from cacheproxy.upstream.request import decoded
 
 Headers = tuple[tuple[str, str], ...]
 
 
 def header_pairs(request: web.BaseRequest) -> Headers:
     """The request's headers in order and in the client's spelling; bytes that are not UTF-8 as surrogate escapes."""
-    return tuple(
-        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-        for name, value in request.raw_headers
-    )
+    return decoded(request.raw_headers)
 
 
 def expects_continue(request: web.BaseRequest) -> bool:
@@ -29,12 +27,19 @@ def expects_continue(request: web.BaseRequest) -> bool:
 
 def is_leaving(request: web.BaseRequest) -> bool:
     """True while the server drains: the connection ends with the reply to this request, which must say so."""
-    return isinstance(request.protocol, KnownConnection) and request.protocol.leaving
+    connection = request.protocol
+    return isinstance(connection, KnownConnection) and connection.leaving
+
+
+def is_plain(request: web.BaseRequest) -> bool:
+    """Whether its caller speaks HTTP/1.1 and the connection goes on after the reply."""
+    return request.version == HttpVersion11 and request.keep_alive and not is_leaving(request)
 
 
 def arrival(request: web.BaseRequest) -> Arrival | None:
     """The request as it came, if it may be repeated."""
-    arrived = request.protocol.received if isinstance(request.protocol, KnownConnection) else None
+    connection = request.protocol
+    arrived = connection.received if isinstance(connection, KnownConnection) else None
     return arrived if arrived is not None and arrived.payload is request.content else None
 
 

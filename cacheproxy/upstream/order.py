@@ -178,6 +178,8 @@ class Order:
 
     def start(self, now_s: float) -> list[Ticket]:
         """All asks that go now, in the order in which Ollama should get them; they are in flight from here on."""
+        if self.waiting and not self.in_flight and len(self._lines) == 1:  # nobody to weigh it against
+            return self._fill(next(iter(self._lines.values())), now_s)
         started: list[Ticket] = []
         while self.waiting and (line := self._next(now_s)) is not None:
             started += self._fill(line, now_s)
@@ -286,13 +288,16 @@ class Order:
     def _note_loaded(self, group: Group) -> None:
         """A group starts: Ollama loads it if it was not loaded, in place of the model longest unused."""
         self.changes += not self._is_loaded(group)
-        for other in [other for other in self._loaded if _pair(other, group.model) in self._apart]:
-            del self._loaded[other]
+        if self._apart:
+            for other in [other for other in self._loaded if _pair(other, group.model) in self._apart]:
+                del self._loaded[other]
         self._loaded[group.model] = group
         self._loaded.move_to_end(group.model)
         self._trim_loaded()
 
     def _trim_loaded(self) -> None:
+        if len(self._loaded) <= self._limits.models_at_once:
+            return
         running = self._running()
         while len(self._loaded) > self._limits.models_at_once:
             idle = next((model for model in self._loaded if model not in running), None)

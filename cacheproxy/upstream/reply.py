@@ -5,13 +5,13 @@ Refuses to decode, and to know what it says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import ClientError, StreamReader
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
 from cacheproxy.errors import UpstreamBrokenError
-from cacheproxy.upstream.request import Headers, end_to_end
+from cacheproxy.upstream.request import Headers, decoded, end_to_end
 from cacheproxy.upstream.trouble import told
 
 
@@ -24,7 +24,7 @@ class UpstreamReply:
     def __init__(self, message: RawResponseMessage, payload: StreamReader, finish: Callable[[bool], None]) -> None:
         self.status: int = message.code
         self.reason: str = message.reason
-        self.headers: Headers = end_to_end(_decoded(message.raw_headers))
+        self.headers: Headers = end_to_end(decoded(message.raw_headers))
         """End-to-end headers, order and case as upstream wrote them; `Content-Length` is among them when it came."""
         self.source = ""
         """Name of the Ollama it came from; whoever knows several of them says so."""
@@ -61,9 +61,3 @@ class UpstreamReply:
     async def close(self) -> None:
         """Be done with the reply. A body not read to its end costs the connection, which stops Ollama's work."""
         self._finish(self._payload.at_eof() and self._payload.exception() is None)
-
-
-def _decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return tuple(
-        (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")) for name, value in raw
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from cacheproxy.errors import CallerError
@@ -54,22 +55,25 @@ class UpstreamRequest:
     """Do not touch the body before upstream asked for it (`Expect: 100-continue`)."""
 
 
-def end_to_end(headers: Iterable[tuple[str, str]]) -> Headers:
+def decoded(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Header lines in order and as they were spelt; bytes that are not UTF-8 as surrogate escapes."""
+    return tuple(
+        [(name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")) for name, value in raw]
+    )
+
+
+def end_to_end(headers: Iterable[tuple[str, str]], *, without: AbstractSet[str] = frozenset()) -> Headers:
     """The headers that may cross a proxy, order and case kept.
 
     Left out: the hop-by-hop ones, those named in `Connection` (except credentials and framing), all `Proxy-*`, and
-    `Host` and `Origin`, which the proxy answers for itself.
+    `Host` and `Origin`, which the proxy answers for itself; and those in `without` (lower case).
     """
-    headers = tuple(headers)
-    named = {
-        token.strip().lower() for name, value in headers if name.lower() == "connection" for token in value.split(",")
-    }
-    dropped = _HOP_BY_HOP | (named - _NEVER_NAMED_AWAY)
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if (lower := name.lower()) not in dropped and not lower.startswith("proxy-")
-    )
+    by_name = [(name.lower(), name, value) for name, value in headers]
+    dropped = _HOP_BY_HOP | without
+    for lower, _, value in by_name:
+        if lower == "connection":
+            dropped |= {token.strip().lower() for token in value.split(",")} - _NEVER_NAMED_AWAY
+    return tuple([(name, value) for lower, name, value in by_name if lower not in dropped and lower[:6] != "proxy-"])
 
 
 def loops(headers: Iterable[tuple[str, str]], instance_id: str) -> bool:
@@ -99,8 +103,8 @@ def written_head(request: UpstreamRequest, *, prefix: str, authority: str, insta
     `prefix` goes before the target. Raises CallerError for a character that would make two lines of one.
     """
     lines = [f"{request.method} {prefix}{request.target} HTTP/1.1", f"Host: {authority}"]
-    lines += [f"{name}: {value}" for name, value in end_to_end(request.headers) if name.lower() not in _SET_BY_US]
+    lines += [f"{name}: {value}" for name, value in end_to_end(request.headers, without=_SET_BY_US)]
     lines += ["Accept-Encoding: identity", f"Via: {VIA} ({instance_id})", *framing(request)]
-    if " " in request.target or any(FORBIDDEN.search(line) for line in lines):
+    if " " in request.target or FORBIDDEN.search("".join(lines)):
         raise CallerError("the request's head holds a character that HTTP forbids there")
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")

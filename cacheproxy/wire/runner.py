@@ -69,8 +69,9 @@ def _read(path: str, body: bytes) -> tuple[str, Mapping[str, Any]]:
 def options(members: Mapping[str, Any]) -> Options:
     """The runner options among a native request's members, sorted; numbers as Ollama reads them."""
     given = members.get("options")
-    found = dict(given) if isinstance(given, Mapping) else {}
-    wanted = [(name, _spelling(found[name])) for name in RUNNER_OPTIONS if found.get(name) is not None]
+    wanted = []
+    if given and isinstance(given, Mapping):
+        wanted = [(name, _spelling(given[name])) for name in RUNNER_OPTIONS if given.get(name) is not None]
     if isinstance(members.get("shift"), bool):
         wanted.append(("shift", _spelling(members["shift"])))
     return tuple(wanted)
