@@ -7,10 +7,9 @@ whether there is an answer, and to have any effect besides noting what callers a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
@@ -19,6 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
 from cacheproxy.edge.body import Body
+from cacheproxy.edge.reading import Asked, Read, read
 from cacheproxy.edge.request import Headers, arrival
 from cacheproxy.edge.tally import Tally
 from cacheproxy.errors import UnkeyableError
@@ -30,16 +30,10 @@ from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream import tuning
 from cacheproxy.upstream.loaded import Loaded
-from cacheproxy.wire.canonical import canonical_bytes
-from cacheproxy.wire.dialects import BY_PATH, Dialect
+from cacheproxy.wire.dialects import Dialect
 
 ASIDE_ABOVE_BYTES = 512 * 1024
 """Larger bodies are read and keyed in a thread: it takes up to 15 ms a MiB, and others would wait for it."""
-
-READ_MAX = 128
-"""Bodies whose asks are remembered: who numbers the heads of equal requests has them read once."""
-READ_BYTES_MAX = 4096
-"""Longest of these; what is read of one takes up to 13 times as much."""
 
 _Result = TypeVar("_Result")
 
@@ -76,7 +70,7 @@ class Said(NamedTuple):
     head: tuple[str | None, ...]
     """Values of the headers in `Admission.reads`; None for one that is absent."""
     reply_headers: Headers
-    asked: tuple[Hashable, ...]
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +104,19 @@ class Admission:
     @property
     def reads(self) -> tuple[str, ...]:
         """All headers of a request that are read for an ask; `Origins` has read others before, and ruled on them."""
-        return (*CONTROL_HEADERS, *self.config.cache.partition_headers, "Authorization", "Content-Encoding", "Via")
+        return _reads(self.config.cache.partition_headers)
 
     def said(
-        self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, ask: Ask
+        self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, read: Read
     ) -> Said | None:
         """What a request says that came under these settings; None if that cannot be written down.
 
-        `sent`: its headers; `ask`: as its body was parsed.
+        `sent`: its headers; `read`: its body.
         """
-        head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
-        try:
-            return Said(generation, target, head, reply_headers, _asked(ask))
-        except UnkeyableError:
+        if read.asked is None:
             return None
+        head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
+        return Said(generation, target, head, reply_headers, read.asked)
 
     def note(self, identity: Identity, ask: Ask) -> None:
         """Remember what the caller of an ask chose itself of a model that runs here."""
@@ -165,15 +158,15 @@ class Admission:
     async def _read(self, request: web.BaseRequest, body: bytes, dialect: Dialect, trail: Trail) -> Ask:
         """The ask in a body, unless it was read when it arrived. Raises UnkeyableError."""
         arrived = arrival(request)
-        if arrived is not None and arrived.ask is not None:
+        if arrived is not None and arrived.read is not None:
             if "parse" not in trail.timings_s:
                 trail.mark("parse", arrived.read_s)
-            return arrived.ask
+            return arrived.read.ask
         with trail.timed("parse"):
-            ask = await worked(len(body), lambda: read_ask(dialect.PATH, body))
+            found = await worked(len(body), lambda: read(dialect.PATH, body))
         if arrived is not None:
-            arrived.ask = ask
-        return ask
+            arrived.read = found
+        return found.ask
 
     async def admit_near(self, admitted: Admitted, identity: Identity, templates: Sequence[Template]) -> NearPlan:
         """What is decided about near answers to an admitted ask."""
@@ -217,25 +210,9 @@ class Admission:
         return ask, budget * context.limit(ask, found.context_length if found else 0)
 
 
-def read_ask(path: str, body: bytes) -> Ask:
-    """The ask in a body that was sent to a path with a dialect. Raises UnkeyableError."""
-    return _remembered(path, body) if len(body) <= READ_BYTES_MAX else BY_PATH[path].parse(body)
-
-
-@lru_cache(maxsize=READ_MAX)
-def _remembered(path: str, body: bytes) -> Ask:
-    return BY_PATH[path].parse(body)
-
-
-_NOT_ASKED = frozenset({"body", "controls", "echo", "forward", "keep_alive"})
-"""Fields of an ask that say nothing more than `canonical`, are no texts, or do nothing to a reply."""
-_fields_asked = attrgetter(*(each.name for each in fields(Ask) if each.name not in _NOT_ASKED))
-
-
-def _asked(ask: Ask) -> tuple[Hashable, ...]:
-    """What two asks must share to get the same reply. Raises UnkeyableError for controls that cannot be written."""
-    more = canonical_bytes({"controls": ask.controls, "echo": ask.echo}) if ask.controls or ask.echo else b""
-    return (*_fields_asked(ask), more)
+@lru_cache(maxsize=8)
+def _reads(partition_headers: tuple[str, ...]) -> tuple[str, ...]:
+    return (*CONTROL_HEADERS, *partition_headers, "Authorization", "Content-Encoding", "Via")
 
 
 async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:

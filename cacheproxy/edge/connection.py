@@ -29,8 +29,8 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record
+from cacheproxy.edge.reading import Read
 from cacheproxy.flow.found import Looked
-from cacheproxy.model import Ask
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -53,8 +53,8 @@ class Arrival:
     """aiohttp's name for the body: it belongs to this request alone."""
     apart: bool
     """The head came by itself."""
-    ask: Ask | None = None
-    """What the body asks, once it has been read."""
+    read: Read | None = None
+    """The body, once it has been read."""
     read_s: float = 0.0
     """How long that took."""
     said: Hashable = None
@@ -99,7 +99,7 @@ class Known(Protocol):
         ...
 
     def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
-        """The record that answers a request, by what it says. May read `arrived.ask`; waits for nothing."""
+        """The record that answers a request, by what it says. May set `arrived.read`; waits for nothing."""
         ...
 
     def seek(self, arrived: Arrival) -> Search | None:

@@ -15,12 +15,13 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import Admission, Said, read_ask, unloads
+from cacheproxy.edge.admission import Admission, Said, unloads
 from cacheproxy.edge.connection import Arrival, Search
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plain import REPLY_HEADERS
 from cacheproxy.edge.plans import Planned, Plans
+from cacheproxy.edge.reading import read
 from cacheproxy.edge.request import arrival
 from cacheproxy.edge.seek import Seek, Sought
 from cacheproxy.edge.tally import Tally
@@ -36,6 +37,8 @@ _log = logging.getLogger("cacheproxy")
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 """Trails of hits from a record: the same bytes, and other bytes that say the same."""
+FAILED = "the repeat lane failed on a request"
+"""Said of a defect; it costs the request time only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,13 @@ class Replay:
     def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         """The hit that a request would get, if one before that said the same was remembered for it.
 
-        `arrived.ask` then is what the body asks, also where nothing is remembered.
+        `arrived.read` then is its body as it was read, also where nothing is remembered.
         """
-        return _guarded(lambda: self._find(message, arrived))
+        try:
+            return self._find(message, arrived)
+        except Exception:  # noqa: BLE001 - as in `_guarded`, which would cost as much as the look-up
+            _log.exception(FAILED)
+            return None
 
     def _find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         path, body = message.path.partition("?")[0], arrived.body
@@ -69,11 +76,12 @@ class Replay:
             return None
         began_s = self.admission.clock.monotonic()
         try:
-            ask = arrived.ask = read_ask(path, body)
+            found = arrived.read = read(path, body)
         except UnkeyableError:
             return None
         arrived.read_s = self.admission.clock.monotonic() - began_s
-        said = self.admission.said(self.lane.generation, message.path, message.headers, ruling.headers, ask)
+        ask = found.ask
+        said = self.admission.said(self.lane.generation, message.path, message.headers, ruling.headers, found)
         arrived.said = None if unloads(ask.keep_alive) else said
         record = None if arrived.said is None else self.lane.find(arrived.said)
         if record is not None:
@@ -85,13 +93,9 @@ class Replay:
 
     def seek(self, arrived: Arrival) -> Search | None:
         """What finds the reply to a request whose plan is known. `arrived.looked` then tells what was found."""
-        return _guarded(lambda: self._seek(arrived))
-
-    def _seek(self, arrived: Arrival) -> Search | None:
-        planned = None if arrived.said is None else self.plans.find(arrived.said)
-        if planned is None or arrived.ask is None:
-            return None
-        return partial(self._sought, planned, arrived.ask, arrived)
+        said, found = arrived.said, arrived.read
+        planned = None if said is None else _guarded(lambda: self.plans.find(said))
+        return None if planned is None or found is None else partial(self._sought, planned, found.ask, arrived)
 
     async def _sought(self, planned: Planned, ask: Ask, arrived: Arrival) -> Sought | None:
         try:
@@ -146,17 +150,17 @@ class Replay:
             self.plans.learn(said, plan, identity, kept, said_bytes=len(arrived.request), unrepeatable=unrepeatable)
 
     def _said(self, request: web.BaseRequest, arrived: Arrival) -> Said | None:
-        ask, extra = arrived.ask, request.get(REPLY_HEADERS, ())
-        if ask is None:
+        found, extra = arrived.read, request.get(REPLY_HEADERS, ())
+        if found is None:
             return None
-        return self.admission.said(self.lane.generation, request.raw_path, request.headers, extra, ask)
+        return self.admission.said(self.lane.generation, request.raw_path, request.headers, extra, found)
 
     def _learn_both(self, request: web.BaseRequest, hit: Repeatable, reply_bytes: int) -> None:
         """Repeat a hit for what its request says, and for its very bytes. No record holds the request."""
         arrived = arrival(request)
-        if arrived is None or arrived.ask is None:
+        if arrived is None or arrived.read is None:
             return
-        ask, said = arrived.ask, self._said(request, arrived)
+        ask, said = arrived.read.ask, self._said(request, arrived)
         if said is not None and not self.lane.is_new(said):
             also = self._also(hit, replace(ask, keep_alive=None))  # each caller's own is noted as it comes
             key_bytes = len(arrived.request)
@@ -200,5 +204,5 @@ def _guarded(work: Callable[[], _Result]) -> _Result | None:
     try:
         return work()
     except Exception:  # noqa: BLE001 - see above
-        _log.exception("the repeat lane failed on a request")
+        _log.exception(FAILED)
         return None
