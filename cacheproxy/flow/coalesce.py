@@ -320,8 +320,10 @@ class Flights:
         return self._joinable(key, needs) is not None
 
     def _joinable(self, key: str, needs: Parts) -> Flight | None:
-        flights = self._flying.get(key, ())
-        return next((flight for flight in flights if flight.joinable and flight.tells(needs)), None)
+        for flight in self._flying.get(key, ()):
+            if flight.joinable and flight.tells(needs):
+                return flight
+        return None
 
     def near(self, question: Question, needs: Parts = ALL_THERE) -> Iterator[tuple[Flight, Question, float]]:
         """The flights of questions near this one that tell what is needed, nearest first, each with its similarity.

@@ -98,7 +98,7 @@ class Serve:
         went wrong may lie with the other question, and this one's caller must get its own error.
         """
         plan, trail = call.plan, call.trail
-        if self.is_under_way(plan):
+        if not near.embedded.fits or self.is_under_way(plan):
             return None
         kin = self.kin(plan, near, trail)
         if kin is None:

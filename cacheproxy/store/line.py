@@ -1,6 +1,7 @@
 """One connection to Redis that all asks share: their commands go out together, and the replies come back in order.
 
     ask ──► packed ──► all of one turn of the event loop in one write ──► Redis ──► replies, first in first out ──► ask
+              └──► at once, if no reply is awaited
 
 A caller waits until its deadline, for the connection and its reply together. One that leaves or is late leaves its
 place in the row, so that every other reply still finds its own asker. A line on which a reply is overdue or takes long
@@ -94,10 +95,14 @@ class Wire(asyncio.Protocol):
         if not self.good:
             raise LostError("hung up")
         waiter: asyncio.Future[Any] = self._loop.create_future()
+        alone = not self._row
         self._row.append(_Place(waiter, replies, due))
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append(packed)
+        if alone:
+            self._transport.write(packed)
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
+            self._unsent.append(packed)
         if due < self._looks_at:
             self._look_at(due)
         return waiter

@@ -112,13 +112,15 @@ async def test_a_thousand_at_once_get_their_own_values_over_one_connection(clean
 
 
 @on_both_loops
-async def test_what_is_asked_in_one_turn_goes_out_in_one_piece() -> None:
-    """One system call for all."""
+async def test_the_first_ask_goes_out_at_once_and_the_others_of_its_turn_together() -> None:
+    """One alone waits for nobody; two system calls for all."""
+    ping = b"*1\r\n$4\r\nPING\r\n"
     async with line_to_a_fake(lambda piece: [b"+OK\r\n" * piece.count(b"PING")]) as (line, heard):
         await line.connect()
         await asyncio.gather(*(line.ask(("PING",), 5) for _ in range(50)))
 
-        assert heard == [b"*1\r\n$4\r\nPING\r\n" * 50]
+        assert b"".join(heard) == ping * 50
+        assert len(heard) <= 2  # the fake may read both at once
 
 
 @on_both_loops
