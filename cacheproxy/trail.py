@@ -13,23 +13,26 @@ from cacheproxy.model import Neighbour
 
 
 class Trail:
-    """The steps of one ask. `on_step` gets each timed step's name and its seconds."""
+    """The steps of one ask. `on_step` gets each timed step's name and its seconds; without it `tell_to` does, later."""
 
-    def __init__(self, clock: Clock, on_step: Callable[[str, float], None] = lambda _step, _seconds: None) -> None:
+    def __init__(self, clock: Clock, on_step: Callable[[str, float], None] | None = None) -> None:
         self._clock = clock
         self._on_step = on_step
+        self._untold: list[tuple[str, float]] = []
         self._notes: list[str] = []
         self.began = clock.monotonic()
         self.timings_s: dict[str, float] = {}
+        """By step; of one that was taken twice, the last time."""
         self.neighbour: Neighbour | None = None
         """What was weighed by meaning, if anything was."""
         self.first_byte_s: float | None = None
         """When the reply's body began, in seconds since the ask came in; None for one that goes out in one go."""
 
     def tell_to(self, on_step: Callable[[str, float], None]) -> None:
-        """Tell the steps to this from now on, and those until now as well."""
+        """Tell the steps to this from now on, and those that were told to nobody until now."""
         self._on_step = on_step
-        for step, seconds in self.timings_s.items():
+        untold, self._untold = self._untold, []
+        for step, seconds in untold:
             on_step(step, seconds)
 
     def note(self, step: str, result: str) -> None:
@@ -43,7 +46,10 @@ class Trail:
     def mark(self, step: str, seconds: float) -> None:
         """Record a step that was timed elsewhere."""
         self.timings_s[step] = seconds
-        self._on_step(step, seconds)
+        if self._on_step is None:
+            self._untold.append((step, seconds))
+        else:
+            self._on_step(step, seconds)
 
     def first_byte(self) -> None:
         """The first byte of the reply's body goes out now, unless one did before."""

@@ -16,6 +16,20 @@ def test_a_trail_reads_as_its_notes_in_order():
     assert str(Trail(FakeClock())) == ""
 
 
+def test_steps_can_be_told_later_and_each_as_often_as_it_was_taken():
+    """Behind the reply, which waits for nothing that is only counted."""
+    steps = []
+    trail = Trail(FakeClock())
+    trail.mark("exact", 0.5)
+    trail.mark("exact", 0.25)
+    trail.tell_to(lambda step, seconds: steps.append((step, seconds)))
+    trail.mark("reply", 2.0)
+    trail.tell_to(lambda step, seconds: steps.append((step, seconds)))
+
+    assert steps == [("exact", 0.5), ("exact", 0.25), ("reply", 2.0)]
+    assert trail.timings_s == {"exact": 0.25, "reply": 2.0}
+
+
 def test_each_timed_step_is_reported_also_when_it_raises():
     """A failing step costs time as well."""
     clock = FakeClock()

@@ -113,10 +113,11 @@ class Admission:
 
         `sent`: its headers; `read`: its body.
         """
-        if read.asked is None:
-            return None
         head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
-        return Said(generation, target, head, reply_headers, read.asked)
+        try:
+            return Said(generation, target, head, reply_headers, read.asked)
+        except UnkeyableError:
+            return None
 
     def note(self, identity: Identity, ask: Ask) -> None:
         """Remember what the caller of an ask chose itself of a model that runs here."""
@@ -144,9 +145,10 @@ class Admission:
         forward = body.prefix if ask.forward is None else ask.forward
         if identity is not None:
             self.note(identity, ask)
-            tuned, budget_tokens = self._tuned(ask, identity, forward, dialect)
-            sent = forward if tuned.forward is None else tuned.forward
-            ask = await worked(size_bytes, lambda: context.trim(tuned, sent, dialect.parse, budget_tokens))
+            ask, budget_tokens = self._tuned(ask, identity, forward, dialect)
+            if budget_tokens:
+                tuned, sent = ask, forward if ask.forward is None else ask.forward
+                ask = await worked(size_bytes, lambda: context.trim(tuned, sent, dialect.parse, budget_tokens))
         secret, fitted_ask = self.secret(), ask
         plan = await worked(
             size_bytes,
@@ -207,7 +209,7 @@ class Admission:
             options = tuning.added_options(fill, ask, found, wish)
             keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
             ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
-        return ask, budget * context.limit(ask, found.context_length if found else 0)
+        return ask, budget * context.limit(ask, found.context_length if found else 0) if budget else 0.0
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,7 @@ that the look-up does not find now; and a plan is used only if it would be made 
 it stood for, keys are made with the same secret, the settings are the same (they are part of `Said`), and no answer to
 the same ask is under way (`Plans.find`).
 
-Beside a plan lies the reply that was made last (`Last`), where memory does not hold the answer and an equal ask gets an
+Beside a plan lies the reply that was made last (`Last`), where memory cannot hold the answer and an equal ask gets an
 equal reply. It is what Redis held, read and put together; while Redis says the same, that need not be done again.
 
 Asks whose hits the repeat lane can keep are its own: those are found there once memory holds their answers. Refuses to
@@ -93,8 +93,9 @@ class Plans:
         self._grow(size_bytes)
 
     def keep_last(self, planned: Planned, last: Last) -> None:
-        """Repeat this hit for a plan, unless the plan has made room for others."""
-        if self._planned.get(planned.said) is planned and planned.last is None:
+        """Repeat this hit for a plan, unless it is very long, or the plan has made room for others."""
+        fits = last.record.size_bytes <= BYTES_MAX // 8
+        if fits and self._planned.get(planned.said) is planned and planned.last is None:
             planned.last = last
             planned.size_bytes += last.record.size_bytes
             self._grow(last.record.size_bytes)

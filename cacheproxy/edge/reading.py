@@ -9,9 +9,7 @@ from collections.abc import Hashable
 from dataclasses import fields
 from functools import lru_cache
 from operator import attrgetter
-from typing import NamedTuple
 
-from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask
 from cacheproxy.wire.canonical import canonical_bytes
 from cacheproxy.wire.dialects import BY_PATH
@@ -48,11 +46,21 @@ class Asked:
         return self is other or (isinstance(other, Asked) and self._parts == other._parts)
 
 
-class Read(NamedTuple):
-    """A body that was read. `asked` is None for one that cannot be written down."""
+class Read:
+    """A body that was read."""
 
-    ask: Ask
-    asked: Asked | None
+    __slots__ = ("_asked", "ask")
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self._asked: Asked | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """The same object each time; made when it is first wanted. Raises as `Asked` does."""
+        if self._asked is None:
+            self._asked = Asked(self.ask)
+        return self._asked
 
 
 def read(path: str, body: bytes) -> Read:
@@ -61,11 +69,7 @@ def read(path: str, body: bytes) -> Read:
 
 
 def _read(path: str, body: bytes) -> Read:
-    ask = BY_PATH[path].parse(body)
-    try:
-        return Read(ask, Asked(ask))
-    except UnkeyableError:
-        return Read(ask, None)
+    return Read(BY_PATH[path].parse(body))
 
 
 _remembered = lru_cache(maxsize=READ_MAX)(_read)

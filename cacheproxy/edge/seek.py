@@ -62,35 +62,43 @@ class Seek:
         tells none.
         """
         self.note(planned.identity, ask)
-        if planned.last is not None:
-            again = await self._again(planned, planned.last)
-            if again is not None:
-                return again
-        trail = self._trail()
-        trail.mark("parse", read_s)
+        began_s, last = self.clock.monotonic(), planned.last
+        if last is None:
+            return await self._look(planned, self._trail(began_s, read_s))
+        same = await self.lookup.holds(planned.plan, last.values)
+        if same and last.record.hit.entry.expires > (now := self.clock.now()):
+            return self._again(last.record, now, began_s)
+        trail = self._trail(began_s, read_s)
+        trail.mark("exact", self.clock.monotonic() - began_s)
+        if same is None:
+            trail.note("exact", "away")
+            return Looked(planned.plan, None, trail)
+        trail.note("exact", "over" if same else "other")
+        self.plans.drop_last(planned)
+        return await self._look(planned, trail)
+
+    async def _look(self, planned: Planned, trail: Trail) -> Sought | Looked:
         found = await self.lookup.look(planned.plan, trail)
         if found is None or found.outcome is not Outcome.EXACT:
             return Looked(planned.plan, found, trail)
-        began_s = self.clock.monotonic()
+        rendering_s = self.clock.monotonic()
         writes = planned.form.hit(found, self.clock.now()).writes()
         reply_bytes = sum(map(len, writes))
         if reply_bytes > BYTES_MAX:
             return Looked(planned.plan, found, trail)
-        trail.mark("reply", self.clock.monotonic() - began_s)
+        trail.mark("reply", self.clock.monotonic() - rendering_s)
         return Sought(writes, lambda: self._tell(planned, found, trail, reply_bytes))
 
-    async def _again(self, planned: Planned, last: Last) -> Sought | Looked | None:
-        """The last hit once more; None if Redis holds another now, or none."""
-        record, began_s = last.record, self.clock.monotonic()
-        same = await self.lookup.holds(planned.plan, last.values)
-        if same is None:
-            trail = self._trail()
-            trail.note("exact", "away")
-            return Looked(planned.plan, None, trail)
-        now, took_s = self.clock.now(), self.clock.monotonic() - began_s
-        if not same or record.hit.entry.expires <= now:
-            self.plans.drop_last(planned)
-            return None
+    def _trail(self, began_s: float, read_s: float) -> Trail:
+        trail = Trail(self.clock)
+        trail.began = began_s
+        trail.note("plan", "known")
+        trail.mark("parse", read_s)
+        return trail
+
+    def _again(self, record: Record, now: float, began_s: float) -> Sought:
+        """The last hit once more."""
+        took_s = self.clock.monotonic() - began_s
         record.renew(now)
         return Sought(record.writes, lambda: self._count(record, began_s, took_s))
 
@@ -104,21 +112,19 @@ class Seek:
         tally.hit(hit, self.clock)
         decision = tally.decision(planned.form.dialect.NAME, trail, self.clock)
         self.decisions.tell(decision)
-        if hit.values is not None and not planned.unrepeatable and not self.lookup.memory.touch(hit.entry):
+        if hit.values is not None and not planned.unrepeatable:
             self._remember(planned, hit, hit.values, decision, reply_bytes)
 
     def _remember(self, planned: Planned, hit: Hit, values: Values, decision: Decision, reply_bytes: int) -> None:
         form, entry = planned.form, hit.entry
+        held_bytes = sum(map(len, filter(None, values)))
+        if self.lookup.memory.takes(held_bytes):
+            return
         repeatable = Repeatable(
             entry,
             planned.identity,
             decision,
             lambda now: (form.hit(hit, now).writes(), headers.alike_until(entry, now)),
         )
-        size_bytes = LAST_BYTES + 3 * sum(map(len, filter(None, values))) + reply_bytes
+        size_bytes = LAST_BYTES + 3 * held_bytes + reply_bytes
         self.plans.keep_last(planned, Last(values, Record(repeatable, SAME, size_bytes=size_bytes)))
-
-    def _trail(self) -> Trail:
-        trail = Trail(self.clock)
-        trail.note("plan", "known")
-        return trail

@@ -104,12 +104,15 @@ class Connection(Contact):
         """The answer, or one of our errors; the counts hear of it, and of a failure that is `evidence` the breaker."""
         try:
             result = await answer
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again
             failure = self._in_our_words(error, limit_s)
             self._count_failure(ticket, failure, evidence=evidence)
-            if failure is error:
-                raise
-            raise failure from None
+            try:
+                if failure is error:
+                    raise
+                raise failure from None
+            finally:
+                del failure  # which holds this frame, and the frame would hold it
         self._breaker.succeeded(ticket)
         self._counts.answered += 1
         return result

@@ -184,11 +184,14 @@ class Contact:
         """The answer, or one of our errors."""
         try:
             return await answer
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised again
             failure = self._in_our_words(error, limit_s)
-            if failure is error:
-                raise
-            raise failure from None
+            try:
+                if failure is error:
+                    raise
+                raise failure from None
+            finally:
+                del failure  # which holds this frame, and the frame would hold it
 
     def _in_our_words(self, error: BaseException, limit_s: float) -> BaseException:
         """Our error for one of Redis's; another as it is. The only place where errors and timeouts are translated.

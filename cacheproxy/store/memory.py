@@ -65,12 +65,16 @@ class Memory:
         self._held.move_to_end(entry.key)
         return True
 
+    def takes(self, size_bytes: int) -> bool:
+        """Whether an entry whose stored form has this size can be held: one giant must not push out everything else."""
+        return size_bytes + ENTRY_OVERHEAD_BYTES <= self._bytes_max // 8
+
     def put(self, entry: Entry, size_bytes: int) -> None:
         """Hold an entry whose stored form has `size_bytes`; make room by dropping the least recently used."""
-        size_bytes += ENTRY_OVERHEAD_BYTES
         self._drop(entry.key)
-        if size_bytes > self._bytes_max // 8:  # one giant must not push out everything else
+        if not self.takes(size_bytes):
             return
+        size_bytes += ENTRY_OVERHEAD_BYTES
         self._held[entry.key] = _Held(entry, size_bytes)
         self.size_bytes += size_bytes
         while self.size_bytes > self._bytes_max:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cacheproxy.edge import plans
+from cacheproxy.edge import plans, seek
 from cacheproxy.edge.connection import KnownConnection
 from cacheproxy.edge.fixed import Fixed
 from cacheproxy.edge.reply import Form
 from cacheproxy.flow.keep import Keeper
 from cacheproxy.flow.lookup import LookUp
-from cacheproxy.model import Decision
+from cacheproxy.model import Decision, Plan
+from cacheproxy.store.exact import Exact, Stored
 from cacheproxy.upstream.catalog import Catalog
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import MODEL, House, open_house, until
@@ -177,8 +178,9 @@ async def test_a_hit_is_repeated_only_while_redis_says_the_same_of_it(house: Hou
     assert [text.removeprefix("Another. ") for text in other] == [first, first]
     assert other[0].startswith("Another. ")
     assert anew.header("X-Cache") == "MISS"
-    expired = "plan:known memory:no exact:expired near:mode-off upstream:200"
-    assert Counter(decision.trail for decision in decisions) == {SOUGHT: 2, SAME: 1, expired: 1}
+    again = "plan:known exact:other memory:no exact"
+    expired = f"{again}:expired near:mode-off upstream:200"
+    assert Counter(decision.trail for decision in decisions) == {SOUGHT: 1, f"{again}:hit": 1, SAME: 1, expired: 1}
 
 
 async def test_what_is_repeated_grows_old_and_ends_with_its_entry(
@@ -245,7 +247,52 @@ async def test_a_frozen_redis_costs_a_hit_that_would_be_repeated_one_deadline(
 
         assert reply.header("X-Cache") == "MISS"
         assert decisions[0].trail.startswith("plan:known exact:away near:")
+        assert decisions[0].seconds >= 0.3
+        assert decisions[0].timings_s["exact"] >= 0.3
         assert (await house.stats())["faults"]["redis_unavailable"] == 1
+
+
+async def test_what_memory_can_hold_is_not_repeated_from_redis_but_goes_there(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if something was forgotten while it was read, and it was not put for that."""
+    async with open_house(fake_ollama, clean_redis) as house:
+        memory, get = house.app.memory, Exact.get
+        wire = await connect(house.port)
+        await wire.send(ask())
+        await wire.response()
+        await house.settled()
+        memory.clear()
+        await said_again(wire)  # its plan is known from here on
+        memory.clear()
+
+        async def overtaken(exact: Exact, plan: Plan) -> Stored:
+            stored = await get(exact, plan)
+            memory.forget_key("another")
+            return stored
+
+        monkeypatch.setattr(Exact, "get", overtaken)
+        await said_again(wire)
+        monkeypatch.undo()
+        assert len(memory) == 0
+        await said_again(wire)
+        wire.close()
+
+        assert len(memory) == 1
+
+
+async def test_what_is_very_long_in_redis_is_not_repeated(
+    house: House, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would push out the plans of many others."""
+    known = plans_of(house)
+    monkeypatch.setattr(plans, "BYTES_MAX", known.size_bytes + seek.LAST_BYTES)
+    decisions = heard(house)
+    for _ in range(2):
+        await said_again(wire)
+
+    assert [decision.trail for decision in decisions] == [SOUGHT, SOUGHT]
+    assert [planned.last for planned in known._planned.values()] == [None]
 
 
 async def test_where_memory_holds_answers_only_what_the_lane_cannot_keep_is_sought(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -385,3 +386,26 @@ async def test_a_cluster_is_asked_through_redis_py_with_the_same_results(tmp_pat
             server.call("SET", "text", "x")
             with pytest.raises(StoreRefusedError):
                 await connection.ask("HGETALL", "text")
+
+
+async def test_a_call_that_fails_leaves_nothing_for_the_garbage_collector(connection: Connection) -> None:
+    """Its error would hold its frame, which holds the error: and with it what was to be written."""
+
+    async def failing() -> None:
+        raise ConnectionError
+
+    async def ask_in_vain() -> None:
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await connection._counted(0, failing(), 0.05)
+        with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+            await connection._translated(failing(), 0.05)
+
+    await ask_in_vain()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await ask_in_vain()
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
