@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config, parse_duration
@@ -214,7 +214,8 @@ class Admission:
 
 @lru_cache(maxsize=8)
 def _reads(partition_headers: tuple[str, ...]) -> tuple[str, ...]:
-    return (*CONTROL_HEADERS, *partition_headers, "Authorization", "Content-Encoding", "Via")
+    names = (*CONTROL_HEADERS, *partition_headers, "Authorization", "Content-Encoding", "Via")
+    return tuple(map(istr, names))  # which are looked up in half the time
 
 
 async def worked(size_bytes: int, work: Callable[[], _Result]) -> _Result:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.streams import StreamReader
 
@@ -287,12 +287,12 @@ class KnownConnection(web.RequestHandler):
             return
         head_bytes = data.find(b"\r\n\r\n") + 4
         bare_ends = data.count(b"\n", 0, head_bytes) - data.count(b"\r\n", 0, head_bytes)  # the head may end earlier
-        lengths = message.headers.getall("Content-Length", ["0"])
+        lengths = message.headers.getall(hdrs.CONTENT_LENGTH, ["0"])
         if bare_ends or len(lengths) != 1 or len(lengths[0]) > LENGTH_DIGITS_MAX:
             return
         missing_bytes = head_bytes + int(lengths[0]) - len(data)
         plain = free and message.version == HttpVersion11 and message.method == "POST" and not message.should_close
-        plain = plain and "Expect" not in message.headers and len(data) + missing_bytes <= BYTES_MAX
+        plain = plain and hdrs.EXPECT not in message.headers and len(data) + missing_bytes <= BYTES_MAX
         if not missing_bytes and payload.is_eof():
             self._at_start = True
             self.received = Arrival(data, head_bytes, payload, apart=False) if plain else None

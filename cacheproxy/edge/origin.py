@@ -14,7 +14,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import istr
 
 from cacheproxy import config
 from cacheproxy.edge.plain import REPLY_HEADERS, Plain
@@ -73,6 +74,7 @@ class Ruling:
 
 
 _GO_ON = Ruling()
+_PRIVATE_NETWORK = istr("Access-Control-Request-Private-Network")
 
 
 class Origins:
@@ -96,9 +98,9 @@ class Origins:
         """The ruling on a request with these headers."""
         return self.rule(
             method,
-            host=headers.get("Host", ""),
-            origin=headers.get("Origin", ""),
-            private_network=headers.get("Access-Control-Request-Private-Network", "") == "true",
+            host=headers.get(hdrs.HOST, ""),
+            origin=headers.get(hdrs.ORIGIN, ""),
+            private_network=headers.get(_PRIVATE_NETWORK, "") == "true",
         )
 
     def rule(self, method: str, *, host: str, origin: str, private_network: bool = False) -> Ruling:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 
 from cacheproxy.edge import headers, reply
@@ -69,7 +69,7 @@ class Replay:
         path, body = message.path.partition("?")[0], arrived.body
         known = path in BY_PATH and len(body) <= self.admission.config.cache.body_max
         known = known and bool(len(self.lane) or len(self.plans))
-        if not known or "Content-Encoding" in message.headers:
+        if not known or hdrs.CONTENT_ENCODING in message.headers:
             return None
         ruling = self.origins.rule_for(message.method, message.headers)
         if ruling.status is not None:

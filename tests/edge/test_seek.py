@@ -503,9 +503,9 @@ async def test_an_answer_that_lands_during_the_search_is_joined(
     landing, look, keep = asyncio.Event(), LookUp.look, Keeper.keep
     waiting = [landing.wait]
 
-    async def late(*given: Any) -> Any:
+    async def late(*given: Any, **more: Any) -> Any:
         waits = waiting.pop() if waiting else None
-        found = await look(*given)
+        found = await look(*given, **more)
         if waits is not None:
             await waits()
         return found
