@@ -278,9 +278,11 @@ class Order:
         return [*apart, min(running, key=lambda line: line.began_s)]
 
     def _beside_the_trial(self, first: _Line | None) -> list[_Line]:
-        """The groups that get no place until the trial is over: once another is overdue all, so that it ends."""
-        ends = first is not None and first.group.model != self._trial
-        return [line for line in self._lines.values() if ends or line.group.model != self._trial]
+        """The groups that get no place until the trial is over: once another is overdue all, so that it ends.
+
+        That other one may be of the same model, with options for which Ollama loads it anew.
+        """
+        return [line for line in self._lines.values() if first is not None or line.group.model != self._trial]
 
     def _is_loaded(self, group: Group) -> bool:
         return self._loaded.get(group.model) == group

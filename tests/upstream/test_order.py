@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations, cycle
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cacheproxy.upstream.order import Group, Limits, Order, Pairs, Ticket
@@ -330,6 +330,20 @@ def test_nobody_is_overtaken_without_end(parallel, models, unsure, steps, second
         assert schedule.now_s - came_s <= (4 + unsure + others) * (schedule.limits.turn_s + 3 * seconds)
 
 
+def test_a_trial_ends_for_an_overdue_group_of_its_own_model_as_well():
+    """It wants the model loaded with other options, so it cannot run beside; callers of the trial's go on coming."""
+    schedule = Schedule(2, 2, frozenset(), unsure=True)
+    for kind, what in (("come", B), ("come", A_LONG), ("wait", 1), ("come", A)):
+        schedule.step(kind, what)
+    assert [ticket.group for ticket in schedule.flying] == [B, A_LONG]
+    schedule.step("end", 0)
+    while A not in {ticket.group for ticket in schedule.flying}:
+        schedule.step("come", A_LONG)
+        schedule.step("wait", 2)
+        schedule.step("end", 0)
+        assert schedule.now_s <= schedule.limits.turn_s + 4
+
+
 @given(
     st.integers(1, 3),
     st.integers(1, 4),
@@ -338,6 +352,7 @@ def test_nobody_is_overtaken_without_end(parallel, models, unsure, steps, second
     st.lists(STEPS, max_size=40),
     st.lists(st.floats(2, 20), min_size=1, max_size=12),
 )
+@example(2, 2, frozenset(), True, [("come", B), ("come", A_LONG)], [2.0])
 def test_no_group_waits_without_end_whichever_models_are_apart(  # noqa: PLR0917 - Hypothesis gives them by place
     parallel, models, apart, unsure, steps, lasting
 ):
