@@ -58,16 +58,11 @@ class Identity:
     digest: str
     remote: bool = False
     server_version: str = ""
-    _short: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        short = self.canonical.removeprefix("registry.ollama.ai/").removeprefix("library/")
-        object.__setattr__(self, "_short", short)
 
     @property
     def short(self) -> str:
         """The name as `ollama list` shows it: without the default registry and namespace, with the tag."""
-        return self._short
+        return self.canonical.removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
 @dataclass(frozen=True, slots=True)

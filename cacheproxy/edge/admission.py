@@ -107,15 +107,15 @@ class Admission:
         return _reads(self.config.cache.partition_headers)
 
     def said(
-        self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, read: Read
+        self, generation: int, target: str, sent: CIMultiDictProxy[str], reply_headers: Headers, body: Read
     ) -> Said | None:
         """What a request says that came under these settings; None if that cannot be written down.
 
-        `sent`: its headers; `read`: its body.
+        `sent`: its headers.
         """
         head = tuple([", ".join(sent.getall(name)) if name in sent else None for name in self.reads])
         try:
-            return Said(generation, target, head, reply_headers, read.asked)
+            return Said(generation, target, head, reply_headers, body.asked)
         except UnkeyableError:
             return None
 
@@ -209,7 +209,7 @@ class Admission:
             options = tuning.added_options(fill, ask, found, wish)
             keep_alive = tuning.added_keep_alive(fill, ask, found, wish, self.clock.now())
             ask = tuning.tune(ask, body, dialect.parse, options, keep_alive)
-        return ask, budget * context.limit(ask, found.context_length if found else 0) if budget else 0.0
+        return ask, budget * context.limit(ask, found.context_length if found else 0)
 
 
 @lru_cache(maxsize=8)

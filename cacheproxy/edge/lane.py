@@ -105,7 +105,7 @@ class Record:
         """Of the reply as it reads now, head included."""
         return sum(map(len, self.writes))
 
-    def renew(self, now: float) -> None:
+    def refresh(self, now: float) -> None:
         """Make the reply anew if it reads otherwise by now (Unix time, s)."""
         if not self.rendered <= now < self.until:
             self.rendered = now
@@ -232,7 +232,7 @@ class Lane:
             self._drop(key)
             return None
         self._records.move_to_end(key)
-        record.renew(now)
+        record.refresh(now)
         return record
 
     def count(self, record: Record, seconds: float) -> None:

@@ -75,10 +75,10 @@ class PlainStream(web.StreamResponse):
             self.headers.popall(name, None)
 
     def _streams_on(self, request: web.BaseRequest) -> bool:
-        """Frame the common reply, whose caller takes chunks and stays: with a third of aiohttp's steps; else False."""
+        """Frame the common reply, whose caller takes chunks and stays, as aiohttp would in more steps; else False."""
         own, writer = self.headers, self._payload_writer
-        asked = self._keep_alive is not None or self._must_be_empty_body or self._chunked or self._compression
-        if writer is None or asked or "Content-Length" in own or not is_plain(request):
+        special = self._keep_alive is not None or self._must_be_empty_body or self._chunked or self._compression
+        if writer is None or special or "Content-Length" in own or not is_plain(request):
             return False
         self._keep_alive = True
         writer.enable_chunking()

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 
-from cacheproxy.edge import headers, reply
+from cacheproxy.edge import reply
 from cacheproxy.edge.admission import Admission, Said, unloads
 from cacheproxy.edge.connection import Arrival, Search
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record, Repeatable
@@ -32,13 +32,12 @@ from cacheproxy.trail import Trail
 from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
 
 _Result = TypeVar("_Result")
+_Given = ParamSpec("_Given")
 
 _log = logging.getLogger("cacheproxy")
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 """Trails of hits from a record: the same bytes, and other bytes that say the same."""
-FAILED = "the repeat lane failed on a request"
-"""Said of a defect; it costs the request time only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +58,7 @@ class Replay:
 
         `arrived.read` then is its body as it was read, also where nothing is remembered.
         """
-        try:
-            return self._find(message, arrived)
-        except Exception:  # noqa: BLE001 - as in `_guarded`, which would cost as much as the look-up
-            _log.exception(FAILED)
-            return None
+        return _guarded(self._find, message, arrived)
 
     def _find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         path, body = message.path.partition("?")[0], arrived.body
@@ -94,7 +89,7 @@ class Replay:
     def seek(self, arrived: Arrival) -> Search | None:
         """What finds the reply to a request whose plan is known. `arrived.looked` then tells what was found."""
         said, found = arrived.said, arrived.read
-        planned = None if said is None else _guarded(lambda: self.plans.find(said))
+        planned = None if said is None else _guarded(self.plans.find, said)
         return None if planned is None or found is None else partial(self._sought, planned, found.ask, arrived)
 
     async def _sought(self, planned: Planned, ask: Ask, arrived: Arrival) -> Sought | None:
@@ -131,12 +126,12 @@ class Replay:
                     found.entry,
                     identity,
                     tally.decision(caller.dialect.NAME, trail, clock),
-                    lambda now: (form.hit(found, now).writes(), headers.alike_until(found.entry, now)),
+                    partial(form.repeat, found),
                     self.flight_key(plan),
                 )
-                _guarded(lambda: self._learn_both(caller.request, hit, fixed.size_bytes))
+                _guarded(self._learn_both, caller.request, hit, fixed.size_bytes)
             elif fixed.size_bytes <= BYTES_MAX:
-                _guarded(lambda: self._learn_plan(caller.request, plan, identity, form, unrepeatable=unrepeatable))
+                _guarded(self._learn_plan, caller.request, plan, identity, form, unrepeatable=unrepeatable)
         return await fixed.send(caller.request)
 
     def _learn_plan(
@@ -199,10 +194,10 @@ class Replay:
         )
 
 
-def _guarded(work: Callable[[], _Result]) -> _Result | None:
+def _guarded(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> _Result | None:
     """What `work` returns; a defect in it must cost a request time only, not its reply or its connection."""
     try:
-        return work()
+        return work(*given, **named)
     except Exception:  # noqa: BLE001 - see above
-        _log.exception(FAILED)
+        _log.exception("the repeat lane failed on a request")
         return None

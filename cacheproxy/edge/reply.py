@@ -15,7 +15,7 @@ from aiohttp.http import HttpVersion11
 
 from cacheproxy.clock import Clock
 from cacheproxy.edge import headers
-from cacheproxy.edge.fixed import Fixed
+from cacheproxy.edge.fixed import Fixed, Writes
 from cacheproxy.edge.passthrough import break_off
 from cacheproxy.edge.plain import REPLY_HEADERS, PlainStream, error_reply
 from cacheproxy.errors import UpstreamBrokenError
@@ -61,6 +61,10 @@ class Form:
     def hit(self, found: Hit, now: float) -> Fixed:
         """The replay of an entry. `now`: Unix time, s."""
         return self.answer(found.entry.answer, headers.hit(found, now), now)
+
+    def repeat(self, found: Hit, now: float) -> tuple[Writes, float]:
+        """The same to a caller who keeps the connection, as it is written; and the time at which it reads otherwise."""
+        return self.hit(found, now).writes(), headers.alike_until(found.entry, now)
 
     def answer(self, answer: Answer, head: headers.Headers, now: float) -> Fixed:
         """An answer whole, streamed or not as it was asked for."""

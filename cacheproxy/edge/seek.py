@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cacheproxy.clock import Clock
 from cacheproxy.decisions import Decisions
-from cacheproxy.edge import headers
 from cacheproxy.edge.lane import BYTES_MAX, Record, Repeatable
 from cacheproxy.edge.plans import Last, Planned, Plans
 from cacheproxy.edge.tally import Tally
@@ -99,7 +99,7 @@ class Seek:
     def _again(self, record: Record, now: float, began_s: float) -> Sought:
         """The last hit once more."""
         took_s = self.clock.monotonic() - began_s
-        record.renew(now)
+        record.refresh(now)
         return Sought(record.writes, lambda: self._count(record, began_s, took_s))
 
     def _count(self, record: Record, began_s: float, took_s: float) -> None:
@@ -116,15 +116,9 @@ class Seek:
             self._remember(planned, hit, hit.values, decision, reply_bytes)
 
     def _remember(self, planned: Planned, hit: Hit, values: Values, decision: Decision, reply_bytes: int) -> None:
-        form, entry = planned.form, hit.entry
         held_bytes = sum(map(len, filter(None, values)))
         if self.lookup.memory.takes(held_bytes):
             return
-        repeatable = Repeatable(
-            entry,
-            planned.identity,
-            decision,
-            lambda now: (form.hit(hit, now).writes(), headers.alike_until(entry, now)),
-        )
+        repeatable = Repeatable(hit.entry, planned.identity, decision, partial(planned.form.repeat, hit))
         size_bytes = LAST_BYTES + 3 * held_bytes + reply_bytes
         self.plans.keep_last(planned, Last(values, Record(repeatable, SAME, size_bytes=size_bytes)))

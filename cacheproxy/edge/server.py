@@ -65,10 +65,8 @@ class _Connection(KnownConnection):
         count = self._request_count
         super().data_received(data)
         if self._request_count != count:
-            if self._head_deadline is not None:
-                self._head_done()
-            if self._current_request is not None:
-                self._break_body_nowait()
+            self._head_done()
+            self._break_body_nowait()
         elif data and self.idle:
             self._await_head()
 

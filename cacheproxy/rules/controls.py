@@ -38,7 +38,7 @@ def read_controls(headers: Mapping[str, str], body: Mapping[str, Any], *, honor_
 
     `headers`: names compared without regard to case (a multidict does). Never raises.
     """
-    if not body and not (headers and any(name in headers for name in CONTROL_HEADERS)):
+    if not body and not any(name in headers for name in CONTROL_HEADERS):
         return _NO_WISHES
     wishes: dict[str, Any] = {}
     if honor_cache_control:

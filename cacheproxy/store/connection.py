@@ -105,19 +105,13 @@ class Connection(Contact):
         try:
             result = await answer
         except BaseException as error:  # noqa: BLE001 - it is raised again
-            failure = self._in_our_words(error, limit_s)
-            self._count_failure(ticket, failure, evidence=evidence)
-            try:
-                if failure is error:
-                    raise
-                raise failure from None
-            finally:
-                del failure  # which holds this frame, and the frame would hold it
+            self._raise(self._failed(ticket, self._in_our_words(error, limit_s), evidence=evidence), error)
         self._breaker.succeeded(ticket)
         self._counts.answered += 1
         return result
 
-    def _count_failure(self, ticket: int, failure: BaseException, *, evidence: bool) -> None:
+    def _failed(self, ticket: int, failure: BaseException, *, evidence: bool) -> BaseException:
+        """The failure, counted."""
         if isinstance(failure, StoreRefusedError):
             self._breaker.succeeded(ticket)
             self._counts.refused += 1
@@ -133,6 +127,7 @@ class Connection(Contact):
             self._counts.failed += 1
             self._reason = str(failure)
             self._breaker.failed(ticket)
+        return failure
 
     async def bump_epoch(self) -> int:
         """Tell all proxies on this Redis to drop their copies; the new epoch. Raises StoreUnavailableError."""

@@ -17,7 +17,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import redis.exceptions
 
@@ -185,13 +185,17 @@ class Contact:
         try:
             return await answer
         except Exception as error:  # noqa: BLE001 - it is raised again
-            failure = self._in_our_words(error, limit_s)
-            try:
-                if failure is error:
-                    raise
-                raise failure from None
-            finally:
-                del failure  # which holds this frame, and the frame would hold it
+            self._raise(self._in_our_words(error, limit_s), error)
+
+    @staticmethod
+    def _raise(failure: BaseException, error: BaseException) -> NoReturn:
+        """Raise what became of an error, which may be that error. Whoever calls this must not hold `failure` itself."""
+        try:
+            if failure is error:
+                raise failure
+            raise failure from None
+        finally:
+            del failure, error  # they hold this frame, and it would hold them
 
     def _in_our_words(self, error: BaseException, limit_s: float) -> BaseException:
         """Our error for one of Redis's; another as it is. The only place where errors and timeouts are translated.

@@ -63,8 +63,6 @@ class Catalog:
         A change anywhere counts: the Ollama that it happens at may decide the name when it has ended. With all of them
         away it is what the lists said last, for `upstream.digest_grace`.
         """
-        if len(self._members) == 1:
-            return self.first.models.identify(name)  # which says itself that a change is under way
         return self._decide(lambda models: models.identify(name)) if self._settled else None
 
     def known(self, name: str) -> Identity | None:

@@ -290,18 +290,15 @@ class Order:
     def _note_loaded(self, group: Group) -> None:
         """A group starts: Ollama loads it if it was not loaded, in place of the model longest unused."""
         self.changes += not self._is_loaded(group)
-        if self._apart:
-            for other in [other for other in self._loaded if _pair(other, group.model) in self._apart]:
-                del self._loaded[other]
+        for other in [other for other in self._loaded if _pair(other, group.model) in self._apart]:
+            del self._loaded[other]
         self._loaded[group.model] = group
         self._loaded.move_to_end(group.model)
         self._trim_loaded()
 
     def _trim_loaded(self) -> None:
-        if len(self._loaded) <= self._limits.models_at_once:
-            return
-        running = self._running()
         while len(self._loaded) > self._limits.models_at_once:
+            running = self._running()
             idle = next((model for model in self._loaded if model not in running), None)
             if idle is None:
                 return
