@@ -19,18 +19,16 @@ in a request or a reply.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
-from aiohttp.streams import StreamReader
 
+from cacheproxy.edge.arrival import Arrival, Begun
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record
-from cacheproxy.edge.reading import Read
-from cacheproxy.flow.found import Looked
+from cacheproxy.edge.outbox import Outbox
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -41,36 +39,6 @@ HOLD_S = 0.02
 
 LENGTH_DIGITS_MAX = 20
 """Of a Content-Length; the parser takes any number of leading zeros."""
-
-
-@dataclass(slots=True)
-class Arrival:
-    """A whole request as it came, which nothing keeps from being repeated as it is."""
-
-    request: bytes
-    head_bytes: int
-    payload: StreamReader
-    """aiohttp's name for the body: it belongs to this request alone."""
-    apart: bool
-    """The head came by itself."""
-    read: Read | None = None
-    """The body, once it has been read."""
-    read_s: float = 0.0
-    """How long that took."""
-    said: Hashable = None
-    """All that is read of it (`edge/admission.py`), once that is known, unless there is more to do than to reply."""
-    looked: Looked | None = None
-    """The look-up that was made for it, if any was."""
-
-    @property
-    def head(self) -> bytes:
-        """From the request line to the empty line."""
-        return self.request[: self.head_bytes]
-
-    @property
-    def body(self) -> bytes:
-        """What follows the head."""
-        return self.request[self.head_bytes :]
 
 
 class Found(Protocol):
@@ -107,38 +75,6 @@ class Known(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Begun:
-    """A request of which the end has not come yet."""
-
-    came: bytes
-    """All of it until now, if it may be repeated (`plain`)."""
-    head_bytes: int
-    missing_bytes: int
-    payload: StreamReader
-    plain: bool
-    until: float
-    """It is waited for no longer than this, on the loop's clock."""
-    apart: bool
-
-    def add(self, data: bytes) -> bool:
-        """More of it came; False if that is more than it lacks."""
-        self.missing_bytes -= len(data)
-        if self.plain:
-            self.came += data
-        return self.missing_bytes >= 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it is there, to the parser too."""
-        return not self.missing_bytes and self.payload.is_eof()
-
-    @property
-    def arrival(self) -> Arrival | None:
-        """It, complete, if it may be repeated."""
-        return Arrival(self.came, self.head_bytes, self.payload, self.apart) if self.plain else None
-
-
 class KnownConnection(web.RequestHandler):
     """aiohttp's connection, with known requests answered before it serves them. `known` None: without."""
 
@@ -150,21 +86,26 @@ class KnownConnection(web.RequestHandler):
         "_held",
         "_holds",
         "_known",
+        "_outbox",
         "_search",
         "_seeking",
         "_sleeper",
         "_timer",
+        "_unsent",
         "received",
     )
 
-    def __init__(self, manager: web.Server, *, known: Known | None, **kwargs: Any) -> None:
+    def __init__(self, manager: web.Server, *, known: Known | None, outbox: Outbox, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._known = known if kwargs.get("keepalive_timeout", 1) > 0 else None
+        self._outbox = outbox
+        self._unsent: tuple[Sequence[bytes], Callable[[], None]] | None = None
+        """A reply that is in the outbox, and what counts it."""
         self._at_start = True
         """The parser has taken whole requests only: the next byte begins one."""
         self._between = True
         """Every request that came has its whole reply, and the connection goes on."""
-        self._begun: _Begun | None = None
+        self._begun: Begun | None = None
         self._held = b""
         """A head that the lane knows, whose body is due; nothing else has seen it yet."""
         self._holds = True
@@ -187,6 +128,8 @@ class KnownConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bytes came: a known request's, or the parser's. None are aiohttp's own call to take what it held back."""
         known = self._known
+        if self._unsent is not None:
+            self._outbox.flush()
         if known is None or not data:
             super().data_received(data)
             return
@@ -208,7 +151,9 @@ class KnownConnection(web.RequestHandler):
         self._feed(known, data, free=free)
 
     def release(self) -> None:
-        """Let the server see a head that was held for its body."""
+        """Let go of a reply that waits for others, and of a head that waits for its body: the server then sees it."""
+        if self._unsent is not None:
+            self._outbox.flush()
         if held := self._take_held():
             self._holds = False
             self.data_received(held)
@@ -298,9 +243,9 @@ class KnownConnection(web.RequestHandler):
             self.received = Arrival(data, head_bytes, payload, apart=False) if plain else None
         elif missing_bytes > 0:
             until, apart = self._loop.time() + HOLD_S, head_bytes == len(data)
-            self._begun = _Begun(data if plain else b"", head_bytes, missing_bytes, payload, plain, until, apart)
+            self._begun = Begun(data if plain else b"", head_bytes, missing_bytes, payload, plain, until, apart)
 
-    def _go_on(self, begun: _Begun) -> None:
+    def _go_on(self, begun: Begun) -> None:
         """More of the request came that had begun: see whether that is all."""
         if begun.complete:
             self._at_start, self.received = True, begun.arrival
@@ -342,8 +287,7 @@ class KnownConnection(web.RequestHandler):
         self._seeking = None
         if found is not None and self._open():
             self._take()
-            self._write(found.writes)
-            found.tell()
+            self._reply(found.writes, found.tell)
         self._rouse()
 
     def _take(self) -> None:
@@ -384,16 +328,24 @@ class KnownConnection(web.RequestHandler):
 
     def _repeat(self, lane: Lane, record: Record, began: float) -> None:
         """Reply with a record, as found since `began` (`perf_counter`)."""
-        self._write(record.writes)
-        lane.count(record, perf_counter() - began)
+        self._reply(record.writes, lambda: lane.count(record, perf_counter() - began))
 
-    def _write(self, writes: Sequence[bytes]) -> None:
-        """Send a reply; aiohttp's timers go on as after any."""
-        transport, manager = self.transport, self._manager
-        if transport is None or manager is None:
+    def _reply(self, writes: Sequence[bytes], tell: Callable[[], None]) -> None:
+        """Have a reply sent, and counted once it is; aiohttp's timers go on as after any."""
+        manager = self._manager
+        if manager is None:
             return
         manager.requests_count += 1
-        transport.writelines(writes)
+        self._unsent = writes, tell
+        self._outbox.add(self)
         close_time = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+
+    def send(self) -> Callable[[], None]:
+        """Send the reply that is in the outbox, unless the caller has gone; returns what counts it."""
+        assert self._unsent is not None  # noqa: S101 - who is asked to has one
+        (writes, tell), self._unsent = self._unsent, None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.writelines(writes)
+        return tell

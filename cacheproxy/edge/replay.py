@@ -16,7 +16,8 @@ from aiohttp.http import RawRequestMessage
 
 from cacheproxy.edge import reply
 from cacheproxy.edge.admission import Admission, Said, unloads
-from cacheproxy.edge.connection import Arrival, Search
+from cacheproxy.edge.arrival import Arrival
+from cacheproxy.edge.connection import Search
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plain import REPLY_HEADERS

@@ -8,7 +8,8 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from cacheproxy.edge.connection import Arrival, KnownConnection
+from cacheproxy.edge.arrival import Arrival
+from cacheproxy.edge.connection import KnownConnection
 from cacheproxy.flow.found import Looked
 from cacheproxy.upstream.request import decoded
 

@@ -19,6 +19,7 @@ from aiohttp.http import RawRequestMessage
 
 from cacheproxy import config
 from cacheproxy.edge.connection import Handler, Known, KnownConnection
+from cacheproxy.edge.outbox import Outbox
 from cacheproxy.edge.plain import Plain, error_reply
 
 log = logging.getLogger(__name__)
@@ -147,12 +148,18 @@ class _Listener(web.Server):
         super().__init__(handler, handler_cancellation=True, **kwargs)
         self._head_timeout_s = head_timeout_s
         self._known = known
+        self._outbox = Outbox(self._loop)
         self._serving = _Serving()
         self.leaving = False
 
     def __call__(self) -> _Connection:
         return _Connection(
-            self, loop=self._loop, head_timeout_s=self._head_timeout_s, known=self._known, **self._kwargs
+            self,
+            loop=self._loop,
+            head_timeout_s=self._head_timeout_s,
+            known=self._known,
+            outbox=self._outbox,
+            **self._kwargs,
         )
 
     def serving(self) -> _Serving:

@@ -1,0 +1,165 @@
+"""The first reply of a turn of the event loop goes out at once, those that follow it together, and none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest_asyncio
+
+from cacheproxy.edge import outbox
+from cacheproxy.edge.connection import KnownConnection
+from cacheproxy.edge.outbox import Outbox
+from tests.edge.test_lane import ask, heard, taught
+from tests.fakes.house import MODEL, House, house  # noqa: F401 - a fixture
+from tests.fakes.wire import Wire, connect, request
+
+
+class Named:
+    """A sender that writes down what happens to its reply."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+
+    def send(self) -> Callable[[], None]:
+        """As an `outbox.Sender`."""
+        self.log.append(f"{self.name} sent")
+        return lambda: self.log.append(f"{self.name} counted")
+
+
+async def test_the_first_of_a_turn_is_sent_at_once_and_the_others_when_it_ends() -> None:
+    """In the order in which they came; counting holds none of them up."""
+    log: list[str] = []
+    box = Outbox(asyncio.get_running_loop())
+    for name in "abc":
+        box.add(Named(name, log))
+    assert log == ["a sent", "a counted"]
+
+    await asyncio.sleep(0)
+    assert log[2:] == ["b sent", "c sent", "b counted", "c counted"]
+
+    box.add(Named("d", log))
+    assert log[6:] == ["d sent", "d counted"]
+
+
+async def test_so_many_wait_and_no_more() -> None:
+    """Else the first of a thousand would wait until the last is made."""
+    log: list[str] = []
+    box = Outbox(asyncio.get_running_loop())
+    for number in range(outbox.TOGETHER_MAX):
+        box.add(Named(str(number), log))
+    assert log == ["0 sent", "0 counted"]
+
+    box.add(Named("one more", log))
+    assert log[2:4] == ["1 sent", "2 sent"]
+    assert log[-1] == "one more counted"
+
+
+async def test_what_was_sent_early_is_not_sent_again() -> None:
+    """The turn ends all the same."""
+    log: list[str] = []
+    box = Outbox(asyncio.get_running_loop())
+    for name in "ab":
+        box.add(Named(name, log))
+    box.flush()
+    await asyncio.sleep(0)
+
+    assert log == ["a sent", "a counted", "b sent", "b counted"]
+
+
+class Pair:
+    """Two callers of one proxy, and the proxy's ends of their connections."""
+
+    def __init__(self, house: House, first: Wire, second: Wire) -> None:  # noqa: F811
+        self.house = house
+        self.wires = first, second
+        self.ends = tuple(map(self._end, self.wires))
+
+    def _end(self, wire: Wire) -> KnownConnection:
+        address = wire.writer.get_extra_info("sockname")
+        (end,) = (
+            end
+            for end in self.house.app._proxy._listener._connections  # type: ignore[union-attr]
+            if end.transport is not None and end.transport.get_extra_info("peername") == address
+        )
+        assert isinstance(end, KnownConnection)
+        return end
+
+    def ask_both(self, data: bytes = ask()) -> None:
+        """A known request comes on each, in one turn: the reply to the second waits."""
+        for end in self.ends:
+            end.data_received(data)
+        assert self.ends[1]._unsent is not None
+
+
+@pytest_asyncio.fixture
+async def pair(house: House) -> AsyncIterator[Pair]:  # noqa: F811
+    """Both idle, their request known."""
+    async with await connect(house.port) as first, await connect(house.port) as second:
+        for wire in (first, second):
+            await taught(house, wire, ask())
+        house.app.lane.flush()
+        yield Pair(house, first, second)
+
+
+async def test_replies_of_one_turn_reach_all_who_asked(pair: Pair) -> None:
+    """And each is counted."""
+    trails = heard(pair.house)
+    pair.ask_both()
+    for wire in pair.wires:
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+
+    pair.house.app.lane.flush()
+    assert trails == {"lane:hit": 2}
+
+
+async def test_a_reply_goes_out_before_what_comes_next_on_its_connection_is_seen(pair: Pair) -> None:
+    """Whether that is known, new or no request at all."""
+    trails = heard(pair.house)
+    pair.ask_both()
+    pair.ends[1].data_received(ask())
+    pair.ends[1].data_received(ask({"model": MODEL, "messages": [{"role": "user", "content": "another?"}]}))
+    pair.ends[1].data_received(b"nonsense\r\n\r\n")
+    replies = [await pair.wires[1].response() for _ in range(4)]
+
+    assert [reply.header("X-Cache") for reply in replies] == ["EXACT", "EXACT", "MISS", None]
+    assert [reply.status for reply in replies] == [200, 200, 200, 400]
+    pair.house.app.lane.flush()
+    assert trails["lane:hit"] == 3
+
+
+async def test_who_leaves_before_the_reply_goes_out_keeps_nobody_from_theirs(pair: Pair) -> None:
+    """It is counted, as one is that was on its way."""
+    trails = heard(pair.house)
+    async with await connect(pair.house.port) as third:
+        await third.send(request("GET", "/api/version"))
+        await third.response()
+        last = pair._end(third)
+        pair.ask_both()
+        last.data_received(ask())
+        pair.ends[1].force_close()
+
+        assert (await third.response()).header("X-Cache") == "EXACT"
+    assert (await pair.wires[0].response()).header("X-Cache") == "EXACT"
+    assert await pair.wires[1].rest() == b""
+    pair.house.app.lane.flush()
+    assert trails == {"lane:hit": 3}
+
+
+async def test_a_proxy_that_stops_sends_what_it_has_made(pair: Pair) -> None:
+    """A connection with a reply in the outbox looks idle, and idle ones are closed."""
+    pair.ask_both()
+    await pair.house.app._proxy.drain(5.0)  # type: ignore[union-attr]
+
+    for wire in pair.wires:
+        assert (await wire.response()).header("X-Cache") == "EXACT"
+
+
+async def test_a_connection_whose_time_is_over_sends_what_is_made_for_it(pair: Pair) -> None:
+    """`server.idle_timeout` may end while a turn takes long."""
+    pair.ask_both()
+    pair.ends[1]._next_keepalive_close_time = 0.0
+    pair.ends[1]._process_keepalive()
+
+    assert (await pair.wires[1].response()).header("X-Cache") == "EXACT"
