@@ -99,8 +99,8 @@ class Flight:
         self._followers: dict[Follower, int] = {}
         self._chunks_wanted = False
         """Somebody waits for chunks, not for bytes."""
-        self._moved = asyncio.Event()
-        """Replaced and set whenever something changed, so any number can wait for the next change."""
+        self._waiting: list[asyncio.Future[None]] = []
+        """Of all who wait for the next change."""
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -175,7 +175,7 @@ class Flight:
             if self._chunks_wanted:
                 self._wake()
         while self._recorder.too_large and self._lag_bytes() > LAG_BYTES_MAX:
-            await self._wait_moved()
+            await self._moved()
 
     def _lag_bytes(self) -> int:
         """Forget the pieces every follower has taken; return the bytes the slowest has yet to take."""
@@ -190,11 +190,16 @@ class Flight:
         return self._held_bytes
 
     def _wake(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
-    async def _wait_moved(self) -> None:
-        await self._moved.wait()
+    def _moved(self) -> asyncio.Future[None]:
+        """Done once something has changed."""
+        moved = asyncio.get_running_loop().create_future()
+        self._waiting.append(moved)
+        return moved
 
 
 class Follower:
@@ -210,7 +215,7 @@ class Follower:
         while flight._head is None:
             if flight._error is not None:
                 raise flight._error
-            await flight._wait_moved()
+            await flight._moved()
         return flight._head
 
     @property
@@ -229,7 +234,7 @@ class Follower:
                     flight._wake()
             if flight._ended:
                 break
-            await flight._wait_moved()
+            await flight._moved()
         self._raise_if_broken()
 
     async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
@@ -248,14 +253,14 @@ class Follower:
                 raise UpstreamBrokenError(f"the reply cannot be converted for a caller who joined: {flight.reason}")
             if flight._ended:
                 break
-            await flight._wait_moved()
+            await flight._moved()
         self._raise_if_broken()
 
     async def wait_end(self) -> Answer | None:
         """Wait for the whole reply; None if it came to no good end. Raises UpstreamBrokenError."""
         self.flight._followers[self] = _TAKES_NO_BYTES
         while not self.flight._ended:
-            await self.flight._wait_moved()
+            await self.flight._moved()
         self._raise_if_broken()
         return self.flight.answer
 

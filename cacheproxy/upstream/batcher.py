@@ -36,7 +36,7 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class PlacedReply:
-    """An upstream reply that gives its place back with its last byte, or when it is closed before."""
+    """An upstream reply that gives its place back when it is closed."""
 
     __slots__ = ("_give_back", "_reply", "headers", "reason", "source", "status", "waited_s")
 
@@ -50,11 +50,9 @@ class PlacedReply:
         self._reply = reply
         self._give_back = give_back
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """Bytes as they arrive. Raises UpstreamBrokenError."""
-        async for piece in self._reply.chunks():
-            yield piece
-        self._give_back()
+        return self._reply.chunks()
 
     async def close(self) -> None:
         """Be done with the reply; if it had not ended, Ollama stops working on it."""
