@@ -213,6 +213,16 @@ def aiohttp_constant(folder: Path, cores: Cores, body_bytes: int) -> Iterator[Ta
 
 
 @contextlib.contextmanager
+def aiohttp_forwarder(folder: Path, cores: Cores, origin: Origin) -> Iterator[Target]:
+    """The framework's own cost of a miss: each request is passed on, and nothing else is done."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.load.forward", str(port), origin.url]
+    with started(command, folder=folder, cores=cores.server) as running:
+        wait_until(lambda: listens(port), running, seconds=START_S_MAX)
+        yield Target("aiohttp, forwarding", port, running.pid)
+
+
+@contextlib.contextmanager
 def litellm(folder: Path, cores: Cores, origin: Origin, redis_port: int, cache_folder: Path) -> Iterator[Target]:
     """LiteLLM's proxy with its Redis cache, before the origin's OpenAI form."""
     binary = _install_litellm(cache_folder)

@@ -1,9 +1,12 @@
 """A lone miss: what the proxy adds to an answer that nobody has stored, before an origin that answers at once.
 
-Each question is new, and asked directly and through the proxy in turn, one ask at a time on kept connections; between
-two of them the proxy has time to store. A figure is the difference of the same percentile of both. Streams come token
-by token, as Ollama sends them though faster, and all in one write, which no model does and which shows what is
-done before the first byte is passed on.
+One ask at a time on kept connections, each question new; between two of them the proxy has time to store. Streams come
+token by token, as Ollama sends them though faster, and all in one write, which no model does and which shows what is
+done before the first byte is passed on. A figure is the difference of the same percentile of two sides: a direct ask,
+or one through a forwarder made of the same framework, which looks up, keeps and counts nothing.
+
+Each side is asked by itself, one ask after the other, as a caller does who goes on; or, where it says so, all sides in
+turns, so that each has been idle for as long as two streams of the others take.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench, Row
-from benchmarks.load import servers
+from benchmarks.load import peers, servers
 from benchmarks.load.asks import chat, request
 from benchmarks.load.processes import Cores, Meter
 from benchmarks.load.servers import Target
@@ -36,6 +39,7 @@ class Case:
     name: str
     stream: bool
     near: bool = False
+    in_turns: bool = False
     origin: Sequence[str] = ()
     aims: tuple[Aim | None, Aim | None] = (None, None)
     """For the first byte: p50, p99."""
@@ -43,6 +47,7 @@ class Case:
 
 CASES = (
     Case("streamed", stream=True, origin=TOKEN_BY_TOKEN, aims=(Aim(1.0, at_least=False), Aim(3.0, at_least=False))),
+    Case("streamed, after 50 ms of quiet", stream=True, in_turns=True, origin=TOKEN_BY_TOKEN),
     Case("whole", stream=False),
     Case("300 tokens in one write", stream=True),
     Case("streamed, near tier on", stream=True, near=True, origin=TOKEN_BY_TOKEN),
@@ -59,31 +64,38 @@ def lone(bench: Bench) -> Iterator[Figure | Skipped]:
             proxy = stack.enter_context(
                 servers.proxy(bench.folder, bench.cores.server, origin, redis_port=redis_port, near=case.near)
             )
-            _one_round(proxy.target, origin.target, case, WARM_ASKS, bench.cores)
+            targets = [proxy.target, origin.target]
+            if not case.near:
+                targets.append(stack.enter_context(peers.aiohttp_forwarder(bench.folder, bench.cores, origin)))
+            _one_round(targets, case, WARM_ASKS, bench.cores)
             rounds = [
-                _one_round(proxy.target, origin.target, case, bench.asks, bench.cores) for _ in range(bench.rounds)
+                _one_round(targets if number % 2 else targets[::-1], case, bench.asks, bench.cores)
+                for number in range(bench.rounds)
             ]
-            yield from _figures(case, [ours for ours, _ in rounds], [direct for _, direct in rounds])
+            yield from _figures(case, *([found[target.name] for found in rounds] for target in targets))
 
 
-def _one_round(
-    proxy: Target, origin: Target, case: Case, asks: int, cores: Cores
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Readings through the proxy, and direct ones. Raises UnavailableError if an ask was no miss."""
-    meter = Meter(proxy.pid, cores)
-    clients = [Client(target.port) for target in (proxy, origin)]
-    replies: tuple[list[Reply], list[Reply]] = [], []
-    for number in range(asks):
-        raw = request(chat(f"What is the answer to question number {next(_NUMBERS)}?", stream=case.stream))
-        for place in (0, 1) if number % 2 else (1, 0):
-            replies[place].append(clients[place].ask(raw))
+def _one_round(targets: Sequence[Target], case: Case, asks: int, cores: Cores) -> dict[str, dict[str, float]]:
+    """Readings by the target's name, the sides asked in this order. Raises UnavailableError if an ask was no miss."""
+    meters = [Meter(target.pid, cores) for target in targets]
+    clients = [Client(target.port) for target in targets]
+    replies: list[list[Reply]] = [[] for _ in targets]
+    questions = [f"What is the answer to question number {next(_NUMBERS)}?" for _ in range(asks)]
+    places = [(place, question) for place in range(len(targets)) for question in questions]
+    if case.in_turns:
+        places = [(place, question) for question in questions for place in range(len(targets))]
+    for place, question in places:
+        replies[place].append(clients[place].ask(request(chat(question, stream=case.stream))))
         time.sleep(PAUSE_S)
     for client in clients:
         client.close()
-    outcomes = {reply.headers.get("x-cache", "") for reply in replies[0]}
+    outcomes = {reply.headers.get("x-cache", "") for each in replies for reply in each} - {""}
     if outcomes != {"MISS"}:
         raise UnavailableError(f"some asks were no misses: {', '.join(sorted(outcomes))}")
-    return readings(replies[0]) | meter.readings(asks), readings(replies[1])
+    return {
+        target.name: readings(found) | meter.readings(asks)
+        for target, meter, found in zip(targets, meters, replies, strict=True)
+    }
 
 
 def readings(replies: Sequence[Reply]) -> dict[str, float]:
@@ -96,14 +108,23 @@ def readings(replies: Sequence[Reply]) -> dict[str, float]:
     }
 
 
-def _figures(case: Case, ours: list[dict[str, float]], direct: list[dict[str, float]]) -> Iterator[Figure]:
-    parts = ("first", "total") if case.stream else ("total",)
-    for part in parts:
+def _figures(
+    case: Case,
+    ours: list[dict[str, float]],
+    direct: list[dict[str, float]],
+    forwarded: list[dict[str, float]] | None = None,
+) -> Iterator[Figure]:
+    parts = {"first": "first byte", "total": "total"} if case.stream else {"total": "total"}
+    for part, words in parts.items():
         for level, aim in zip(("p50", "p99"), case.aims if part == "first" else (None, None), strict=True):
-            name = f"{part}_{level}_ms"
-            what = f"added to a miss, {case.name}, {'first byte' if part == 'first' else 'total'}, {level}"
+            name, what = f"{part}_{level}_ms", f"added to a miss, {case.name}, {words}, {level}"
             both = side("cacheproxy", name, ours), side("direct", name, direct)
             yield Figure("lone", what, "ms", *both, shown="difference", aim=aim)
+    if forwarded is not None:
+        part, words = next(iter(parts.items()))
+        name, what = f"{part}_p50_ms", f"the same, beyond a forwarder of aiohttp, {case.name}, {words}, p50"
+        both = side("cacheproxy", name, ours), side("aiohttp, forwarding", name, forwarded)
+        yield Figure("lone", what, "ms", *both, shown="difference")
 
 
 ROWS = (Row("lone", "what a lone miss takes beyond a direct ask: first byte and total, streamed and whole", lone),)
