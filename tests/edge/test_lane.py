@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import re
@@ -122,6 +123,8 @@ class Batch:
     """Each head in a piece of its own, as httpx and others send it."""
     event: str = ""
     """What happens before the last piece, when the requests sent by then have their replies."""
+    crowded: bool = False
+    """With each piece another caller's request comes, in the same turn of the event loop and before it."""
 
     def pieces(self) -> list[bytes]:
         """The bytes, cut."""
@@ -155,15 +158,20 @@ batches = st.builds(
     cuts=st.one_of(st.just([]), st.lists(st.integers(1, 999), max_size=3)),
     apart=st.booleans(),
     event=st.sampled_from(("",) * 6 + EVENTS),
+    crowded=st.booleans(),
 )
 
 
+BYSTANDER = ask({"model": MODEL, "messages": [{"role": "user", "content": "what else?"}], "stream": False})
+
+
 class Client:
-    """Two connections to one house, opened when needed and again when they were closed."""
+    """Two connections to one house, opened when needed and again when they were closed; and another caller's."""
 
     def __init__(self, house: House) -> None:
         self.house = house
         self.wires: dict[int, Wire] = {}
+        self.bystander: Wire | None = None
 
     async def take(self, number: int, count: int) -> list[Any]:
         """So many replies; `closed` in place of those that do not come."""
@@ -182,29 +190,32 @@ class Client:
         await self.house.settled()
         return replies
 
-    async def write(self, number: int, data: bytes, *, begins: bool) -> None:
-        """Send one piece, and let the server see it by itself.
+    async def write(self, number: int, data: bytes, *, begins: bool, crowded: bool) -> list[Any]:
+        """Send one piece, and let the server see it by itself, or with a request of the bystander's: the reply to that.
 
         `begins`: it is the first of a batch, for which there is a connection; later the server may have ended it, since
         it need not wait for the end of a head that is none.
         """
+        if crowded and self.bystander is None:
+            self.bystander = await connect(self.house.port)
         wire = self.wires.get(number)
         if begins and (wire is None or wire.reader.at_eof()):
             if wire is not None:
                 wire.close()
             wire = self.wires[number] = await connect(self.house.port)
-        if wire is None:
-            return
-        try:
-            await wire.send(data)
-        except ConnectionError:
-            return
-        await asyncio.sleep(0.001)
+        if crowded and self.bystander is not None:
+            self.bystander.writer.write(BYSTANDER)
+        if wire is not None:
+            with contextlib.suppress(ConnectionError):
+                await wire.send(data)
+                await asyncio.sleep(0.001)
+        return [told(await self.bystander.response())] if crowded and self.bystander is not None else []
 
     def close(self) -> None:
         """Close what is open."""
-        for wire in self.wires.values():
-            wire.close()
+        for wire in (*self.wires.values(), self.bystander):
+            if wire is not None:
+                wire.close()
 
 
 @dataclass
@@ -238,14 +249,16 @@ class Pair:
         """Send a batch to both; the replies of each, those first that were due before the event."""
         pieces = batch.pieces()
         due = batch.complete(pieces[:-1]) if batch.event else 0
-        replies = []
+        replies: list[list[Any]] = []
         for client in clients:
+            replies.append([])
             for at, piece in enumerate(pieces[:-1]):
-                await client.write(batch.connection, piece, begins=not at)
-            replies.append(await client.take(batch.connection, due))
+                replies[-1] += await client.write(batch.connection, piece, begins=not at, crowded=batch.crowded)
+            replies[-1] += await client.take(batch.connection, due)
         await self.happen(batch.event)
         for number, client in enumerate(clients):
-            await client.write(batch.connection, pieces[-1], begins=len(pieces) == 1)
+            begins = len(pieces) == 1
+            replies[number] += await client.write(batch.connection, pieces[-1], begins=begins, crowded=batch.crowded)
             replies[number] += await client.take(batch.connection, len(batch.requests) - due)
             if batch.requests[-1] in ENDING and (wire := client.wires.pop(batch.connection, None)):
                 wire.close()
@@ -309,7 +322,8 @@ async def test_any_stream_of_requests_gets_the_replies_and_counts_it_would_get_w
     before = await pair.counts()
     clients = [Client(house) for house in pair.houses]
     try:
-        for batch in [*steps, *[Batch(2, [0], apart=bool(len(steps) % 2))] * 4]:
+        last = Batch(2, [0], apart=bool(len(steps) % 2), crowded=bool(len(steps) % 3))
+        for batch in [*steps, *[last] * 4]:
             short = sum(pair.lane_answers[trail] for trail in SHORT)
             with_lane, without = await pair.exchange(clients, batch)
             assert with_lane == without
