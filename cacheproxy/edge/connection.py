@@ -51,7 +51,7 @@ class Found(Protocol):
 
     @property
     def tell(self) -> Callable[[], None]:
-        """Counts it, once it is on its way."""
+        """Counts it, once it is on its way or there is nobody to send it to."""
         ...
 
 
@@ -164,6 +164,11 @@ class KnownConnection(web.RequestHandler):
         """The time of an idle connection is over; one that holds a head is not idle."""
         self.release()
         super()._process_keepalive()
+
+    def eof_received(self) -> None:
+        """The caller sends no more, and the connection is closed next: what is made for it goes out before."""
+        if self._unsent is not None:
+            self._outbox.flush()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The caller has gone, and needs nothing any more."""
@@ -331,16 +336,16 @@ class KnownConnection(web.RequestHandler):
         self._reply(record.writes, lambda: lane.count(record, perf_counter() - began))
 
     def _reply(self, writes: Sequence[bytes], tell: Callable[[], None]) -> None:
-        """Have a reply sent, and counted once it is; aiohttp's timers go on as after any."""
+        """Have a reply sent and then counted, also if its caller has gone; aiohttp's timers go on as after any."""
         manager = self._manager
         if manager is None:
             return
         manager.requests_count += 1
-        self._unsent = writes, tell
-        self._outbox.add(self)
         close_time = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+        self._unsent = writes, tell
+        self._outbox.add(self)
 
     def send(self) -> Callable[[], None]:
         """Send the reply that is in the outbox, unless the caller has gone; returns what counts it."""

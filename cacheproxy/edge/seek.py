@@ -32,7 +32,7 @@ measured with tracemalloc over 200 short chats on CPython 3.11 (4.9 kB each, all
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """A reply to a request that waits for one. `tell` counts it; call it once the reply is on its way."""
+    """A reply to a request that waits for one. `tell` counts it; call it once that is on its way or its caller gone."""
 
     writes: Sequence[bytes]
     tell: Callable[[], None]

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.edge import connection as edge_connection
-from cacheproxy.edge import lane
+from cacheproxy.edge import lane, outbox
 from cacheproxy.flow import coalesce
 from cacheproxy.model import Decision
 from cacheproxy.store import contact
@@ -287,8 +287,12 @@ async def pair(
     clean_redis: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Pair]:
-    """Both open, empty; what decides by the time that passed is switched off. Without memory all hits are Redis's."""
+    """Both open, empty; what decides by the time that passed is switched off, replies of one turn always wait for each
+    other. Without memory all hits are Redis's.
+    """
     monkeypatch.setattr(coalesce, "LANDING_S_MAX", 10.0)
+    monkeypatch.setattr(outbox, "MANY", 0)
+    monkeypatch.setattr(outbox, "LATE_S", 10.0)
     # A heartbeat that had begun before a purge makes the proxy forget its copies once more, some time after it.
     monkeypatch.setattr(contact, "HEARTBEAT_S", 3600.0)
     clock = FakeClock()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 
+import pytest
 import pytest_asyncio
 
 from cacheproxy.edge import outbox
 from cacheproxy.edge.connection import KnownConnection
 from cacheproxy.edge.outbox import Outbox
 from tests.edge.test_lane import ask, heard, taught
-from tests.fakes.house import MODEL, House, house  # noqa: F401 - a fixture
+from tests.fakes.house import MODEL, House, house, open_house  # noqa: F401 - a fixture
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.redis_server import RedisServer
 from tests.fakes.wire import Wire, connect, request
 
 
@@ -28,10 +32,19 @@ class Named:
         return lambda: self.log.append(f"{self.name} counted")
 
 
-async def test_the_first_of_a_turn_is_sent_at_once_and_the_others_when_it_ends() -> None:
+class Busy(Outbox):
+    """An outbox under load, and a clock that its test sets."""
+
+    def __init__(self, count: float = 2 * outbox.MANY) -> None:
+        self.now_s = 0.0
+        super().__init__(asyncio.get_running_loop(), lambda: self.now_s)
+        self._count = count
+
+
+async def test_under_load_the_first_of_a_turn_is_sent_at_once_and_the_others_when_it_ends() -> None:
     """In the order in which they came; counting holds none of them up."""
     log: list[str] = []
-    box = Outbox(asyncio.get_running_loop())
+    box = Busy()
     for name in "abc":
         box.add(Named(name, log))
     assert log == ["a sent", "a counted"]
@@ -43,10 +56,47 @@ async def test_the_first_of_a_turn_is_sent_at_once_and_the_others_when_it_ends()
     assert log[6:] == ["d sent", "d counted"]
 
 
+async def test_a_few_do_not_wait_for_each_other_and_many_do() -> None:
+    """After some turns with as many, and until there have been some with fewer."""
+    box = Busy(count=0)
+
+    async def turn(count: int) -> int:
+        log: list[str] = []
+        for number in range(count):
+            box.add(Named(str(number), log))
+        sent = len(log) // 2
+        await asyncio.sleep(0)
+        assert len(log) == 2 * count
+        return sent
+
+    assert [await turn(outbox.MANY - 1) for _ in range(30)] == [outbox.MANY - 1] * 30
+    assert [await turn(outbox.MANY + 10) for _ in range(30)][-1] == 1
+    assert [await turn(2) for _ in range(30)][-1] == 2
+
+
+async def test_none_waits_for_ends_that_come_late() -> None:
+    """The turn has other work, which would be done before they go out; once it has none, they wait again."""
+    log: list[str] = []
+    box = Busy()
+
+    async def turn(late_s: float) -> int:
+        log.clear()
+        for name in "ab":
+            box.add(Named(name, log))
+        sent = len(log) // 2
+        box.now_s += late_s
+        box._count = 2 * outbox.MANY
+        await asyncio.sleep(0)
+        return sent
+
+    assert [await turn(0.01) for _ in range(4)] == [1, 2, 2, 2]
+    assert [await turn(0.0) for _ in range(40)][-1] == 1
+
+
 async def test_so_many_wait_and_no_more() -> None:
     """Else the first of a thousand would wait until the last is made."""
     log: list[str] = []
-    box = Outbox(asyncio.get_running_loop())
+    box = Busy()
     for number in range(outbox.TOGETHER_MAX):
         box.add(Named(str(number), log))
     assert log == ["0 sent", "0 counted"]
@@ -56,16 +106,41 @@ async def test_so_many_wait_and_no_more() -> None:
     assert log[-1] == "one more counted"
 
 
-async def test_what_was_sent_early_is_not_sent_again() -> None:
+async def test_what_was_sent_early_is_not_sent_again_and_what_follows_waits() -> None:
     """The turn ends all the same."""
     log: list[str] = []
-    box = Outbox(asyncio.get_running_loop())
+    box = Busy()
     for name in "ab":
         box.add(Named(name, log))
     box.flush()
-    await asyncio.sleep(0)
-
+    box.add(Named("c", log))
     assert log == ["a sent", "a counted", "b sent", "b counted"]
+
+    await asyncio.sleep(0)
+    assert log[4:] == ["c sent", "c counted"]
+
+
+async def test_a_defect_costs_nobody_else_a_reply_or_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged."""
+
+    class Broken(Named):
+        def send(self) -> Callable[[], None]:
+            raise RuntimeError("a defect")
+
+    class Uncountable(Named):
+        def send(self) -> Callable[[], None]:
+            self.log.append(f"{self.name} sent")
+            return lambda: int("no number") and None
+
+    log: list[str] = []
+    box = Busy()
+    for sender in (Uncountable("a", log), Broken("b", log), Uncountable("c", log), Named("d", log)):
+        box.add(sender)
+    await asyncio.sleep(0)
+    box.add(Named("e", log))
+
+    assert log == ["a sent", "c sent", "d sent", "d counted", "e sent", "e counted"]
+    assert caplog.messages == ["a reply from the outbox failed"] * 3
 
 
 class Pair:
@@ -87,7 +162,8 @@ class Pair:
         return end
 
     def ask_both(self, data: bytes = ask()) -> None:
-        """A known request comes on each, in one turn: the reply to the second waits."""
+        """A known request comes on each, in one turn of a busy proxy: the reply to the second waits."""
+        self.ends[0]._outbox._count = 2 * outbox.MANY
         for end in self.ends:
             end.data_received(data)
         assert self.ends[1]._unsent is not None
@@ -145,6 +221,45 @@ async def test_who_leaves_before_the_reply_goes_out_keeps_nobody_from_theirs(pai
     assert await pair.wires[1].rest() == b""
     pair.house.app.lane.flush()
     assert trails == {"lane:hit": 3}
+
+
+async def test_who_sends_no_more_gets_what_was_made(pair: Pair) -> None:
+    """The event loop tells that the caller's half is closed, and closes the connection."""
+    pair.ask_both()
+    pair.ends[1].eof_received()
+    assert pair.ends[1].transport is not None
+    pair.ends[1].transport.close()
+
+    assert (await pair.wires[1].response()).header("X-Cache") == "EXACT"
+
+
+async def test_a_reply_that_was_sought_waits_as_well(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is counted once."""
+    together: list[int] = []
+    send = Outbox._send
+    monkeypatch.setattr(Outbox, "_send", lambda box, senders: (together.append(len(senders)), send(box, senders)))
+    monkeypatch.setattr(outbox, "MANY", 0)
+    monkeypatch.setattr(outbox, "LATE_S", 10.0)
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(open_house(fake_ollama, clean_redis, cache={"memory": "0B"}))
+        wires = [await stack.enter_async_context(await connect(house.port)) for _ in range(3)]
+        for wire in wires:
+            for _ in range(2):
+                await wire.send(ask())
+                await wire.response()
+                await house.settled()
+        house.app.lane.flush()
+        trails = heard(house)
+        for wire in wires:
+            wire.writer.write(ask())
+        for wire in wires:
+            assert (await wire.response()).header("X-Cache") == "EXACT"
+        house.app.lane.flush()
+
+    assert max(together) > 1
+    assert sum(trails.values()) == 3
 
 
 async def test_a_proxy_that_stops_sends_what_it_has_made(pair: Pair) -> None:
