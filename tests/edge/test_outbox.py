@@ -163,7 +163,8 @@ class Pair:
 
     def ask_both(self, data: bytes = ask()) -> None:
         """A known request comes on each, in one turn of a busy proxy: the reply to the second waits."""
-        self.ends[0]._outbox._count = 2 * outbox.MANY
+        box = self.ends[0]._outbox
+        box._count, box._late_s = 2 * outbox.MANY, 0.0
         for end in self.ends:
             end.data_received(data)
         assert self.ends[1]._unsent is not None
