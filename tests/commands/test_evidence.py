@@ -16,7 +16,7 @@ from cacheproxy.errors import ConfigError, EmbedderError, StoreUnavailableError
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.shadow import Shadow, ShadowRecord
 from tests.fakes.house import until
-from tests.fakes.redis_server import free_port
+from tests.fakes.redis_server import PATIENT_S, free_port
 
 GOOD = {"a": "How do I reset my password?", "b": "How can I reset my password?", "y": 1}
 
@@ -122,7 +122,7 @@ def record(**changes):
 
 async def written(server, *records):
     """Settings that lead to a Redis with these records, the last the newest."""
-    settings = Config(redis=server.settings(timeout=1.0))
+    settings = Config(redis=server.settings(timeout=PATIENT_S))
     connection = Connection(settings.redis, SystemClock())
     await connection.open()
     try:
@@ -173,7 +173,7 @@ def test_a_time_beyond_all_calendars_is_no_failure(clean_redis):
 
 def test_an_empty_record_says_how_to_fill_it(clean_redis):
     """With the setting."""
-    found = of_shadow(Config(redis=clean_redis.settings(timeout=1.0)), alike=0.8)
+    found = of_shadow(Config(redis=clean_redis.settings(timeout=PATIENT_S)), alike=0.8)
 
     assert found.pairs == []
     assert 'semantic.mode = "shadow"' in found.source

@@ -16,7 +16,7 @@ from cacheproxy.config import Config
 from cacheproxy.upstream.member import Member
 from tests.fakes import wire
 from tests.fakes.ollama import FakeOllama
-from tests.fakes.redis_server import RedisServer
+from tests.fakes.redis_server import PATIENT_S, RedisServer
 from tests.fakes.wire import Response
 
 MODEL = "llama3.2"
@@ -107,7 +107,7 @@ async def open_house(
         "server": {"listen": "127.0.0.1:0", "drain_timeout": 5},
         "admin": {"listen": "127.0.0.1:0"},
         "upstream": {"url": ollama.url, "digest_ttl": 1, "parallel": 1024},
-        "redis": {"url": server.unix_url, "timeout": 1} if server else {},
+        "redis": {"url": server.unix_url, "timeout": PATIENT_S} if server else {},
         "semantic": {"mode": "off"},
         "embedding": {"timeout": 5},
     }

@@ -26,6 +26,8 @@ from cacheproxy.errors import ConfigError
 from cacheproxy.store.embedded import LAUNCHER, find_binaries
 
 START_S_MAX = 10.0
+PATIENT_S = 10.0
+"""`redis.timeout` where no deadline is tested: a shared machine pauses for less, what is stuck lasts longer."""
 _NEVER = Retry(NoBackoff(), 0)
 
 

@@ -16,7 +16,7 @@ from cacheproxy.store.connection import Connection
 from cacheproxy.store.ledger import Ledger
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import until
-from tests.fakes.redis_server import RedisServer
+from tests.fakes.redis_server import PATIENT_S, RedisServer
 
 START = 1_700_000_000.0 - 1_700_000_000.0 % 3600
 MODEL = "llama3.2:latest"
@@ -62,7 +62,7 @@ def near(similarity: float = 0.94, verdict: str = "serve", asked: str = "", stor
 @contextlib.asynccontextmanager
 async def books(server: RedisServer | Redis, *, prompts: bool = False, at: float = START) -> AsyncIterator[Books]:
     """An open connection, and a ledger on it that writes when it is told to."""
-    settings = server if isinstance(server, Redis) else server.settings(url=server.unix_url, timeout=1.0)
+    settings = server if isinstance(server, Redis) else server.settings(url=server.unix_url, timeout=PATIENT_S)
     connection = Connection(settings, SystemClock())
     clock = FakeClock(at)
     metrics = Metrics(clock)

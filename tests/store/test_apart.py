@@ -15,7 +15,7 @@ from cacheproxy.store.apart import LIFETIME_S, Apart
 from cacheproxy.store.connection import Connection
 from tests.fakes.clock import FakeClock
 from tests.fakes.house import until
-from tests.fakes.redis_server import RedisServer, running_redis
+from tests.fakes.redis_server import PATIENT_S, RedisServer, running_redis
 
 ENABLE, DISABLE, SCOPE = "how do I enable dark mode", "how do I disable dark mode", "aa" * 16
 
@@ -23,7 +23,7 @@ ENABLE, DISABLE, SCOPE = "how do I enable dark mode", "how do I disable dark mod
 @contextlib.asynccontextmanager
 async def followed(server: RedisServer, clock: Clock | None = None, *, wait: bool = True) -> AsyncIterator[Apart]:
     """The set, as one proxy has it once it has read it."""
-    connection = Connection(server.settings(url=server.unix_url, timeout=1.0), SystemClock())
+    connection = Connection(server.settings(url=server.unix_url, timeout=PATIENT_S), SystemClock())
     apart = Apart(connection, "cacheproxy", clock or SystemClock())
     await connection.open()
     await apart.open()
@@ -144,7 +144,7 @@ async def test_no_question_can_be_read_in_redis(clean_redis):
 
 async def test_closing_twice_is_closing_once(clean_redis):
     """And leaves no listener behind."""
-    connection = Connection(clean_redis.settings(timeout=1.0), SystemClock())
+    connection = Connection(clean_redis.settings(timeout=PATIENT_S), SystemClock())
     apart = Apart(connection, "cacheproxy", SystemClock())
     await apart.open()
     await apart.close()

@@ -22,14 +22,14 @@ from cacheproxy.store.exact import Doomed, Exact
 from cacheproxy.store.pool import Client
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
-from tests.fakes.redis_server import RedisServer, free_port, running_redis
+from tests.fakes.redis_server import PATIENT_S, RedisServer, free_port, running_redis
 from tests.store.test_connection import up, wait_for_cluster
 
 
 @pytest_asyncio.fixture
 async def connection(clean_redis: RedisServer) -> AsyncIterator[Connection]:
     """An open connection to an empty Redis."""
-    async with up(clean_redis.settings(timeout=1.0)) as opened:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as opened:
         yield opened
 
 
@@ -129,7 +129,7 @@ async def test_large_replies_over_a_slow_link_are_no_evidence_against_redis(clea
 
 async def test_a_full_redis_keeps_nothing_of_an_entry(broken_redis: RedisServer) -> None:
     """Refused, and what was there before is still there, with its lifetime; reads go on."""
-    async with up(broken_redis.settings(timeout=1.0)) as connection:
+    async with up(broken_redis.settings(timeout=PATIENT_S)) as connection:
         exact = Exact(connection, "cacheproxy")
         await exact.put(entry(1), stale_s=0, epoch=exact.epoch)
         broken_redis.call("CONFIG", "SET", "maxmemory", 1)
@@ -167,7 +167,7 @@ async def test_nothing_of_before_a_purge_by_another_proxy_is_written_after_it(
     heard: list[int] = []
     connection.on_change.append(lambda: heard.append(1))
     exact, asked_in = Exact(connection, "cacheproxy"), connection.epoch
-    async with up(clean_redis.settings(timeout=1.0)) as other:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as other:
         await Exact(other, "cacheproxy").purge(Doomed())
         now = other.epoch
     for answer in ("x", "x" * 1_000_000):
@@ -223,7 +223,7 @@ async def test_a_heartbeat_begun_before_a_purge_does_not_take_the_epoch_back(
 
 async def test_a_primary_that_became_a_replica_is_dialled_anew(broken_redis: RedisServer) -> None:
     """So that its name, or the sentinels, lead to the new primary."""
-    async with up(broken_redis.settings(timeout=1.0)) as connection:
+    async with up(broken_redis.settings(timeout=PATIENT_S)) as connection:
         before = await connection.ask("CLIENT", "ID"), await connection.ask("CLIENT", "ID", slow=True)
         broken_redis.call("REPLICAOF", "127.0.0.1", 1)
         with pytest.raises(StoreRefusedError, match="is a replica") as caught:
@@ -354,7 +354,7 @@ async def test_asks_under_way_when_it_is_closed_are_no_evidence(
 async def test_after_close_nothing_is_tried(clean_redis: RedisServer) -> None:
     """Nobody hangs on a closed store, and no connection is left."""
     before = len(clean_redis.call("CLIENT", "LIST").splitlines())
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         await connection.ask("PING")
 
     for call in (connection.ask("PING"), connection.ask_all((("PING",),)), connection.write("", "k", epoch=0)):
@@ -369,7 +369,7 @@ async def test_a_cluster_is_asked_through_redis_py_with_the_same_results(tmp_pat
     with running_redis(tmp_path, *options, search=False) as server:
         server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         await asyncio.to_thread(wait_for_cluster, server)
-        async with up(config.Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)) as connection:
+        async with up(config.Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=PATIENT_S)) as connection:
             exact = Exact(connection, "cacheproxy")
             kept = [entry(number) for number in range(10)]
             asked_in = exact.epoch

@@ -21,7 +21,7 @@ from cacheproxy.store.connection import Connection
 from cacheproxy.store.contact import HEARTBEAT_S, OPEN_WAIT_S_MAX
 from cacheproxy.store.pool import Client
 from tests.fakes.redis_proxy import RedisProxy
-from tests.fakes.redis_server import RedisServer, free_port, running_redis
+from tests.fakes.redis_server import PATIENT_S, RedisServer, free_port, running_redis
 from tests.fakes.stopwatch import Stopwatch, now
 
 pytestmark = pytest.mark.usefixtures("redis_server")  # skips everything where no server is installed
@@ -134,7 +134,7 @@ async def fill(connection: Connection, count: int = 20) -> None:
 async def test_a_command_is_answered_and_counted(clean_redis: RedisServer) -> None:
     """The plain case, over TCP and over a Unix socket."""
     for url in (clean_redis.url, clean_redis.unix_url):
-        async with up(clean_redis.settings(url=url, timeout=1.0)) as connection:
+        async with up(clean_redis.settings(url=url, timeout=PATIENT_S)) as connection:
             await connection.run(lambda client: client.set("k", b"v"))
 
             assert await connection.run(get()) == b"v"
@@ -145,7 +145,7 @@ async def test_a_command_is_answered_and_counted(clean_redis: RedisServer) -> No
 
 async def test_what_redis_can_do_is_found_out(clean_redis: RedisServer) -> None:
     """Version, search module, memory limit; and what is missing, with its remedy."""
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         found = connection.capabilities
 
         assert found.server_version.startswith("8.")
@@ -179,14 +179,17 @@ async def test_a_redis_without_search_is_used_and_the_note_says_what_to_do(tmp_p
 
 async def test_proxies_on_one_redis_share_a_secret_and_it_survives_them(clean_redis: RedisServer) -> None:
     """The first puts it there, the others take it over; with another prefix there is another one."""
-    async with up(clean_redis.settings(timeout=1.0)) as first, up(clean_redis.settings(timeout=1.0)) as second:
+    async with (
+        up(clean_redis.settings(timeout=PATIENT_S)) as first,
+        up(clean_redis.settings(timeout=PATIENT_S)) as second,
+    ):
         shared = first.secret
         assert len(shared) == 32
         assert second.secret == shared
         assert second.generation == 1
     async with (
-        up(clean_redis.settings(timeout=1.0)) as third,
-        up(clean_redis.settings(prefix="other", timeout=1.0)) as stranger,
+        up(clean_redis.settings(timeout=PATIENT_S)) as third,
+        up(clean_redis.settings(prefix="other", timeout=PATIENT_S)) as stranger,
     ):
         assert third.secret == shared
         assert stranger.secret != shared
@@ -194,7 +197,10 @@ async def test_proxies_on_one_redis_share_a_secret_and_it_survives_them(clean_re
 
 async def test_a_raised_epoch_reaches_the_other_proxies_within_a_heartbeat(clean_redis: RedisServer) -> None:
     """One purges, all drop their copies."""
-    async with up(clean_redis.settings(timeout=1.0)) as first, up(clean_redis.settings(timeout=1.0)) as second:
+    async with (
+        up(clean_redis.settings(timeout=PATIENT_S)) as first,
+        up(clean_redis.settings(timeout=PATIENT_S)) as second,
+    ):
         heard: list[str] = []
         first.on_change.append(lambda: heard.append("first"))
         second.on_change.append(lambda: heard.append("second"))
@@ -210,7 +216,7 @@ async def test_a_raised_epoch_reaches_the_other_proxies_within_a_heartbeat(clean
 
 async def test_a_flush_is_noticed_even_if_the_epoch_looks_the_same(clean_redis: RedisServer) -> None:
     """Somebody has put it back: the missing secret tells, and the old one is put back too."""
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         heard: list[int] = []
         connection.on_change.append(lambda: heard.append(1))
         secret = connection.secret
@@ -228,7 +234,7 @@ async def test_a_listener_that_fails_does_not_stop_the_heartbeat(
     clean_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its error is logged, and the next one is called."""
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         heard: list[int] = []
         connection.on_change.append(lambda: heard.remove(99))
         connection.on_change.append(lambda: heard.append(1))
@@ -253,7 +259,7 @@ async def test_a_refused_command_is_told_apart_and_does_not_open_the_breaker(
 ) -> None:
     """Redis is well: others must not suffer. Its own text, which may quote a prompt, is not repeated."""
     clean_redis.call(*prepare)
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         for _ in range(10):
             with pytest.raises(StoreRefusedError) as caught:
                 await connection.run(use)
@@ -287,7 +293,7 @@ async def test_errors_of_the_callers_own_code_pass_through(clean_redis: RedisSer
         await client.ping()
         return int({"present": 1}["missing"])
 
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         with pytest.raises(KeyError):
             await connection.run(buggy)
         assert connection.statistics().left == 1
@@ -297,7 +303,7 @@ async def test_errors_of_the_callers_own_code_pass_through(clean_redis: RedisSer
 async def test_after_close_calls_fail_at_once_and_no_connection_is_left(clean_redis: RedisServer) -> None:
     """Nothing hangs on a closed store, and closing twice is fine."""
     before = len(clean_redis.call("CLIENT", "LIST").splitlines())
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         await asyncio.gather(*(connection.run(get()) for _ in range(10)))
     await connection.close()
 
@@ -422,7 +428,7 @@ async def test_thousands_of_cancelled_commands_never_shift_a_reply(clean_redis: 
         return replies[1]  # type: ignore[no-any-return]
 
     async with RedisProxy(clean_redis.port, lambda: chance.uniform(0, 0.004)) as proxy:
-        settings = config.Redis(url=f"redis://127.0.0.1:{proxy.port}", connections=32, timeout=1.0)
+        settings = config.Redis(url=f"redis://127.0.0.1:{proxy.port}", connections=32, timeout=PATIENT_S)
         async with up(settings) as connection:
             await fill(connection, 200)
 

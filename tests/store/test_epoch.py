@@ -19,7 +19,7 @@ from cacheproxy.store.connection import Connection
 from cacheproxy.store.epoch import BEGIN, END, NONE, STEP_MAX, is_news, number
 from cacheproxy.store.exact import Doomed, Exact
 from tests.fakes.house import until
-from tests.fakes.redis_server import RedisServer, free_port, running_redis
+from tests.fakes.redis_server import PATIENT_S, RedisServer, free_port, running_redis
 from tests.store.test_connection import opened, up, wait_for_cluster
 
 KEY = "cacheproxy:epoch"
@@ -53,7 +53,7 @@ return epoch
 @pytest_asyncio.fixture
 async def connection(clean_redis: RedisServer) -> AsyncIterator[Connection]:
     """An open connection to an empty Redis."""
-    async with up(clean_redis.settings(timeout=1.0)) as opened:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as opened:
         yield opened
 
 
@@ -122,7 +122,7 @@ async def test_an_answer_from_before_redis_went_back_to_older_data_is_not_kept_a
     broken_redis: RedisServer,
 ) -> None:
     """As from its last snapshot, or on a replica that lagged behind."""
-    async with up(broken_redis.settings(timeout=1.0)) as connection:
+    async with up(broken_redis.settings(timeout=PATIENT_S)) as connection:
         exact = Exact(connection, "cacheproxy")
         broken_redis.call("SAVE")
         await exact.purge(Doomed())
@@ -161,7 +161,7 @@ async def test_whoever_finds_no_epoch_has_one_begun_at_once(
 ) -> None:
     """Not when a heartbeat is due: a flush costs those answers that were being fetched, not a second's."""
     monkeypatch.setattr(contact, "HEARTBEAT_S", 3600.0)
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         exact = Exact(connection, "cacheproxy")
         clean_redis.call("FLUSHALL")
         assert await exact.put(entry(), stale_s=0, epoch=exact.epoch) is None
@@ -173,7 +173,7 @@ async def test_whoever_finds_no_epoch_has_one_begun_at_once(
 async def test_all_proxies_agree_on_the_epoch_that_begins(clean_redis: RedisServer) -> None:
     """Those that start at once on an empty Redis, and after it was flushed under them."""
     async with contextlib.AsyncExitStack() as stack:
-        proxies = [await stack.enter_async_context(opened(clean_redis.settings(timeout=1.0))) for _ in range(6)]
+        proxies = [await stack.enter_async_context(opened(clean_redis.settings(timeout=PATIENT_S))) for _ in range(6)]
         await until(lambda: all(proxy.state == "up" for proxy in proxies))
         first = number(clean_redis.call("GET", KEY))
         assert {proxy.epoch for proxy in proxies} == {first}
@@ -187,7 +187,7 @@ async def test_all_proxies_agree_on_the_epoch_that_begins(clean_redis: RedisServ
 async def test_a_proxy_of_the_version_before_goes_on_beside_us(clean_redis: RedisServer) -> None:
     """Its number stays, its purges are heard of and ours by it, and it writes in the epoch it knows."""
     clean_redis.call("SET", KEY, 57)
-    async with up(clean_redis.settings(timeout=1.0)) as connection:
+    async with up(clean_redis.settings(timeout=PATIENT_S)) as connection:
         exact = Exact(connection, "cacheproxy")
         assert (exact.epoch, clean_redis.call("GET", KEY)) == (57, b"57")
         assert clean_redis.call("INCR", KEY) == 58
@@ -234,7 +234,7 @@ async def test_a_full_redis_without_an_epoch_is_read_and_begins_one_when_it_has_
     """Until then nothing is kept, the log says why, and a purge is refused."""
     broken_redis.call("SET", "k", "v")
     broken_redis.call("CONFIG", "SET", "maxmemory", 1)
-    async with up(broken_redis.settings(timeout=1.0)) as connection:
+    async with up(broken_redis.settings(timeout=PATIENT_S)) as connection:
         exact = Exact(connection, "cacheproxy")
         assert await connection.ask("GET", "k") == b"v"
         assert exact.epoch == NONE
@@ -254,7 +254,7 @@ async def test_a_replica_without_an_epoch_is_read_and_dialled_anew(broken_redis:
     """It may have been the primary a moment ago: its name, or the sentinels, then lead to the new one."""
     broken_redis.call("SET", "k", "v")
     broken_redis.call("REPLICAOF", "127.0.0.1", 1)
-    async with up(broken_redis.settings(timeout=1.0)) as connection:
+    async with up(broken_redis.settings(timeout=PATIENT_S)) as connection:
         assert await connection.ask("GET", "k") == b"v"
         assert connection.epoch == NONE
         gone = b"id=%d " % await connection.ask("CLIENT", "ID")
@@ -272,7 +272,7 @@ async def test_on_a_cluster_no_epoch_comes_twice_either(tmp_path: Path) -> None:
     with running_redis(tmp_path, *options, search=False) as server:
         server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         await asyncio.to_thread(wait_for_cluster, server)
-        async with up(config.Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)) as connection:
+        async with up(config.Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=PATIENT_S)) as connection:
             exact = Exact(connection, "cacheproxy")
             await exact.purge(Doomed())
             asked_in = exact.epoch

@@ -16,13 +16,13 @@ from cacheproxy.model import Answer, Entry, Plan
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import MANY, Exact
 from tests.fakes.house import until
-from tests.fakes.redis_server import RedisServer
+from tests.fakes.redis_server import PATIENT_S, RedisServer
 
 
 @pytest_asyncio.fixture
 async def exact(clean_redis: RedisServer) -> AsyncIterator[Exact]:
     """The exact tier on an empty Redis."""
-    connection = Connection(Redis(url=clean_redis.unix_url, timeout=1), SystemClock())
+    connection = Connection(Redis(url=clean_redis.unix_url, timeout=PATIENT_S), SystemClock())
     await connection.open()
     yield Exact(connection, "cacheproxy")
     await connection.close()
@@ -136,7 +136,7 @@ async def test_an_entry_that_may_not_be_given_an_end_is_not_kept(clean_redis: Re
     """An access list may permit all the rest."""
     clean_redis.call("ACL", "SETUSER", "writer", "on", ">secret", "~*", "+@all", "-pexpire")
     url = clean_redis.unix_url.replace("unix://", "unix://writer:secret@")
-    connection = Connection(Redis(url=url, timeout=1), SystemClock())
+    connection = Connection(Redis(url=url, timeout=PATIENT_S), SystemClock())
     try:
         await connection.open()
         with pytest.raises(StoreUnavailableError, match="does not permit this command"):

@@ -18,7 +18,7 @@ from cacheproxy.store.batch import LIFETIME_S, WRITER_S, Keys
 from cacheproxy.store.ledger import MODELS_MAX, PARTITIONS_MAX
 from tests.fakes.house import until
 from tests.fakes.redis_proxy import RedisProxy
-from tests.fakes.redis_server import free_port, running_redis
+from tests.fakes.redis_server import PATIENT_S, free_port, running_redis
 from tests.store.ledgers import MODEL, books, near
 
 KEYS = Keys("cacheproxy")
@@ -89,7 +89,7 @@ async def test_a_batch_whose_reply_was_lost_is_counted_once(clean_redis, monkeyp
     monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.1)
     slow = {"s": 0.0}
     async with RedisProxy(clean_redis.port, lambda: slow["s"]) as proxy:
-        address = clean_redis.settings(url=f"redis://127.0.0.1:{proxy.port}", timeout=1.0)
+        address = clean_redis.settings(url=f"redis://127.0.0.1:{proxy.port}", timeout=PATIENT_S)
         async with books(address) as one:
             one.told(count=7)
             slow["s"] = 0.5
@@ -322,7 +322,7 @@ async def test_a_cluster_takes_the_script_and_gives_the_rows(tmp_path):
         server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in server.call("CLUSTER", "INFO"):  # noqa: ASYNC110 - a server has no event
             await asyncio.sleep(0.01)
-        async with books(Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=1.0)) as one:
+        async with books(Redis(url=f"redis+cluster://127.0.0.1:{server.port}", timeout=PATIENT_S)) as one:
             one.told(count=3, neighbour=near())
             await one.ledger.flush()
             one.told()

@@ -33,7 +33,7 @@ from cacheproxy.store.search import index_for, neighbours
 from cacheproxy.store.semantic import Semantic
 from embeddings.load import load
 from tests.fakes.house import until
-from tests.fakes.redis_server import RedisServer, running_redis
+from tests.fakes.redis_server import PATIENT_S, RedisServer, running_redis
 from tests.fakes.stopwatch import Stopwatch, now
 
 PREFIX = "cacheproxy"
@@ -382,7 +382,7 @@ def _race(url: str, results: Any, barrier: Any) -> None:
 
     async def main() -> str:
         clock = SystemClock()
-        connection = Connection(RedisServer(Path()).settings(url=url, timeout=1.0), clock)
+        connection = Connection(RedisServer(Path()).settings(url=url, timeout=PATIENT_S), clock)
         await connection.open()
         semantic = Semantic(connection, PREFIX, clock, Metrics(clock), timeout_s=1.0)
         semantic.use(FINGERPRINT, DIMS)
@@ -507,7 +507,7 @@ async def test_vectors_of_an_earlier_program_are_not_near(near):
 async def test_a_database_without_search_is_named_with_its_remedy(clean_redis):
     """RediSearch indexes database 0 only; exact answers work in any."""
     clock = SystemClock()
-    connection = Connection(clean_redis.settings(url=f"{clean_redis.unix_url}?db=1", timeout=1.0), clock)
+    connection = Connection(clean_redis.settings(url=f"{clean_redis.unix_url}?db=1", timeout=PATIENT_S), clock)
     semantic = Semantic(connection, PREFIX, clock, Metrics(clock), timeout_s=1)
     semantic.use(FINGERPRINT, DIMS)
     await connection.open()

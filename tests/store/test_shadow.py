@@ -13,7 +13,7 @@ from cacheproxy.store import shadow as module
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.shadow import LIFETIME_S, Shadow, ShadowRecord
 from tests.fakes.house import until
-from tests.fakes.redis_server import RedisServer
+from tests.fakes.redis_server import PATIENT_S, RedisServer
 
 RECORD = ShadowRecord(
     similarity=0.944123,
@@ -31,7 +31,9 @@ RECORD = ShadowRecord(
 @contextlib.asynccontextmanager
 async def opened(server: RedisServer, *, prompts: bool, protocol: int = 2) -> AsyncIterator[Shadow]:
     """A stream over an open connection."""
-    connection = Connection(server.settings(url=f"{server.unix_url}?protocol={protocol}", timeout=1.0), SystemClock())
+    connection = Connection(
+        server.settings(url=f"{server.unix_url}?protocol={protocol}", timeout=PATIENT_S), SystemClock()
+    )
     await connection.open()
     await until(lambda: connection.state == "up")
     try:
@@ -97,7 +99,7 @@ async def test_a_record_that_cannot_be_read_is_left_out(clean_redis, changes):
 
 async def test_without_redis_a_record_is_lost_with_one_known_error(clean_redis):
     """Its writer goes on."""
-    connection = Connection(clean_redis.settings(timeout=1.0), SystemClock())
+    connection = Connection(clean_redis.settings(timeout=PATIENT_S), SystemClock())
     shadow = Shadow(connection, "cacheproxy", prompts=True)
     with pytest.raises(StoreUnavailableError):
         await shadow.put(RECORD)

@@ -16,7 +16,7 @@ from cacheproxy.store import shelf as module
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import Doomed, Exact
 from cacheproxy.store.shelf import Shelf, Wanted
-from tests.fakes.redis_server import RedisServer
+from tests.fakes.redis_server import PATIENT_S, RedisServer
 
 NOW = round(SystemClock().now(), 3)
 
@@ -24,7 +24,7 @@ NOW = round(SystemClock().now(), 3)
 @pytest_asyncio.fixture
 async def connection(clean_redis: RedisServer) -> AsyncIterator[Connection]:
     """To an empty Redis."""
-    opened = Connection(Redis(url=clean_redis.unix_url, timeout=1), SystemClock())
+    opened = Connection(Redis(url=clean_redis.unix_url, timeout=PATIENT_S), SystemClock())
     await opened.open()
     yield opened
     await opened.close()

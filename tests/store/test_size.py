@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from cacheproxy.store.size import Size, Sizes
-from tests.fakes.redis_server import RedisServer, running_redis
+from tests.fakes.redis_server import PATIENT_S, RedisServer, running_redis
 from tests.store.test_connection import eventually, up
 
 
 async def test_memory_keys_and_evictions_are_redis_own(tmp_path) -> None:
     """What was thrown out to make room is counted; what expired is not."""
     with running_redis(tmp_path, "--maxmemory", "16mb", "--maxmemory-policy", "allkeys-lru") as server:
-        async with up(server.settings(timeout=1.0)) as connection:
+        async with up(server.settings(timeout=PATIENT_S)) as connection:
             sizes = Sizes(connection)
             assert sizes.last is None
             server.call("SET", "gone", "v", "PX", "1")
@@ -31,7 +31,7 @@ async def test_memory_keys_and_evictions_are_redis_own(tmp_path) -> None:
 async def test_of_a_redis_that_is_away_nothing_is_said(tmp_path) -> None:
     """Old figures would read as new ones."""
     with running_redis(tmp_path) as server:
-        async with up(server.settings(timeout=1.0)) as connection:
+        async with up(server.settings(timeout=PATIENT_S)) as connection:
             sizes = Sizes(connection)
             await sizes.look()
             assert isinstance(sizes.last, Size)
@@ -47,7 +47,7 @@ async def test_whoever_wants_to_know_is_told_once_that_redis_is_left_alone(clean
     assert clean_redis.call("PING")
     told: list[str] = []
     with running_redis(tmp_path) as server:
-        async with up(server.settings(timeout=1.0)) as connection:
+        async with up(server.settings(timeout=PATIENT_S)) as connection:
             connection.on_break.append(lambda: told.append("break"))
             assert not connection.left_alone
             server.kill()
