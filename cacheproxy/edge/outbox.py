@@ -13,10 +13,11 @@ Refuses to know what is sent, and to whom.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Protocol
+
+from cacheproxy.edge.contained import contained
 
 MANY = 20
 """Replies wait for the others if turns had so many of late. Bursts of 16 hits beside 24 streams gained nothing by it:
@@ -29,8 +30,7 @@ it is 4 us in 9 of 10 turns, and up to a millisecond when hits are told to count
 LATELY = 8
 """So many turns make up what was of late, the last ones weighing most."""
 
-_log = logging.getLogger("cacheproxy")
-_Result = TypeVar("_Result")
+_FAILED = "a reply from the outbox failed"
 
 
 class Sender(Protocol):
@@ -84,15 +84,6 @@ class Outbox:
         self.flush()
 
     def _send(self, senders: list[Sender]) -> None:
-        for tell in [_guarded(sender.send) for sender in senders]:
+        for tell in [contained(_FAILED, sender.send) for sender in senders]:
             if tell is not None:
-                _guarded(tell)
-
-
-def _guarded(work: Callable[[], _Result]) -> _Result | None:
-    """What `work` returns; a defect in it must cost no other caller a reply."""
-    try:
-        return work()
-    except Exception:  # noqa: BLE001 - see above
-        _log.exception("a reply from the outbox failed")
-        return None
+                contained(_FAILED, tell)

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ParamSpec, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
@@ -18,6 +17,7 @@ from cacheproxy.edge import reply
 from cacheproxy.edge.admission import Admission, Said, unloads
 from cacheproxy.edge.arrival import Arrival
 from cacheproxy.edge.connection import Search
+from cacheproxy.edge.contained import contained
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plain import REPLY_HEADERS
@@ -32,10 +32,8 @@ from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
 
-_Result = TypeVar("_Result")
-_Given = ParamSpec("_Given")
-
 _log = logging.getLogger("cacheproxy")
+_FAILED = "the repeat lane failed on a request"
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 """Trails of hits from a record: the same bytes, and other bytes that say the same."""
@@ -59,7 +57,7 @@ class Replay:
 
         `arrived.read` then is its body as it was read, also where nothing is remembered.
         """
-        return _guarded(self._find, message, arrived)
+        return contained(_FAILED, self._find, message, arrived)
 
     def _find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         path, body = message.path.partition("?")[0], arrived.body
@@ -90,13 +88,13 @@ class Replay:
     def seek(self, arrived: Arrival) -> Search | None:
         """What finds the reply to a request whose plan is known. `arrived.looked` then tells what was found."""
         said, found = arrived.said, arrived.read
-        planned = None if said is None else _guarded(self.plans.find, said)
+        planned = None if said is None else contained(_FAILED, self.plans.find, said)
         return None if planned is None or found is None else partial(self._sought, planned, found.ask, arrived)
 
     async def _sought(self, planned: Planned, ask: Ask, arrived: Arrival) -> Sought | None:
         try:
             sought = await self.seeker.seek(planned, ask, arrived.read_s)
-        except Exception:  # noqa: BLE001 - as in `_guarded`
+        except Exception:  # noqa: BLE001 - as in `contained`
             _log.exception("a search for an answer failed")
             return None
         if isinstance(sought, Sought):
@@ -130,9 +128,9 @@ class Replay:
                     partial(form.repeat, found),
                     self.flight_key(plan),
                 )
-                _guarded(self._learn_both, caller.request, hit, fixed.size_bytes)
+                contained(_FAILED, self._learn_both, caller.request, hit, fixed.size_bytes)
             elif fixed.size_bytes <= BYTES_MAX:
-                _guarded(self._learn_plan, caller.request, plan, identity, form, unrepeatable=unrepeatable)
+                contained(_FAILED, self._learn_plan, caller.request, plan, identity, form, unrepeatable=unrepeatable)
         return await fixed.send(caller.request)
 
     def _learn_plan(
@@ -193,12 +191,3 @@ class Replay:
             and not (config.context.budget or fill.pins_num_ctx)
             and self.admission.names.identify(caller.ask.model) == identity
         )
-
-
-def _guarded(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> _Result | None:
-    """What `work` returns; a defect in it must cost a request time only, not its reply or its connection."""
-    try:
-        return work(*given, **named)
-    except Exception:  # noqa: BLE001 - see above
-        _log.exception("the repeat lane failed on a request")
-        return None
