@@ -17,11 +17,12 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from cacheproxy import config
+from cacheproxy.counting.faults import Fault
 from cacheproxy.counting.labels import OTHER
 from cacheproxy.edge.body import Body
 from cacheproxy.edge.plain import PlainStream, error_reply
 from cacheproxy.edge.request import Headers, expects_continue, header_pairs
-from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
+from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamBusyError, UpstreamError
 from cacheproxy.upstream.fleet import Reply, reads
 from cacheproxy.upstream.request import VIA, UpstreamRequest, loops
 from cacheproxy.wire import runner
@@ -70,12 +71,22 @@ class Upstream(Protocol):
 
 
 class Passthrough:
-    """Relays requests to `upstream`; `settings` give the deadlines for bodies. `counted` is told of all but asks."""
+    """Relays requests to `upstream`; `settings` give the deadlines for bodies.
 
-    def __init__(self, upstream: Upstream, settings: config.Server, counted: Counted | None = None) -> None:
+    `counted` is told of all but asks, `fault` of whatever goes wrong at Ollama.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        settings: config.Server,
+        counted: Counted | None = None,
+        fault: Callable[[Fault], None] | None = None,
+    ) -> None:
         self._upstream = upstream
         self._settings = settings
         self._counted = counted
+        self._fault = fault
 
     async def handle(
         self,
@@ -110,21 +121,29 @@ class Passthrough:
             reply = await self._send(request, path, headers, body)
         except (CallerError, UpstreamError) as error:
             if isinstance(error, UpstreamError):
-                log.warning("%s", error)
+                self._failed(error)
             refusal = error_reply(path, error.status, str(error))
             refusal.add_headers(extra_headers)
             if not body.complete:
                 refusal.force_close()
             return refusal
+        if reply.status >= 500 and self._fault is not None and _asks(request, path):
+            self._fault(Fault.UPSTREAM_ERROR)
         try:
-            return await relay(request, body, reply, (("Via", VIA), *extra_headers), before_end)
+            return await relay(request, body, reply, (("Via", VIA), *extra_headers), before_end, failed=self._failed)
         finally:
             await reply.close()
 
+    def _failed(self, error: UpstreamError) -> None:
+        """Log and count it."""
+        _warn(error)
+        fault = fault_of(error)
+        if self._fault is not None and fault is not None:
+            self._fault(fault)
+
     async def _send(self, request: web.BaseRequest, path: str, headers: Headers, body: Body) -> Reply:
-        asks = request.method == "POST" and path in runner.PATHS
         waits = expects_continue(request) and not body.complete and not body.prefix
-        if (asks or reads(request.method, path)) and not waits:
+        if (_asks(request, path) or reads(request.method, path)) and not waits:
             await body.fill(HELD_BYTES_MAX)
         upstream_request = UpstreamRequest(
             request.method,
@@ -137,15 +156,40 @@ class Passthrough:
         return await self._upstream.pass_on(upstream_request)
 
 
+def _asks(request: web.BaseRequest, path: str) -> bool:
+    """Whether it has Ollama run a model."""
+    return request.method == "POST" and path in runner.PATHS
+
+
 def path_class(path: str) -> str:
     """What a request's path counts as; callers cannot make new ones."""
     return PATH_CLASSES.get(path) or PATH_CLASSES.get("/".join(path.split("/", 3)[:3]), OTHER)
 
 
+def fault_of(error: UpstreamError) -> Fault | None:
+    """What a failure at Ollama counts as; None for a full queue, which is counted where it is found."""
+    if isinstance(error, UpstreamBusyError):
+        return None
+    return Fault.UPSTREAM_BROKEN if isinstance(error, UpstreamBrokenError) else Fault.UPSTREAM_UNREACHABLE
+
+
+def _warn(error: UpstreamError) -> None:
+    log.warning("%s", error)
+
+
 async def relay(
-    request: web.BaseRequest, body: Body, reply: Reply, extra: Headers, before_end: BeforeEnd | None = None
+    request: web.BaseRequest,
+    body: Body,
+    reply: Reply,
+    extra: Headers,
+    before_end: BeforeEnd | None = None,
+    *,
+    failed: Callable[[UpstreamError], None] = _warn,
 ) -> web.StreamResponse:
-    """Write a reply as it comes, to its end or its break; `extra` replaces headers of the same name."""
+    """Write a reply as it comes, to its end or its break, which `failed` is told of.
+
+    `extra` replaces headers of the same name.
+    """
     response = PlainStream(status=reply.status, reason=reply.reason)
     response.headers.extend(reply.headers)
     response.add_headers(extra)
@@ -162,7 +206,7 @@ async def relay(
         if before_end is not None:
             await before_end()
     except UpstreamBrokenError as error:
-        log.warning("%s", error)
+        failed(error)
         break_off(request.transport, unframed=unframed)
     return response
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 from aiohttp import web
 
 from cacheproxy.edge import headers
+from cacheproxy.edge.passthrough import fault_of
 from cacheproxy.edge.plain import Plain, error_reply
-from cacheproxy.errors import UpstreamBrokenError, UpstreamBusyError, UpstreamError
-from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.errors import UpstreamError
+from cacheproxy.metrics import Metrics
 from cacheproxy.model import Plan
 
 
 def unanswered(request: web.BaseRequest, error: UpstreamError, plan: Plan, metrics: Metrics) -> Plain:
     """The reply to an ask that ended in `error`."""
-    if not isinstance(error, UpstreamBusyError):  # that one is counted where it is found
-        broken = isinstance(error, UpstreamBrokenError)
-        metrics.fault(Fault.UPSTREAM_BROKEN if broken else Fault.UPSTREAM_UNREACHABLE)
+    fault = fault_of(error)
+    if fault is not None:
+        metrics.fault(fault)
     refusal = error_reply(request.path, error.status, str(error))
     refusal.add_headers(headers.failed(plan))
     return refusal

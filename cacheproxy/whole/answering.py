@@ -74,7 +74,7 @@ class Answering:
         self._serve = self._build_serve(fronts)
         self.embeddings = self._build_embeddings()
         self._origins = Origins(config.server)
-        self._passthrough = Passthrough(fleet, config.server, metrics.passed_through)
+        self._passthrough = Passthrough(fleet, config.server, metrics.passed_through, metrics.fault)
         self.replay = self._build_replay()
         self.cached = self._build_cached()
         self.embed = self._build_embed()

@@ -18,6 +18,7 @@ from cacheproxy.upstream.fleet import reads
 from cacheproxy.upstream.reply import UpstreamReply
 from cacheproxy.upstream.request import UpstreamRequest
 from tests.fakes.house import House
+from tests.fakes.ollama import Fault as OllamaFault
 from tests.fakes.scripted import Peer, Script, ScriptedServer
 from tests.fakes.stopwatch import Stopwatch
 from tests.fakes.wire import ask, chunked, connect, request
@@ -416,3 +417,25 @@ async def test_what_is_no_ask_is_counted_by_path_and_status_and_callers_make_no_
     assert stats["passed_through"]["paths"] == {"tags": 2, "models": 1, "other": 2, "blobs": 1}
     assert stats["passed_through"]["statuses"] == {"200": 3, "404": 3}
     assert stats["asks"] == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (OllamaFault(close_before_answer=True), "upstream_unreachable"),
+        (OllamaFault(cut_after_bytes=300), "upstream_broken"),
+        (OllamaFault(error_first=(500, "the runner has ended")), "upstream_error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_goes_wrong_with_an_ask_that_goes_around_the_cache_is_counted(
+    house: House, trouble: OllamaFault, kind: str
+) -> None:
+    """Once, and as what it is: while a model has no identity all asks go that way."""
+    before = dict((await house.stats())["faults"])
+    house.ollama.always(trouble)
+    with contextlib.suppress(EOFError, OSError):
+        await house.chat("why?", headers=[("Cache-Control", "no-store")])
+    after = (await house.stats())["faults"]
+
+    assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == {kind: 1}
