@@ -26,7 +26,7 @@ VALUES = {
     "kind": set(Fault),
     "tier": set(labels.TIERS),
     "decision": {"served", "below", "guarded"},
-    "name": {"redis", "ollama", "embedder"},
+    "name": {"redis", "upstream", "embedder"},
 }
 """Labels with closed sets of values."""
 NAME = re.compile(r"\bcacheproxy_[a-z0-9_]+")

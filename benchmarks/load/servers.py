@@ -143,8 +143,8 @@ def _is_ready(proxy: Proxy, *, near: bool) -> bool:
         parts = proxy.state()["parts"]
     except OSError:
         return False
-    needed = ["redis", "ollama", *(["embedder"] if near else [])]
-    return all(parts[name]["state"] == "ok" for name in needed if name in parts)
+    needed = ["redis", "upstream", "models", *(["embedder"] if near else [])]
+    return all(parts[name]["state"] == "ok" for name in needed)
 
 
 def learn(target: Target, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ LINES_MAX = 1_000_000
 """Asks read of a file."""
 PATHS = {"messages": "/api/chat", "prompt": "/api/generate"}
 """Where a body without a path belongs, by the member that says so."""
+_PATH = re.compile(r"/[!-~]*")
+"""What may stand in a request line."""
 _ABOUT = ("time", "at", "label", "key")
 """Members of a recorded body that are not the body's."""
 _EXAMPLE = '{"model": "llama3.2", "messages": [{"role": "user", "content": "why?"}]}'
@@ -95,7 +98,7 @@ def as_request(ask: Recorded, model: str) -> tuple[str, dict[str, Any]]:
 def _path(row: Mapping[str, Any], body: Mapping[str, Any], where: str) -> str:
     """Where a body belongs; empty for what is no request's body."""
     path = row.get("path") if body is not row else None
-    if path is not None and not (isinstance(path, str) and path.startswith("/")):
+    if path is not None and not (isinstance(path, str) and _PATH.fullmatch(path)):
         raise ConfigError(f'{where}: "path" is {json.dumps(path)}; expected one such as "/api/chat"')
     return path or next((place for member, place in PATHS.items() if member in body), "")
 

@@ -67,7 +67,7 @@ class Client:
             start = answer.read(PREFIX_BYTES)
             while answer.read(65536):
                 pass
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self._connection.close()
             raise AskFailedError(f"no answer from {self.url} ({plain(error)}): is it running there?") from error
         seconds = time.perf_counter() - began_s

@@ -327,7 +327,7 @@ FAMILIES = (
         "dependency_up",
         "gauge",
         ("name",),
-        "1 while a part works as it should: `redis`, `ollama`, `embedder` (absent where it is not wanted).",
+        "1 while a part works as it should: `redis`, `upstream`, `embedder` (absent where it is not wanted).",
         "Worry when 0 for a minute; `/readyz` says why.",
     ),
     Family(

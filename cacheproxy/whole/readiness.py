@@ -43,9 +43,9 @@ class Parts:
     def dependencies(self) -> dict[str, float]:
         """Which parts work as they should, as the metrics have it: 1 or 0 by name."""
         found = self.readiness()
-        parts = {"redis": found.redis, "ollama": found.upstream, "embedder": found.embedder}
+        parts = {"redis": found.redis, "upstream": found.upstream, "embedder": found.embedder}
         up = {name: float(part.state == "ok") for name, part in parts.items() if part.state != "off"}
-        return up | {"ollama": float(found.upstream.state != "down")}  # one of several away leaves the rest
+        return up | {"upstream": float(found.upstream.state != "down")}  # one of several away leaves the rest
 
     def _redis(self) -> Part:
         redis = self.connection

@@ -47,6 +47,8 @@ def test_what_a_record_tells_besides_is_kept_apart():
         '{"question": []}',
         '{"question": "q", "time": "now"}',
         '{"path": 3, "body": {"prompt": "x"}}',
+        '{"path": "/api/ch\u00e4t", "body": {"prompt": "x"}}',
+        '{"path": "/api/chat HTTP/1.1", "body": {"prompt": "x"}}',
     ],
 )
 def test_any_other_line_is_an_error_that_names_it(tmp_path, line):
