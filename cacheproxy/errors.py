@@ -57,7 +57,7 @@ class CallerError(CacheproxyError):
 
 
 class BodyTimeoutError(CallerError):
-    """The request's body came more slowly than `server.body_rate` allows."""
+    """The request's body came more slowly than `server.body_timeout` and the least rate of `edge/body.py` allow."""
 
     status = 408
 

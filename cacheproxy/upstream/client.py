@@ -113,7 +113,7 @@ class UpstreamClient:
         return await self._exchange(await self._connect(), head, request, spare=True)
 
     async def get_json(self, target: str, *, timeout_s: float, body: Any = None) -> Any:
-        """The JSON under `target` (`/api/tags`), or what a POST of `body` gives.
+        """The JSON under `target` (`/api/tags`), or what a POST of `body` gives, which may be sent twice.
 
         Raises UpstreamError, also for another status than 200.
         """
@@ -125,7 +125,7 @@ class UpstreamClient:
             async with asyncio.timeout(timeout_s):
                 reply = await self.send(request, safe_to_repeat=True)
                 try:
-                    body = await reply.read(_JSON_BYTES_MAX)
+                    told = await reply.read(_JSON_BYTES_MAX)
                 finally:
                     await reply.close()
         except TimeoutError as error:
@@ -133,7 +133,7 @@ class UpstreamClient:
         if reply.status != 200:
             raise UpstreamBrokenError(f"{request.method} {target}: status {reply.status}")
         try:
-            return json.loads(body)
+            return json.loads(told)
         except ValueError as error:
             raise UpstreamBrokenError(f"{request.method} {target}: the answer is not JSON") from error
 

@@ -49,7 +49,7 @@ class Fault:
     """These bytes instead of a response; the connection then closes."""
     raw_keeps_open: bool = False
     cut_after_bytes: int | None = None
-    """TCP reset after so many bytes of the response."""
+    """The connection ends (FIN) after so many bytes of the response, as when the server crashes."""
     rewrite_chunk: Callable[[bytes], bytes] | None = None
     """Changes each body chunk (blank lines, CRLF)."""
     extra_headers: tuple[tuple[str, str], ...] = ()
