@@ -42,7 +42,9 @@ QUESTION_WORDS = words("what which who whom whose when where why how")
 NEGATORS = words("not no never without nor neither none nobody nothing nowhere cannot hardly barely")
 
 DEGREE = words("more less fewer most least")
-WEIGHED = DEGREE | words("before after above below up down on off minimum maximum many few over under with without")
+WEIGHED = DEGREE | words(
+    "before after above below up down on off in into out minimum maximum many few over under with without"
+)
 """Function words whose opposites mean opposition wherever they stand."""
 
 DIRECTIONAL = words(
@@ -82,19 +84,6 @@ IS_AFTER = QUESTION_WORDS | words("it that there here he she this everything som
 PHRASES: dict[tuple[str, ...], str] = {
     tuple(line.split("=")[0].split()): line.split("=")[1].strip()
     for line in """
-    turn on = enable
-    turn off = disable
-    switch on = enable
-    switch off = disable
-    turned on = enable
-    turned off = disable
-    turn up = increase
-    turn down = decrease
-    log in = login
-    sign in = login
-    log out = logout
-    sign out = logout
-    log off = logout
     sign up = register
     set up = setup
     web site = website
@@ -166,6 +155,9 @@ PHRASES: dict[tuple[str, ...], str] = {
     carry out = perform
     look for = seek
     put on = wear
+    take off = remove
+    took off = remove
+    taking off = remove
     according to = opinion
     in my opinion = opinion
     ok to = may
@@ -179,6 +171,33 @@ PHRASES: dict[tuple[str, ...], str] = {
     """.strip().splitlines()
 }
 """Several words that act as one. Longer phrases win."""
+
+PARTICLES = words("on off in out up down")
+_PARTICLE_VERBS = """
+turn turns turned turning: on enable, off disable, up increase, down decrease
+switch switches switched switching: on enable, off disable
+flip flips flipped flipping: on enable, off disable
+power powers powered powering: on enable, off disable
+toggle toggles toggled toggling: on enable, off disable
+dial dials dialed dialing: up increase, down decrease
+log logs logged logging: in login, out logout, off logout
+sign signs signed signing: in login, out logout, off logout
+zoom zooms zoomed zooming: in magnify, out demagnify
+opt opts opted opting: in accept, out decline
+breathe breathes breathed breathing: in inhale, out exhale
+"""
+"""Verbs whose particles stand for opposites, in all their forms, and what verb and particle mean together."""
+PHRASES |= {
+    (verb, particle): meaning
+    for verbs, meanings in (line.split(":") for line in _PARTICLE_VERBS.strip().splitlines())
+    for particle, meaning in (pair.split() for pair in meanings.split(","))
+    for verb in verbs.split()
+}
+CLAUSE_STARTS = words(
+    """in on at for from with to by when if and or but while before after during until so because then without using via
+    through again"""
+)
+"""Words with which something new begins: what stands before them is all there is of a verb's object."""
 
 PHRASE_STARTS = frozenset(phrase[0] for phrase in PHRASES)
 

@@ -40,7 +40,7 @@ today tomorrow; today yesterday; singular plural; uppercase lowercase; numerator
 supply demand; wholesale retail; gross net; macro micro; prior subsequent; overtake undertake; overweight underweight;
 lengthen shorten; widen narrow; expand shrink; expand contract; inflate deflate; accelerate decelerate; speed slow;
 attach detach; mount unmount; load unload; pack unpack; connect disconnect; wrap unwrap; fold unfold; outer inner;
-exterior interior; odd even; bull bear; bullish bearish; long-term short-term
+login logout; exterior interior; odd even; bull bear; bullish bearish; long-term short-term
 """
 
 _CONTRARY = """
@@ -71,7 +71,7 @@ novice expert; truth lie; ally rival; wake sleep; sit stand; laugh cry; smile fr
 vertical horizontal; authenticate deny; compliment insult; praise criticize; promote demote; reward punish;
 reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest divest; inhale exhale; lead follow;
 strengthen weaken; improve worsen; improve ruin; encourage discourage; build demolish; assemble disassemble;
-except only; with without; stain bleach
+except only; with without; stain bleach; wear remove
 """
 
 _GRADED = """

@@ -19,6 +19,7 @@ from cacheproxy.rules.guard import amounts, units
 from cacheproxy.rules.guard.cutting import Piece, cut
 from cacheproxy.rules.guard.function_words import FUNCTION_WORDS, LIGHT_WORDS, PHRASE_STARTS, PHRASES
 from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.particles import together
 from cacheproxy.rules.guard.stems import stem
 from cacheproxy.rules.guard.synonyms import root
 
@@ -100,7 +101,7 @@ class Reading:
 @lru_cache(maxsize=READINGS_MAX)
 def read(text: str) -> Reading:
     """Read a text. Any string is accepted; the empty one has no tokens."""
-    tokens = tuple(_tokens(cut(text)))
+    tokens = tuple(_tokens(together(cut(text))))
     index: dict[str, list[Token]] = {}
     for token in tokens:
         if token.kind is Kind.WORD or token.kind is Kind.LIGHT:
