@@ -99,17 +99,20 @@ class Near:
             return Nearness(near, embedded)
         try:
             with trail.timed("semantic"):
-                matches = await self._nearest(near, plan, embedded)
+                matches = await self._nearest(near, plan, embedded, waited_s=trail.timings_s.get("exact", 0.0))
         except CacheError:
             self.metrics.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("near", "away")
             return Nearness(near, embedded)
         return self._judge(near, embedded, [match for match in matches if self.suits(match, plan)], trail)
 
-    async def _nearest(self, near: NearPlan, plan: Plan, embedded: Embedded) -> list[Match]:
-        """The neighbours. While Redis compares vectors, the question is made ready to be judged. Raises CacheError."""
+    async def _nearest(self, near: NearPlan, plan: Plan, embedded: Embedded, *, waited_s: float) -> list[Match]:
+        """The neighbours, for an ask that has waited so long for Redis. Raises CacheError.
+
+        While Redis compares vectors, the question is made ready to be judged.
+        """
         searching = asyncio.create_task(
-            self.semantic.nearest(near.scope, plan.partition, embedded.vector, space=embedded.space)
+            self.semantic.nearest(near.scope, plan.partition, embedded.vector, space=embedded.space, waited_s=waited_s)
         )
         try:
             for _ in range(SENDING_TURNS):

@@ -159,23 +159,27 @@ class Semantic:
             self._keeper = None
 
     async def nearest(
-        self, scope: str, partition: str, vector: bytes, *, space: str, k: int = NEIGHBOURS
+        self, scope: str, partition: str, vector: bytes, *, space: str, k: int = NEIGHBOURS, waited_s: float = 0.0
     ) -> list[Match]:
         """The nearest live entries of a scope, nearest first, at most `k`; one round trip, answers included.
 
         `vector` is float32 little endian of unit length, from `space`. Empty while the index is missing; it is then
-        made again in the background. Raises StoreUnavailableError, or EmbedderError for what is no vector of the index.
+        made again in the background. `waited_s`: how long the ask has waited for Redis before; all it waits together is
+        `redis.timeout`. Raises StoreUnavailableError, or EmbedderError for what is no vector of the index.
         """
         index = self._index
         if index is None or self._refused:
             raise StoreUnavailableError(f"no near look-ups: {self.reason}")
         _check(vector, space, index)
+        left_s = self._timeout_s - waited_s
+        if left_s <= 0:
+            raise StoreUnavailableError("the ask has waited for redis long enough")
         ticket = self._breaker.admit()
         if ticket is None:
             raise StoreUnavailableError("near look-ups are paused after failures")
         self._counts.asked += 1
         try:
-            found = await self._ask(index, scope, vector, k)
+            found = await self._ask(index, scope, vector, k, left_s)
         except StoreUnavailableError:
             self._breaker.failed(ticket)
             self._counts.failed += 1
@@ -189,13 +193,13 @@ class Semantic:
         self._counts.empty += not matches
         return matches
 
-    async def _ask(self, index: Index, scope: str, vector: bytes, k: int) -> list[Neighbour]:
+    async def _ask(self, index: Index, scope: str, vector: bytes, k: int, timeout_s: float) -> list[Neighbour]:
         # The distance gets a name of this query's own: a reply that belongs to another query has none under it.
         alias = f"distance_{next(self._aliases)}"
-        timeout_ms = max(1, int(self._timeout_s * 1000 * QUERY_SHARE))
+        timeout_ms = max(1, int(timeout_s * 1000 * QUERY_SHARE))
         command = index.search(scope, halved(vector), alias=alias, k=k, timeout_ms=timeout_ms)
         try:
-            reply = await self._connection.ask(*command, timeout_s=self._timeout_s, slow=True)
+            reply = await self._connection.ask(*command, timeout_s=timeout_s, slow=True)
         except StoreRefusedError as refusal:
             if refusal.code != "NOINDEX":
                 raise

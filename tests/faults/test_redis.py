@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
+from cacheproxy.model import Decision
 from tests.fakes import wire
-from tests.fakes.house import House, open_house, until
+from tests.fakes.house import House, near_ready, open_house, until
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.redis_server import RedisServer, running_redis
 from tests.faults.load import Load
@@ -87,6 +88,29 @@ async def test_a_redis_that_never_answers_costs_one_deadline(fake_ollama: FakeOl
 
     assert load.wrong == []
     assert load.slowest_s < 1.0
+
+
+@pytest.mark.fault(3)
+async def test_an_ask_that_is_looked_up_twice_waits_one_deadline_for_a_redis_that_never_answers(
+    fake_ollama: FakeOllama, redis: RedisServer
+) -> None:
+    """By its key and by its meaning: what the first look-up took is not there for the second."""
+    async with open_house(fake_ollama, redis, redis={"timeout": 0.4}, semantic={"mode": "serve"}) as house:
+        await near_ready(house)
+        decisions: list[Decision] = []
+        house.app.decisions.listeners.append(lambda decision, _: decisions.append(decision))
+        redis.freeze()
+        try:
+            reply = await house.chat("why is the sky blue?", stream=False)
+        finally:
+            redis.thaw()
+        await until(lambda: bool(decisions))
+
+    steps = decisions[0].timings_s
+    assert reply.header("X-Cache") == "MISS"
+    assert "exact:away" in decisions[0].trail
+    assert "near:away" in decisions[0].trail
+    assert 0.35 < steps["exact"] + steps["semantic"] < 0.7
 
 
 @pytest.mark.fault(10)
