@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 from cacheproxy.rules.guard import order, polarity, slots, things, values
 from cacheproxy.rules.guard.pair import Pair, compare
-from cacheproxy.rules.guard.reading import read
+from cacheproxy.rules.guard.reading import Kind, read
+from cacheproxy.rules.guard.shared import apart
 
 Guard = Callable[[Pair], bool]
 """True: these two must not share an answer."""
@@ -60,4 +61,12 @@ def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str |
         return None
     first, second = sorted((a, b))
     pair = compare(read(first), read(second))
-    return next((name for name, guard in GUARDS.items() if name in enabled and guard(pair)), None)
+    found = next((name for name, guard in GUARDS.items() if name in enabled and guard(pair)), None)
+    rests = apart(first, second) if found is None else None
+    if rests is None:
+        return found
+    # Two questions over one text: here any word that only one has asks for something else.
+    found = object_to(*rests, enabled)
+    pair = compare(*(read(rest) for rest in sorted(rests)))
+    others = any(token.kind is Kind.WORD for token in (*pair.left, *pair.right))
+    return found or ("slots" if others and "slots" in enabled else None)

@@ -23,6 +23,8 @@ _CHUNK = re.compile(r"\n|\S+")
 _SPLIT = re.compile("[-/—,&…\N{EN DASH}]+|\\.{2,}")
 _NUMBER_AND_WORDS = re.compile(r"\d[\d.,]*(?:-[a-z]+)+", re.IGNORECASE)
 _DOTTED = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]?")
+_POINT = re.compile(r"^[^\w.]*\.\d")
+"""A number below one without its zero (`.5`)."""
 _VERSION = re.compile(r"v(?=\d)", re.IGNORECASE)
 _OPERATOR = re.compile(r"[^\w\s]{1,6}")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
@@ -55,6 +57,8 @@ def cut(text: str) -> list[Piece]:
             fresh = True
             continue
         core = chunk.strip(_OUTER)
+        if core[:1].isdigit() and _POINT.search(chunk):
+            core = f"0.{core}"
         lower = core.lower()
         if core.isalpha() and core.isascii() and lower not in CONTRACTIONS:
             pieces.append(Piece(lower, core, _is_proper(core, fresh=fresh), apposed=comma))

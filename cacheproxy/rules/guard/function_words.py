@@ -39,11 +39,15 @@ them is swapped for its opposite (`best`, `worst`)."""
 
 QUESTION_WORDS = words("what which who whom whose when where why how")
 
-NEGATORS = words("not no never without nor neither none nobody nothing nowhere cannot hardly barely")
+NEGATORS = words(
+    """not no never without nor neither none nobody nothing nowhere cannot hardly barely
+    pas jamais aucun aucune nicht kein keine keinen nie niet geen nao"""
+)
 
 DEGREE = words("more less fewer most least")
 WEIGHED = DEGREE | words(
-    "before after above below up down on off in into out minimum maximum many few over under with without"
+    """before after above below up down on off in into out minimum maximum many few over under with without same other
+    another both either"""
 )
 """Function words whose opposites mean opposition wherever they stand."""
 

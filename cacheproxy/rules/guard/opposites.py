@@ -40,7 +40,8 @@ today tomorrow; today yesterday; singular plural; uppercase lowercase; numerator
 supply demand; wholesale retail; gross net; macro micro; prior subsequent; overtake undertake; overweight underweight;
 lengthen shorten; widen narrow; expand shrink; expand contract; inflate deflate; accelerate decelerate; speed slow;
 attach detach; mount unmount; load unload; pack unpack; connect disconnect; wrap unwrap; fold unfold; outer inner;
-login logout; exterior interior; odd even; bull bear; bullish bearish; long-term short-term
+login logout; exterior interior; odd even; bull bear; bullish bearish; long-term short-term;
+same other; same another; both either
 """
 
 _CONTRARY = """

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.function_words import ARTICLES, DIRECTIONAL, GENDERED, PREPOSITIONS, SYMMETRIC
-from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 
@@ -16,11 +16,26 @@ _JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
 _DIFFERENT = words("differ differs difference differences different")
 _BE = words("is are was were be been being got get gets")
 _DO = words("do does did")
-_WAYS = {
-    "to": "to", "into": "to", "onto": "to", "towards": "to", "from": "from", "before": "before", "after": "after",
-    "during": "during", "over": "over", "above": "over", "under": "under", "below": "under", "against": "against",
-}  # fmt: skip
-"""Prepositions of which one never stands for another, apart from those that are given the same way."""
+_BOUNDS = words(
+    """before after during over above under below against until till since while near without within outside except
+    beyond behind up down out off"""
+)
+"""Prepositions and particles of which one never stands for another, apart from those in one group of `_ALIKE`."""
+_MOVES = words("to into onto towards from")
+"""Those of which none stands for another of them; beside others they say little (*traffic to*, *on a site*)."""
+_WAYS = _BOUNDS | _MOVES | PREPOSITIONS | words("when if by around inside throughout")
+_ALIKE = [
+    set(group)
+    for group in groups(
+        """to into onto towards; over above; under below; while during when in; out from of off; outside out of;
+        over on; over to; over in during through throughout across; since from; in into inside within; near by around;
+        until till to; out off; up on; without with"""
+    )
+]
+_PLAIN = {"in", "on", "at", "of", "for", "during"}
+"""Those that say no more before a number or a date than that it is the one."""
+_ROWS = words("concatenate concat append prepend words strings letters")
+"""Words that make the order of what they are about count; a colon does as well."""
 _OPENING_MAX = 4
 """Tokens in which a question shows what its question word stands for."""
 _CLAUSE_MAX = 7
@@ -33,20 +48,42 @@ _SWAPPED_MAX = 5
 
 def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
-    if _gendered(pair.a) != _gendered(pair.b) or (pair.framed and any(_turned(change) for change in pair.changes)):
+    if _gendered(pair.a) != _gendered(pair.b):
+        return True
+    if pair.framed and any(_turned(change, pair) for change in pair.changes):
         return True
     passive = _passive(pair)
     if passive is not None:
         return passive
+    if not (pair.left or pair.right) and _in_sequence(pair):
+        return True
     if not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
         return False
     return _asked_side_changed(pair) or _swapped(pair) or _role_moved(pair) or _reversed(pair)
 
 
-def _turned(change: Change) -> bool:
-    """One way became another before the same thing (`to English`, `from English`)."""
-    ways = [{_WAYS[token.text] for token in side if token.text in _WAYS} for side in (change.left, change.right)]
-    return len(change.left) == len(change.right) == 1 and all(ways) and ways[0] != ways[1]
+def _in_sequence(pair: Pair) -> bool:
+    """The same words in another order, where they are words in a row and not a sentence."""
+    if (pair.a.texts & pair.b.texts).isdisjoint(_ROWS) and not (":" in pair.a.text and ":" in pair.b.text):
+        return False
+    content = [[token.form for token in each.tokens if token.kind is not Kind.FUNCTION] for each in (pair.a, pair.b)]
+    return content[0] != content[1]
+
+
+def _turned(change: Change, pair: Pair) -> bool:
+    """One way or bound became another before the same thing (`to English`, `from English`; `up to 5`, `over 5`)."""
+    left, right = ({token.text for token in side} for side in (change.left, change.right))
+    both = left | right
+    if not left or not right or not both <= _WAYS or any(both <= group for group in _ALIKE):
+        return False
+    if (left ^ right) & _BOUNDS or both <= _MOVES:
+        return True
+    return not both <= _PLAIN and _before_value(change.left[-1], pair.a)
+
+
+def _before_value(token: Token, reading: Reading) -> bool:
+    place = next(place for place, other in enumerate(reading.tokens, 1) if other is token)
+    return any(after.kind in (Kind.NUMBER, Kind.DATE) for after in reading.tokens[place : place + 1])
 
 
 def _moved(pair: Pair) -> bool:
@@ -101,7 +138,7 @@ def _swapped(pair: Pair) -> bool:
             if left[:x] == right[-x:] and left[-y:] == right[:y] and joint == right[y : len(right) - x]:
                 if left[0] in PREPOSITIONS and right[0] in PREPOSITIONS:
                     return False  # whole phrases moved and took their roles along
-                return not _JOINING.issuperset(joint)
+                return not _JOINING.issuperset(joint) or ARTICLES.issuperset(joint)
     return False
 
 

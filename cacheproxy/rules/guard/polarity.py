@@ -19,7 +19,8 @@ _QUANTIFIERS = {
     word: share
     for share, group in {
         "all": "all every each everything everyone everybody", "any": "any anything anyone anybody",
-        "some": "some several something few", "most": "most mostly", "always": "always", "often": "sometimes often",
+        "some": "some several something few someone somebody", "most": "most mostly", "always": "always",
+        "often": "sometimes often",
     }.items()
     for word in group.split()
 }  # fmt: skip
@@ -27,6 +28,15 @@ _PRESENT = words("is are am do does will")
 _PAST = words("was were did had")
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
 _OPENING_VERBS = words("is are am do does did was were can could may might must should will would shall has have")
+_MODES = {
+    helper: mode
+    for mode, helpers in {
+        "fact": "is are am do does did was were has have had", "chance": "can could may might",
+        "advice": "should must ought", "future": "will would shall",
+    }.items()
+    for helper in helpers.split()
+}  # fmt: skip
+"""What kind of yes a question wants that opens with its helping verb."""
 _NECESSITY = words("must should required ought necessary obliged mandatory")
 _POSSIBILITY = words("may can could might allowed permitted possible")
 
@@ -66,12 +76,30 @@ def tense(pair: Pair) -> bool:
         return True
     if not pair.framed:
         return False
+    if _other_mode(pair):
+        return True
     return (
         _excluded(_times(pair.a), _times(pair.b))
         or _excluded(_denied_helpers(pair.a), _denied_helpers(pair.b))
         or _phase_only(pair.left, pair.b)
         or _phase_only(pair.right, pair.a)
     )
+
+
+def _other_mode(pair: Pair) -> bool:
+    """One asks what should be, the other what is, can be or will be. *How* one can is how one should."""
+    left, right = _mode(pair.a), _mode(pair.b)
+    if not left[1] or not right[1] or left[0] != right[0] or left[1] == right[1]:
+        return False
+    modes = {left[1], right[1]}
+    return modes == {"chance", "future"} or ("advice" in modes and (not left[0] or "future" in modes))
+
+
+def _mode(reading: Reading) -> tuple[str, str]:
+    """The question word it opens with, if it does and it is not *how*, and the mode of the helping verb after it."""
+    opening = [token.text for token in reading.tokens[:2]]
+    asked = opening[0] if opening and opening[0] in QUESTION_WORDS - {"how"} else ""
+    return asked, _MODES.get(opening[1] if asked and len(opening) > 1 else "".join(opening[:1]), "")
 
 
 def _excluded(left: set[str], right: set[str]) -> bool:

@@ -7,7 +7,6 @@ they are known to mean the same. Where a sentence was rearranged only things of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
 from cacheproxy.rules.guard.kinds import kinds
@@ -19,8 +18,6 @@ from cacheproxy.rules.guard.reading import Kind, Reading, Token
 _FILLING_MAX = 3
 """Content words the filling of a slot has at most; longer ones are other sentences."""
 _MODIFIERS_MAX = 2
-_INSTRUCTIONS_MIN = 5
-"""Words that a beginning common to both has at least to be taken for instructions."""
 _IDLE = ARTICLES | words("my your our their its some any is are do does can so very")
 """Function words that come and go without another word being asked for; `persons.py` weighs whose a thing is."""
 _OPENING_VERBS = words("is are am was were do does did can could will would should may might must has have had")
@@ -28,20 +25,10 @@ _OPENING_VERBS = words("is are am was were do does did can could will would shou
 
 def slots(pair: Pair) -> bool:
     """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
-    if (pair.framed and (_refilled(pair) or _narrowed(pair))) or another_person(pair) or _other_input(pair):
+    if (pair.framed and (_refilled(pair) or _narrowed(pair))) or another_person(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
     return not left.isdisjoint(right)
-
-
-def _other_input(pair: Pair) -> bool:
-    """Both begin with the same instructions, up to a label or a line's end, and go on with other words."""
-    alike = takewhile(lambda both: both[0] == both[1], zip(pair.a.text, pair.b.text, strict=False))
-    shared = "".join(character for character, _ in alike)
-    instructions = shared[: max(shared.rfind("\n"), shared.rfind(": ")) + 1]
-    if len(instructions.split()) < _INSTRUCTIONS_MIN:
-        return False
-    return all(any(token.kind is Kind.WORD for token in side) for side in (pair.left, pair.right))
 
 
 def _refilled(pair: Pair) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from cacheproxy.rules.guard.function_words import LATIN_STOPWORDS
+from cacheproxy.rules.guard.function_words import LATIN_STOPWORDS, QUESTION_WORDS
 from cacheproxy.rules.guard.kinds import FORMATS, LANGUAGES
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Pair
@@ -66,6 +66,8 @@ def aspect(pair: Pair) -> bool:
         return True
     if left and right:
         return left.isdisjoint(right)
+    if pair.framed and (_only_whether(pair.a, pair.b) or _only_whether(pair.b, pair.a)):
+        return True
     return _else_than(left, pair.a, pair.b) or _else_than(right, pair.b, pair.a)
 
 
@@ -131,6 +133,14 @@ def _asked(reading: Reading) -> set[str]:
         elif token.text == "how" and following in _MEASURES:
             found.add(_measure(following, reading.tokens[index + 2 : index + 3]))
     return found
+
+
+def _only_whether(one: Reading, other: Reading) -> bool:
+    """One asks why, when or how it is, the other only whether it is so."""
+    if _opening(one) == [] or _opening(one)[0] not in QUESTION_WORDS or not other.tokens:
+        return False
+    asks_both = other.texts & (QUESTION_WORDS | {"if", "whether", "there"})
+    return other.tokens[0].text in _AUXILIARIES and not asks_both
 
 
 def _measure(how: str, after: Sequence[Token]) -> str:

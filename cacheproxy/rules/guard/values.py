@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
+from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.pair import Pair
-from cacheproxy.rules.guard.reading import Kind, Reading
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
+from cacheproxy.rules.guard.signs import differ
 from cacheproxy.rules.guard.units import CURRENCIES, LONE_UNITS, UNIT_OF
 
 
 def numbers(pair: Pair) -> bool:
     """Other amounts, ordinals or units (`5 kg`, `3rd`, `in euros`); formats of one amount are equal."""
     left, right = _forms(pair.a, Kind.NUMBER), _forms(pair.b, Kind.NUMBER)
+    if left == right and left.total() > 1 and _exchanged(pair):
+        return True
     if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)
     return _without_bare(left - right, right - left)
+
+
+def _exchanged(pair: Pair) -> bool:
+    """The same amounts of other things (`2 cups flour, 3 cups sugar`), or of one unit in another order."""
+    left, right = _counted(pair.a), _counted(pair.b)
+    things = [[thing for _, thing in side if thing] for side in (left, right)]
+    if len(things[0]) > 1 and sorted(things[0]) == sorted(things[1]) and sorted(left) != sorted(right):
+        return True
+    amounts = [[amount for amount, _ in side] for side in (left, right)]
+    one_unit = len({amount.partition(" ")[2] for amount in amounts[0]}) == 1
+    joined = not (pair.a.texts | pair.b.texts).isdisjoint(SYMMETRIC | {"and", "or"})
+    return amounts[0] != amounts[1] and one_unit and not joined
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _counted(reading: Reading) -> list[tuple[str, str]]:
+    """Each amount with the word straight after it, if there is one, or after its *of*."""
+    tokens = [token for token in reading.tokens if token.text != "of"]
+    return [
+        (token.form, after.form if after is not None and after.kind is Kind.WORD else "")
+        for token, after in zip(tokens, (*tokens[1:], None), strict=False)
+        if token.kind is Kind.NUMBER
+    ]
 
 
 def _counts_best(reading: Reading) -> bool:
@@ -46,12 +74,17 @@ def dates(pair: Pair) -> bool:
 
 
 def tokens(pair: Pair) -> bool:
-    """Other code, operators, identifiers, paths, single letters or quoted words."""
-    if _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
+    """Other code, operators, brackets, identifiers, paths, layout, single letters or quoted words."""
+    if differ(pair.a.text, pair.b.text) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
-    if pair.a.quoted and pair.b.quoted and pair.a.quoted != pair.b.quoted:
-        return True
+    if pair.a.quoted and pair.b.quoted and _in_order(pair.a) != _in_order(pair.b):
+        return pair.a.quoted != pair.b.quoted or (pair.a.texts | pair.b.texts).isdisjoint(SYMMETRIC)
     return any(token.kind is Kind.WORD and len(token.text) == 1 for token in (*pair.left, *pair.right))
+
+
+def _in_order(reading: Reading) -> list[str]:
+    """What stands in quotes, as it comes."""
+    return sorted(reading.quoted, key=reading.text.lower().find)
 
 
 def _forms(reading: Reading, kind: Kind) -> Counter[str]:

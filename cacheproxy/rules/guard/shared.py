@@ -1,0 +1,34 @@
+"""Two texts without what they share: a context or instructions around two questions.
+
+Words of a long shared text explain away the words in which two short questions over it differ, so that the questions
+must be looked at by themselves. Refuses to read: it cuts where lines and labels end.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+_WORDS_MIN = 5
+"""Words that the shared parts have together at least to be taken for a context or instructions."""
+
+
+def apart(a: str, b: str) -> tuple[str, str] | None:
+    """What each has for itself, if they share a beginning or an end; None if they do not, or one has nothing more.
+
+    The beginning ends after a line or a label (`: `), the end begins with a line: what stands between is a question.
+    """
+    start = _alike(a, b)
+    start = max(a.rfind("\n", 0, start) + 1, a.rfind(": ", 0, start) + 2 if ": " in a[:start] else 0)
+    rest_a, rest_b = a[start:], b[start:]
+    ending = rest_a[len(rest_a) - _alike(rest_a[::-1], rest_b[::-1]) :]
+    line = ending.find("\n")
+    ending = ending[line:] if line >= 0 else ""
+    if len(a[:start].split()) + len(ending.split()) < _WORDS_MIN:
+        return None
+    one, other = rest_a.removesuffix(ending).strip(), rest_b.removesuffix(ending).strip()
+    return (one, other) if one and other and one != other else None
+
+
+def _alike(a: str, b: str) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(a, b, strict=False)))
