@@ -23,6 +23,7 @@ ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 """What a reply carries in `X-Cache-Entry`."""
 SELECTOR_MAX = 1024
 """Longest selector value, characters. Ollama's longest name is a host of 350 and three parts of 80; the rest is hex."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _FORMS = {"id": ENTRY_ID, "older": re.compile(r"[0-9]{1,10}")}
 LIMIT, LIMIT_MAX = 50, 500
 """Entries in a list where nothing else is asked for, and at most."""
@@ -163,7 +164,7 @@ def read_query(query: list[tuple[str, str]]) -> Query | str:
     if len(wanted) < len(query) or not set(wanted) <= {"limit", "model", "question"}:
         return "give ?limit=N, ?model=NAME and ?question=TEXT, each once at most"
     limit = wanted.get("limit", str(LIMIT))
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= LIMIT_MAX):
+    if not (_NUMBER.fullmatch(limit) and 1 <= int(limit) <= LIMIT_MAX):
         return f"limit={limit[:20]}: expected a number from 1 to {LIMIT_MAX}"
     texts = [wanted.get(name, "") for name in ("model", "question")]
     if any(len(text) > SELECTOR_MAX for text in texts):
