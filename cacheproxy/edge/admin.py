@@ -162,6 +162,19 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
     return UnnamedWhole(text=text, status=status, content_type="application/json", headers=sent)
 
 
+async def read_json(request: web.BaseRequest, bytes_max: int, form: str) -> Any | web.StreamResponse:
+    """What a request's body says, or the refusal of one that is longer or no JSON; `form`: what to send instead."""
+    body = b""
+    while len(body) <= bytes_max and (piece := await request.content.readany()):
+        body += piece
+    if len(body) > bytes_max:
+        return answer({"error": f"the body has more than {bytes_max:,} bytes; {form}"}, 413)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return answer({"error": f"the body is not JSON; {form}"}, 400)
+
+
 def _wants_token() -> web.StreamResponse:
     remedy = f"send the value of admin.token as 'Authorization: Bearer …' or as '{TOKEN_HEADER}: …'"
     return answer({"error": f"this needs the admin token; {remedy}"}, 401, {"WWW-Authenticate": "Bearer"})

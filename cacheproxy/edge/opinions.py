@@ -5,7 +5,6 @@ Refuses to act on it: that is done by the callable it is given.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from cacheproxy.edge.admin import Page, answer
+from cacheproxy.edge.admin import Page, answer, read_json
 from cacheproxy.edge.entries import ENTRY_ID
 from cacheproxy.errors import CacheError
 
@@ -21,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 OPINION_BYTES_MAX = 65_536
 """More than any question takes that can be compared by meaning."""
+FORM = (
+    'send {"entry": ID, "good": true or false}, ID being the X-Cache-Entry of the reply; '
+    'and, if you like, "question": the text that was asked'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,12 @@ class Opinions:
         return {"/feedback": Page(use, {"POST": self._take_opinion})}
 
     async def _take_opinion(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = b""
-        while len(body) <= OPINION_BYTES_MAX and (piece := await request.content.readany()):
-            body += piece
-        opinion = read_opinion(body)
-        if isinstance(opinion, str):
-            return answer({"error": opinion}, 400)
+        given = await read_json(request, OPINION_BYTES_MAX, FORM)
+        if isinstance(given, web.StreamResponse):
+            return given
+        opinion = read_opinion(given)
+        if opinion is None:
+            return answer({"error": FORM}, 400)
         try:
             done = await self.feedback(opinion)
         except CacheError as error:
@@ -62,23 +65,15 @@ class Opinions:
         return answer({"entry": opinion.entry, "good": opinion.good} | done)
 
 
-def read_opinion(body: bytes) -> Opinion | str:
-    """The opinion in a request body, or what is wrong with it."""
-    form = (
-        'send {"entry": ID, "good": true or false}, ID being the X-Cache-Entry of the reply; '
-        'and, if you like, "question": the text that was asked'
-    )
-    try:
-        given = json.loads(body)
-    except ValueError:
-        return f"the body is not JSON; {form}"
+def read_opinion(given: Any) -> Opinion | None:
+    """The opinion in what a body says; None where that has another form. Pure."""
     if not isinstance(given, dict) or not {"entry", "good"} <= set(given) <= {"entry", "good", "question"}:
-        return form
+        return None
     entry, good, question = given["entry"], given["good"], given.get("question")
     if not isinstance(entry, str) or not ENTRY_ID.fullmatch(entry) or not isinstance(good, bool):
-        return form
+        return None
     if not (question is None or (isinstance(question, str) and _encodable(question))):
-        return form
+        return None
     return Opinion(entry, good, question)
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cacheproxy.app import App
 from cacheproxy.config import Config
-from cacheproxy.edge.admin import Admin, Page, answer, check_exposure, host_name, is_loopback, origin_host
+from cacheproxy.edge.admin import Admin, Page, answer, check_exposure, host_name, is_loopback, origin_host, read_json
 from cacheproxy.edge.condition import Condition, Part, Readiness
 from cacheproxy.edge.entries import Entries, Selection, select
 from cacheproxy.errors import ConfigError, StoreUnavailableError
@@ -81,6 +81,12 @@ async def below(request):
     return answer({"path": request.path})
 
 
+async def below_read(request):
+    """Says what it was sent, which has at most 100,000 bytes."""
+    given = await read_json(request, 100_000, "send a list")
+    return given if isinstance(given, web.StreamResponse) else answer({"given": given})
+
+
 async def exposition():
     """What Prometheus would read."""
     return b"cacheproxy_asks_total 7\n", "text/plain; version=0.0.4; charset=utf-8"
@@ -98,7 +104,7 @@ async def running(token="", listen="127.0.0.1:11436", **options):
     pages = {
         **condition.pages(),
         **Entries(parts.purge, nothing, nothing, str, prompts=False).pages(),
-        "/below/": Page("below", {"GET": below}),
+        "/below/": Page("below", {"GET": below, "POST": below_read}),
     }
     admin = Admin(token, listen=listen, pages=pages, **options)
     runner = web.ServerRunner(web.Server(admin.handle))
@@ -414,6 +420,23 @@ def test_a_token_that_no_header_can_carry_is_refused(token):
     """The line end of a secrets file would lock everybody out; it is found at the start."""
     with pytest.raises(ConfigError, match=r"admin\.token"):
         check_exposure("127.0.0.1:11436", token)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b'["a"]', 200, {"given": ["a"]}),
+        (b"[" * 60_000, 400, {"error": "the body is not JSON; send a list"}),
+        (b'"\xff"', 400, {"error": "the body is not JSON; send a list"}),
+        (b"", 400, {"error": "the body is not JSON; send a list"}),
+        (b" " * 200_000 + b"1", 413, {"error": "the body has more than 100,000 bytes; send a list"}),
+    ],
+)
+async def test_a_body_is_json_of_bounded_length_or_refused_in_words(port, body, status, told):
+    """Also one that is nested deeper than Python reads."""
+    found_status, _, found = await port.ask("POST", "/below/x", data=body)
+
+    assert (found_status, found) == (status, told)
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,12 @@ async def test_feedback_on_an_entry_that_never_was_is_refused_and_not_counted(ho
     assert told.status == 404
     assert told.json() == {"error": "no such entry"}
     assert (await house.stats())["feedback"] == {}
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"[" * 60_000, 400), (b'"' + b"x" * 70_000 + b'"', 413)])
+async def test_feedback_that_cannot_be_read_is_refused_as_what_it_is(house: House, body: bytes, status: int) -> None:
+    """Nested too deep is no JSON, and what is too long is not called that."""
+    told = await house.admin("POST", "/feedback", body=body)
+
+    assert told.status == status
+    assert '"entry"' in told.json()["error"]
