@@ -100,10 +100,12 @@ class Plans:
             planned.size_bytes += last.record.size_bytes
             self._grow(last.record.size_bytes)
 
-    def drop_last(self, planned: Planned) -> None:
-        """Repeat it no more."""
-        last, planned.last = planned.last, None
-        if last is not None and self._planned.get(planned.said) is planned:
+    def drop_last(self, planned: Planned, last: Last) -> None:
+        """Repeat this hit no more; one that was kept since stays."""
+        if planned.last is not last:
+            return
+        planned.last = None
+        if self._planned.get(planned.said) is planned:
             planned.size_bytes -= last.record.size_bytes
             self.size_bytes -= last.record.size_bytes
 

@@ -74,7 +74,7 @@ class Seek:
             trail.note("exact", "away")
             return Looked(planned.plan, None, trail)
         trail.note("exact", "over" if same else "other")
-        self.plans.drop_last(planned)
+        self.plans.drop_last(planned, last)
         return await self._look(planned, trail)
 
     async def _look(self, planned: Planned, trail: Trail) -> Sought | Looked:

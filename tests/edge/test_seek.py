@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,6 +182,27 @@ async def test_a_hit_is_repeated_only_while_redis_says_the_same_of_it(house: Hou
     again = "plan:known exact:other memory:no exact"
     expired = f"{again}:expired near:mode-off upstream:200"
     assert Counter(decision.trail for decision in decisions) == {SOUGHT: 1, f"{again}:hit": 1, SAME: 1, expired: 1}
+
+
+async def test_a_search_that_finds_its_last_hit_outdated_leaves_a_newer_one(
+    house: House, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two searches for one plan may wait for Redis at once, and the other may have kept what it found."""
+    await repeated(house, wire)
+    known = plans_of(house)
+    (planned,) = known._planned.values()
+    assert planned.last is not None
+    newer = replace(planned.last)
+
+    async def other(*_given: Any) -> bool:
+        planned.last = newer
+        return False
+
+    monkeypatch.setattr(LookUp, "holds", other)
+    await said_again(wire)
+
+    assert planned.last is newer
+    assert known.size_bytes == planned.size_bytes
 
 
 async def test_what_is_repeated_grows_old_and_ends_with_its_entry(
@@ -564,6 +586,7 @@ async def test_plans_take_bounded_room_and_the_oldest_go(house: House, monkeypat
 
     assert 0 < len(known) < 16
     for planned in list(known._planned.values()):
-        known.drop_last(planned)
+        if planned.last is not None:
+            known.drop_last(planned, planned.last)
     assert known.size_bytes == sum(planned.size_bytes for planned in known._planned.values())
     assert max(planned.size_bytes for planned in known._planned.values()) < 2 * plans.OVERHEAD_BYTES
