@@ -17,7 +17,6 @@ from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.plain import error_reply
 from cacheproxy.errors import CallerError
-from cacheproxy.metrics import Metrics
 from cacheproxy.upstream.catalog import Catalog
 from cacheproxy.upstream.request import VIA
 from cacheproxy.wire.dialects import Dialect, EmbedDialect
@@ -39,7 +38,6 @@ class Routes:
     passthrough: Passthrough
     models: Catalog
     origins: Origins
-    metrics: Metrics
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request. Every reply has our `Via`, errors of our own too: it is how others know the proxy."""

@@ -109,7 +109,6 @@ class Answering:
             passthrough=self._passthrough,
             models=self._fleet.models,
             origins=self._origins,
-            metrics=self._metrics,
         )
 
     def _build_serve(self, fronts: Fronts) -> Serve:
