@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 _Result = TypeVar("_Result")
 _Given = ParamSpec("_Given")
 
-_log = logging.getLogger("cacheproxy")
+_log = logging.getLogger("cacheproxy.edge")
 
 
 def contained(

@@ -17,7 +17,7 @@ from cacheproxy.edge.admin import Page, answer
 from cacheproxy.errors import CacheError
 from cacheproxy.store.shelf import Kept, Listing
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger("cacheproxy.edge")
 
 ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 """What a reply carries in `X-Cache-Entry`."""
@@ -135,7 +135,7 @@ class Entries:
             deleted = await self.purge(selection)
         except CacheError as error:
             return answer({"error": f"not all of it was deleted, ask again: {error}"}, 503)
-        logger.info("entries deleted", extra={"by": selection.by, "value": selection.value, "deleted": deleted})
+        _log.info("entries deleted", extra={"by": selection.by, "value": selection.value, "deleted": deleted})
         return answer({"deleted": deleted})
 
 

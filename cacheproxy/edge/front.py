@@ -35,7 +35,7 @@ from cacheproxy.upstream.client import UpstreamClient
 from cacheproxy.upstream.request import VIA, UpstreamRequest
 from cacheproxy.wire.dialects import Dialect
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger("cacheproxy.edge")
 
 
 class Relay:
@@ -63,7 +63,7 @@ class Relay:
         except (CallerError, UpstreamError) as error:
             text = str(error)
             if isinstance(error, UpstreamError):
-                log.warning("the main process gave no answer: %s", error)
+                _log.warning("the main process gave no answer: %s", error)
                 text = "the main process of cacheproxy gave no answer"
             refusal = error_reply(request.path, error.status, text)
             refusal.headers.add("Via", VIA)
@@ -119,8 +119,8 @@ class Front:
         tally, trail = Tally(), Trail(self.clock) if looked is None else looked.trail
         try:
             found = await self._find(request, body, dialect, trail, tally, looked=looked)
-        except Exception:
-            log.exception("a front could not look for an answer")
+        except Exception:  # noqa: BLE001 - the main process answers it
+            _log.exception("a front could not look for an answer")
             self.fault(Fault.INTERNAL)
             return None
         if found is None:

@@ -16,7 +16,7 @@ from cacheproxy.edge.admin import Page, answer, read_json
 from cacheproxy.edge.entries import ENTRY_ID
 from cacheproxy.errors import CacheError
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger("cacheproxy.edge")
 
 OPINION_BYTES_MAX = 65_536
 """More than any question takes that can be compared by meaning."""
@@ -61,7 +61,7 @@ class Opinions:
             return answer({"error": f"not noted, say it again: {error}"}, 503)
         if done is None:
             return answer({"error": "no such entry"}, 404)
-        logger.info("feedback", extra={"entry": opinion.entry, "good": opinion.good} | done)
+        _log.info("feedback", extra={"entry": opinion.entry, "good": opinion.good} | done)
         return answer({"entry": opinion.entry, "good": opinion.good} | done)
 
 

@@ -27,7 +27,7 @@ from cacheproxy.upstream.fleet import Reply, reads
 from cacheproxy.upstream.request import VIA, UpstreamRequest, loops
 from cacheproxy.wire import runner
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger("cacheproxy.edge")
 
 HELD_BYTES_MAX = 64 * 1024
 """A body up to this size is held, to be sent again when a keep-alive connection turns out to be dead, or for what is
@@ -174,7 +174,7 @@ def fault_of(error: UpstreamError) -> Fault | None:
 
 
 def _warn(error: UpstreamError) -> None:
-    log.warning("%s", error)
+    _log.warning("%s", error)
 
 
 async def relay(

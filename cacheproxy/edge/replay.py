@@ -32,7 +32,7 @@ from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
 
-_log = logging.getLogger("cacheproxy")
+_log = logging.getLogger("cacheproxy.edge")
 _FAILED = "the repeat lane failed on a request"
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"

@@ -22,7 +22,7 @@ from cacheproxy.edge.connection import Handler, Known, KnownConnection
 from cacheproxy.edge.outbox import Outbox
 from cacheproxy.edge.plain import Plain, error_reply
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger("cacheproxy.edge")
 
 HEAD_BYTES_MAX = 1024**2
 """Longest line and longest header field, bytes: what Go's server, and so Ollama, takes for a whole head."""
@@ -112,10 +112,10 @@ class _Connection(KnownConnection):
         if request.writer.output_size > 0:
             raise ConnectionError("a reply had begun when the handler failed")
         if status == 400:
-            log.debug("malformed request refused: %s", message)
+            _log.debug("malformed request refused: %s", message)
             reply = Plain(status=400, text="400 Bad Request")
         else:
-            log.error("a handler failed", exc_info=exc)
+            _log.error("a handler failed", exc_info=exc)
             reply = error_reply(request.path, status, "cacheproxy failed on this request; its log says why")
         reply.force_close()
         return reply
@@ -180,7 +180,7 @@ class _Listener(web.Server):
             async with asyncio.timeout(timeout_s):
                 await self._serving.empty.wait()
         except TimeoutError:
-            log.warning("%d requests were cut off after %g s of draining", self._serving.count, timeout_s)
+            _log.warning("%d requests were cut off after %g s of draining", self._serving.count, timeout_s)
         for connection in self._ours():
             if not connection.idle and connection.transport is not None:
                 connection.transport.abort()
@@ -188,7 +188,7 @@ class _Listener(web.Server):
             async with asyncio.timeout(_CANCEL_S):
                 await self._serving.empty.wait()
         except TimeoutError:
-            log.warning("%d handlers did not end within %g s of being cancelled", self._serving.count, _CANCEL_S)
+            _log.warning("%d handlers did not end within %g s of being cancelled", self._serving.count, _CANCEL_S)
 
     def _ours(self) -> list[_Connection]:
         return [connection for connection in self.connections if isinstance(connection, _Connection)]
@@ -234,7 +234,7 @@ class Server:
     async def open(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-            log.warning("aiohttp runs without its C parser: slower, and looser about malformed requests")
+            _log.warning("aiohttp runs without its C parser: slower, and looser about malformed requests")
         self._listener = _Listener(
             self._guarded,
             head_timeout_s=self._settings.header_timeout,
