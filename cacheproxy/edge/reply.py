@@ -70,8 +70,7 @@ class Form:
         """An answer whole, streamed or not as it was asked for."""
         ask, dialect = self.ask, self.dialect
         if ask.stream:
-            kind = (("Content-Type", dialect.STREAM_TYPE), *dialect.STREAM_HEADERS, ("X-Accel-Buffering", "no"))
-            return Fixed.stream(dialect.stream(ask, answer, now), kind + head + self.extra)
+            return Fixed.stream(dialect.stream(ask, answer, now), _stream_head(dialect) + head + self.extra)
         body = dialect.whole(ask, answer, now)
         return Fixed.whole(body, (("Content-Type", dialect.WHOLE_TYPE), *head, *self.extra))
 
@@ -116,8 +115,9 @@ async def send_whole(
     return await Fixed.whole(body, (("Content-Type", content_type), *head, *extra)).send(request)
 
 
-def _stream_head(dialect: Dialect) -> dict[str, str]:
-    return {"Content-Type": dialect.STREAM_TYPE, **dict(dialect.STREAM_HEADERS)}
+def _stream_head(dialect: Dialect) -> headers.Headers:
+    """What a stream of ours is; nginx holds one back that does not say otherwise."""
+    return ("Content-Type", dialect.STREAM_TYPE), *dialect.STREAM_HEADERS, ("X-Accel-Buffering", "no")
 
 
 async def _pass_on(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:
@@ -142,8 +142,8 @@ async def _refused(caller: Caller, follower: Follower, head: headers.Headers) ->
 
 async def _convert_live(caller: Caller, relay: Relay, head: headers.Headers, now: float) -> web.StreamResponse:
     """The chunks of an equal ask of another form or spelling, or of one in other words."""
-    reply = PlainStream(status=200, headers=_stream_head(caller.dialect))
-    reply.add_headers(head)
+    reply = PlainStream(status=200)
+    reply.add_headers(_stream_head(caller.dialect) + head)
     frames = caller.dialect.relay(caller.ask, now)
 
     async def lines() -> AsyncIterator[bytes]:

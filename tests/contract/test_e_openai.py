@@ -541,7 +541,7 @@ async def test_callers_of_other_forms_join_a_native_answer_under_way(house: Hous
 
 @pytest.mark.case(107)
 async def test_a_caller_who_joins_live_gets_each_piece_as_it_comes(house: House) -> None:
-    """In its own form, before the answer is complete."""
+    """In its own form, before the answer is complete, also behind an nginx."""
     house.ollama.next(Fault(stall_after_tokens=2))
     first = asyncio.create_task(house.ask("POST", "/api/chat", NATIVE))
     await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
@@ -558,6 +558,7 @@ async def test_a_caller_who_joins_live_gets_each_piece_as_it_comes(house: House)
 
     assert b"[DONE]" not in early
     assert said(reply) == said(await first)
+    assert reply.header("X-Accel-Buffering") == "no"
 
 
 @pytest.mark.case(107)
