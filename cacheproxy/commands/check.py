@@ -29,7 +29,8 @@ from cacheproxy.commands.admin_port import find as find_admin_port
 from cacheproxy.commands.admin_port import plain, url_of
 from cacheproxy.commands.stats import at_once, counted, size
 from cacheproxy.config import Config
-from cacheproxy.edge.admin import check_exposure, is_loopback
+from cacheproxy.edge.admin import check_exposure
+from cacheproxy.edge.hosts import is_loopback
 from cacheproxy.errors import CacheproxyError, ConfigError
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded

@@ -9,7 +9,6 @@ This module refuses to know what the pages say; each is made beside what it tell
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from cacheproxy.config import split_listen
+from cacheproxy.edge.hosts import address_of, is_loopback
 from cacheproxy.errors import ConfigError
 
 TOKEN_HEADER = "X-Cacheproxy-Token"  # noqa: S105 - the name of a header, not a secret
@@ -139,8 +139,8 @@ class Admin:
             return True
         # Bound to every interface, the port has any of the machine's addresses. A name cannot be told from a rebound
         # one, an address cannot be rebound.
-        listen = _address(self._listen_host)
-        return listen is not None and listen.is_unspecified and _address(name) is not None
+        listen = address_of(self._listen_host)
+        return listen is not None and listen.is_unspecified and address_of(name) is not None
 
 
 class Unnamed(web.StreamResponse):
@@ -183,7 +183,7 @@ def _wants_token() -> web.StreamResponse:
 def check_exposure(listen: str, token: str) -> None:
     """Raise ConfigError where `[admin]` would let the network in without a token, or the token cannot be sent."""
     host, _ = split_listen(listen)
-    if not token and not is_loopback(host.lower()):
+    if not token and not is_loopback(host):
         raise ConfigError(
             f'admin.listen = "{listen}": reachable from other machines, and admin.token is empty; '
             f'set admin.token (CACHEPROXY_ADMIN__TOKEN), or listen on "127.0.0.1:11436"'
@@ -196,15 +196,6 @@ def wants_html(request: web.BaseRequest) -> bool:
     """True for a browser that opens an address; scripts, `curl` and `fetch` name no HTML in `Accept`."""
     ranges = ",".join(request.headers.getall("Accept", [])).split(",")
     return any(given.partition(";")[0].strip().lower() == "text/html" for given in ranges)
-
-
-def is_loopback(host: str) -> bool:
-    """True for `localhost` and the addresses of this machine's loopback interface; any other name is not looked up."""
-    address = _address(host)
-    if address is None:
-        return host == "localhost"
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def host_name(host: str) -> str:
@@ -223,10 +214,3 @@ def origin_host(origin: str) -> str:
     except ValueError:
         return ""
     return parts.netloc if parts.scheme in ("http", "https") else ""
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None

@@ -9,7 +9,6 @@ Pure but for the machine's own names, read once at construction. This module ref
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from cacheproxy import config
+from cacheproxy.edge.hosts import address_of, is_loopback
 from cacheproxy.edge.plain import REPLY_HEADERS, Plain
 from cacheproxy.edge.request import Headers
 
@@ -84,7 +84,7 @@ class Origins:
         self._origins = (*DEFAULT_ORIGINS, *settings.origins)
         self._any_origin = "*" in settings.origins
         host, _ = config.split_listen(settings.listen)
-        self._check_host = _is_loopback(host)
+        self._check_host = is_loopback(host)
         self._own_names = _own_names() if self._check_host else frozenset()
         self._hosts_allowed: set[str] = set()
 
@@ -148,11 +148,8 @@ class Origins:
         name = _without_port(host).lower()
         if name in {"", "localhost"} or name in self._own_names or name.endswith(_LOCAL_SUFFIXES):
             return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return address.is_loopback or address.is_private or address.is_unspecified
+        address = address_of(name)
+        return address is not None and (address.is_loopback or address.is_private or address.is_unspecified)
 
 
 def _matches(pattern: str, origin: str) -> bool:
@@ -168,13 +165,6 @@ def _without_port(host: str) -> str:
         return host[1:].partition("]")[0]
     name, colon, port = host.rpartition(":")
     return name if colon and ":" not in name and port.isdigit() else host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _own_names() -> frozenset[str]:

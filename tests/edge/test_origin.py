@@ -54,6 +54,16 @@ def test_other_pages_may_not(origins: Origins, method: str, origin: str) -> None
     assert (ruling.status, ruling.headers) == (403, ())
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0", "Localhost:0"])
+def test_a_name_that_was_rebound_to_this_machine_may_not_call(listen: str) -> None:
+    """However the loopback interface is written in the configuration."""
+    origins = Origins(config.Server(listen=listen))
+
+    assert origins.rule("POST", host="evil.test", origin="").status == 403
+    assert origins.rule("POST", host="[::ffff:127.0.0.1]:11435", origin="").status is None
+    assert origins.rule("POST", host="[::ffff:8.8.8.8]:11435", origin="").status == 403
+
+
 def test_page_served_by_the_proxy_itself_is_no_cross_origin_page() -> None:
     """Origin equal to Host is the same origin (contract case 128)."""
     for origin in ("http://chat.example:8080", "https://chat.example:8080"):
