@@ -1,4 +1,4 @@
-"""The vocabulary: what an ask, an answer, an entry and an outcome are. Data only, no behaviour beyond a property.
+"""The vocabulary: what an ask, an answer, an entry and an outcome are. Data only, and what it tells of itself.
 
 Everything here is frozen, so it can be shared between tasks and compared in tests.
 This module refuses to know bytes on the wire, Redis or time.
@@ -108,6 +108,10 @@ class Ask:
     """The body to send upstream where it differs from what the client sent; None: send the client's own bytes."""
     dropped: int = 0
     """Messages of the chat that were left out to fit the context."""
+
+    def sent(self, body: bytes) -> bytes:
+        """The body to send upstream for a client's `body`."""
+        return body if self.forward is None else self.forward
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class Admitted:
     identity: Identity | None
     controls: Controls
     forward: bytes
-    """What is sent upstream if the ask takes no part in the cache."""
+    """The body as the caller put it, without what it says to the cache; `ask` may have been fitted since."""
     size_bytes: int
     """Of the body as it came."""
     secret: bytes
@@ -142,13 +142,15 @@ class Admission:
         controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
         identity = self.names.identify(ask.model)
         tally.model = identity.short if identity else ""
-        forward = body.prefix if ask.forward is None else ask.forward
+        forward = ask.sent(body.prefix)
         if identity is not None:
             self.note(identity, ask)
             ask, budget_tokens = self._tuned(ask, identity, forward, dialect)
             if budget_tokens:
-                tuned, sent = ask, forward if ask.forward is None else ask.forward
-                ask = await worked(size_bytes, lambda: context.trim(tuned, sent, dialect.parse, budget_tokens))
+                tuned = ask
+                ask = await worked(
+                    size_bytes, lambda: context.trim(tuned, tuned.sent(forward), dialect.parse, budget_tokens)
+                )
         secret, fitted_ask = self.secret(), ask
         plan = await worked(
             size_bytes,
@@ -195,7 +197,7 @@ class Admission:
     def fit(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> Ask:
         """The ask as it will be sent if it is a miss. `body`: what would be sent as it is. Changes nothing here."""
         ask, budget_tokens = self._tuned(ask, identity, body, dialect)
-        return context.trim(ask, body if ask.forward is None else ask.forward, dialect.parse, budget_tokens)
+        return context.trim(ask, ask.sent(body), dialect.parse, budget_tokens)
 
     def _tuned(self, ask: Ask, identity: Identity, body: bytes, dialect: Dialect) -> tuple[Ask, float]:
         """The ask with what we add to it, and how many tokens it may have; 0: as many as it has."""

@@ -121,14 +121,13 @@ class Cached:
             return plan.reason
         if "Via" in request.headers and loops(header_pairs(request), self.fleet.instance_id):
             return "loop"  # the passthrough words the refusal
-        fitted = admitted.forward if ask.forward is None else ask.forward
         return Call(
             ask=ask,
             plan=plan,
             plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
             looked=looked,
-            fetch=self._fetch(request, fitted, ask, identity, trail),
+            fetch=self._fetch(request, ask.sent(admitted.forward), ask, identity, trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )

@@ -118,7 +118,7 @@ class Embed:
         tally.partition = plan.partition
         if identity is None:
             self.fleet.models.unknown_nowait()
-        body.prefix = body.prefix if ask.forward is None else ask.forward
+        body.prefix = ask.sent(body.prefix)
         if not plan.cacheable or identity is None:
             if identity is not None:
                 self.fleet.note_stay(identity, ask)

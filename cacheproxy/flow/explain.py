@@ -110,7 +110,7 @@ class Explain:
         )
         identity = self.models.identify(ask.model)
         if identity is not None:
-            ask = self.fit(ask, identity, request.body if ask.forward is None else ask.forward, request.dialect)
+            ask = self.fit(ask, identity, ask.sent(request.body), request.dialect)
         plan = admit(ask, identity, controls, config=self.config, headers=request.headers, secret=self.secret())
         if not plan.cacheable or identity is None:
             return Explanation(Outcome.BYPASS, plan.reason, model=identity.short if identity else "")
