@@ -195,7 +195,7 @@ class Process:
             lookup, plans, self._decisions, clock, lambda _step, _seconds: None, admission.note, self.lane.count
         )
         learns = config.server.repeat_lane
-        return Replay(self.lane, learns, Origins(config.server), admission, _key, plans, seeker)
+        return Replay(self.lane, learns, Origins(config.server), admission, _key, plans, seeker, self.telling.fault)
 
     def _build_front(self, lookup: LookUp, replay: Replay) -> Front:
         return Front(

@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeAlias
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
 
+from cacheproxy.counting.faults import Fault
 from cacheproxy.edge.arrival import Arrival, Begun
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record
 from cacheproxy.edge.outbox import Outbox
@@ -64,6 +65,11 @@ class Known(Protocol):
     @property
     def lane(self) -> Lane:
         """Where they are."""
+        ...
+
+    @property
+    def fault(self) -> Callable[[Fault], None]:
+        """Counts what went wrong."""
         ...
 
     def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:

@@ -19,6 +19,7 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.body import Body, read_body
+from cacheproxy.edge.contained import wait_contained
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.passthrough import relay
 from cacheproxy.edge.plain import ASK_TRAIL, REPLY_HEADERS, error_reply
@@ -117,12 +118,8 @@ class Front:
     ) -> web.StreamResponse | None:
         """The exact answer, counted; None if there is none here, of which nothing is counted."""
         tally, trail = Tally(), Trail(self.clock) if looked is None else looked.trail
-        try:
-            found = await self._find(request, body, dialect, trail, tally, looked=looked)
-        except Exception:  # noqa: BLE001 - the main process answers it
-            _log.exception("a front could not look for an answer")
-            self.fault(Fault.INTERNAL)
-            return None
+        search = self._find(request, body, dialect, trail, tally, looked=looked)
+        found = await wait_contained(self.fault, "a front could not look for an answer", search)
         if found is None:
             return None
         ask, plan, identity, hit = found

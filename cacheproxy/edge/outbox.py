@@ -17,6 +17,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
+from cacheproxy.counting.faults import Fault
 from cacheproxy.edge.contained import contained
 
 MANY = 20
@@ -42,13 +43,19 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """Of one listening port. Event loop's thread only. What a sender or a count raises is logged, no other suffers.
+    """Of one listening port. Event loop's thread only. What a sender or a count raises harms no other.
 
-    `now_s` gives seconds that go on within a turn of the loop, as uvloop's own clock does not.
+    `fault` counts that. `now_s` gives seconds that go on within a turn of the loop, as uvloop's own clock does not.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, now_s: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fault: Callable[[Fault], None],
+        now_s: Callable[[], float] = perf_counter,
+    ) -> None:
         self._loop = loop
+        self._fault = fault
         self._now_s = now_s
         self._waiting: list[Sender] = []
         self._in_turn = 0
@@ -84,6 +91,6 @@ class Outbox:
         self.flush()
 
     def _send(self, senders: list[Sender]) -> None:
-        for tell in [contained(_FAILED, sender.send) for sender in senders]:
+        for tell in [contained(self._fault, _FAILED, sender.send) for sender in senders]:
             if tell is not None:
-                contained(_FAILED, tell)
+                contained(self._fault, _FAILED, tell)

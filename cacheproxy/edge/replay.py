@@ -5,7 +5,6 @@ Refuses to know how a hit was found, and to count it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,11 +12,12 @@ from functools import partial
 from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 
+from cacheproxy.counting.faults import Fault
 from cacheproxy.edge import reply
 from cacheproxy.edge.admission import Admission, Said, unloads
 from cacheproxy.edge.arrival import Arrival
 from cacheproxy.edge.connection import Search
-from cacheproxy.edge.contained import contained
+from cacheproxy.edge.contained import contained, wait_contained
 from cacheproxy.edge.lane import BYTES_MAX, Lane, Record, Repeatable
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plain import REPLY_HEADERS
@@ -32,7 +32,6 @@ from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.wire.dialects import BY_PATH, UNIQUE_IDS
 
-_log = logging.getLogger("cacheproxy.edge")
 _FAILED = "the repeat lane failed on a request"
 
 REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
@@ -41,7 +40,10 @@ REPEATED, SAID_AGAIN = "lane:hit", "lane:said"
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What it takes. `flight_key` tells under which key an answer to the ask of a plan would be under way."""
+    """What it takes. `flight_key` tells under which key an answer to the ask of a plan would be under way.
+
+    `fault` counts a defect of ours that costs a request nothing but time.
+    """
 
     lane: Lane
     """Learns hits that may be repeated, if `learns`."""
@@ -51,13 +53,14 @@ class Replay:
     flight_key: Callable[[Plan], str]
     plans: Plans
     seeker: Seek
+    fault: Callable[[Fault], None]
 
     def find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         """The hit that a request would get, if one before that said the same was remembered for it.
 
         `arrived.read` then is its body as it was read, also where nothing is remembered.
         """
-        return contained(_FAILED, self._find, message, arrived)
+        return contained(self.fault, _FAILED, self._find, message, arrived)
 
     def _find(self, message: RawRequestMessage, arrived: Arrival) -> Record | None:
         path, body = message.path.partition("?")[0], arrived.body
@@ -88,16 +91,13 @@ class Replay:
     def seek(self, arrived: Arrival) -> Search | None:
         """What finds the reply to a request whose plan is known. `arrived.looked` then tells what was found."""
         said, found = arrived.said, arrived.read
-        planned = None if said is None else contained(_FAILED, self.plans.find, said)
+        planned = None if said is None else contained(self.fault, _FAILED, self.plans.find, said)
         return None if planned is None or found is None else partial(self._sought, planned, found.ask, arrived)
 
     async def _sought(self, planned: Planned, ask: Ask, arrived: Arrival) -> Sought | None:
-        try:
-            sought = await self.seeker.seek(planned, ask, arrived.read_s)
-        except Exception:  # noqa: BLE001 - as in `contained`
-            _log.exception("a search for an answer failed")
-            return None
-        if isinstance(sought, Sought):
+        search = self.seeker.seek(planned, ask, arrived.read_s)
+        sought = await wait_contained(self.fault, "a search for an answer failed", search)
+        if sought is None or isinstance(sought, Sought):
             return sought
         arrived.looked = sought
         if sought.hit is not None:
@@ -128,9 +128,18 @@ class Replay:
                     partial(form.repeat, found),
                     self.flight_key(plan),
                 )
-                contained(_FAILED, self._learn_both, caller.request, hit, fixed.size_bytes)
+                contained(self.fault, _FAILED, self._learn_both, caller.request, hit, fixed.size_bytes)
             elif fixed.size_bytes <= BYTES_MAX:
-                contained(_FAILED, self._learn_plan, caller.request, plan, identity, form, unrepeatable=unrepeatable)
+                contained(
+                    self.fault,
+                    _FAILED,
+                    self._learn_plan,
+                    caller.request,
+                    plan,
+                    identity,
+                    form,
+                    unrepeatable=unrepeatable,
+                )
         return await fixed.send(caller.request)
 
     def _learn_plan(

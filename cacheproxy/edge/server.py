@@ -18,6 +18,7 @@ from aiohttp import http_parser, web
 from aiohttp.http import RawRequestMessage
 
 from cacheproxy import config
+from cacheproxy.counting.faults import Fault
 from cacheproxy.edge.connection import Handler, Known, KnownConnection
 from cacheproxy.edge.outbox import Outbox
 from cacheproxy.edge.plain import Plain, error_reply
@@ -141,6 +142,10 @@ class _Serving:
             self.empty.set()
 
 
+def _never(_fault: Fault) -> None:
+    """Counts what fails in the outbox of a port on which nothing is known: it stays empty."""
+
+
 class _Listener(web.Server):
     """aiohttp's factory of connections, making ours."""
 
@@ -148,7 +153,7 @@ class _Listener(web.Server):
         super().__init__(handler, handler_cancellation=True, **kwargs)
         self._head_timeout_s = head_timeout_s
         self._known = known
-        self._outbox = Outbox(self._loop)
+        self._outbox = Outbox(self._loop, _never if known is None else known.fault)
         self._serving = _Serving()
         self.leaving = False
 

@@ -153,7 +153,9 @@ class Answering:
             serve.lookup, plans, self._decisions, self._clock, self._metrics.step, self._admission.note, self.lane.count
         )
         learns = self._config.server.repeat_lane
-        return Replay(self.lane, learns, self._origins, self._admission, serve.flight_key, plans, seeker)
+        return Replay(
+            self.lane, learns, self._origins, self._admission, serve.flight_key, plans, seeker, self._metrics.fault
+        )
 
     def _build_cached(self) -> Cached:
         return Cached(

@@ -580,7 +580,7 @@ async def test_controls_that_cannot_be_written_down_keep_the_lane_out_and_nothin
 async def test_a_defect_of_the_lane_costs_no_request_its_reply(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, and the request takes the way of all others."""
+    """It is logged and counted, and the request takes the way of all others."""
     async with await connect(house.port) as wire:
         await taught(house, wire, ask())
         monkeypatch.setattr(house.app.lane, "is_new", lambda _key: 1 / 0)
@@ -589,6 +589,7 @@ async def test_a_defect_of_the_lane_costs_no_request_its_reply(
 
     assert (reply.status, reply.header("X-Cache")) == (200, "EXACT")
     assert "the repeat lane failed" in caplog.text
+    assert (await house.stats())["faults"]["internal"] >= 1
 
 
 async def test_a_length_of_very_many_digits_is_refused(house: House) -> None:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
+from cacheproxy.counting import faults as counted
 from cacheproxy.edge import outbox
 from cacheproxy.edge.connection import KnownConnection
 from cacheproxy.edge.outbox import Outbox
@@ -37,7 +38,8 @@ class Busy(Outbox):
 
     def __init__(self, count: float = 2 * outbox.MANY) -> None:
         self.now_s = 0.0
-        super().__init__(asyncio.get_running_loop(), lambda: self.now_s)
+        self.faults: list[counted.Fault] = []
+        super().__init__(asyncio.get_running_loop(), self.faults.append, lambda: self.now_s)
         self._count = count
 
 
@@ -121,7 +123,7 @@ async def test_what_was_sent_early_is_not_sent_again_and_what_follows_waits() ->
 
 
 async def test_a_defect_costs_nobody_else_a_reply_or_a_count(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged."""
+    """It is logged and counted."""
 
     class Broken(Named):
         def send(self) -> Callable[[], None]:
@@ -141,6 +143,7 @@ async def test_a_defect_costs_nobody_else_a_reply_or_a_count(caplog: pytest.LogC
 
     assert log == ["a sent", "c sent", "d sent", "d counted", "e sent", "e counted"]
     assert caplog.messages == ["a reply from the outbox failed"] * 3
+    assert box.faults == [counted.Fault.INTERNAL] * 3
 
 
 class Pair:

@@ -549,7 +549,7 @@ async def test_a_search_that_is_ended_before_it_began_leaves_no_warning(
 
 
 async def test_a_defect_in_the_search_costs_no_request_its_reply(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: House, wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The long way is there, and the log says why it was taken."""
     rendered, calls = Form.hit, []
@@ -567,6 +567,7 @@ async def test_a_defect_in_the_search_costs_no_request_its_reply(
     assert reply.header("X-Cache") == "EXACT"
     assert len(calls) == 2
     assert "a search for an answer failed" in caplog.text
+    assert (await house.stats())["faults"]["internal"] == 1
 
 
 async def test_plans_take_bounded_room_and_the_oldest_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
