@@ -11,6 +11,7 @@ Refuses to look anything up, to word a reply, and to try again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -22,15 +23,17 @@ from typing import TypeAlias
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Cache
-from cacheproxy.errors import UpstreamBrokenError
+from cacheproxy.errors import CacheproxyError, UpstreamBrokenError
 from cacheproxy.flow.coalesce import Head, Reply
 from cacheproxy.flow.embed_shelf import EmbedCall, VectorShelf
 from cacheproxy.flow.together import Batch, Batches, Member
-from cacheproxy.metrics import Metrics
+from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Outcome, Plan
 from cacheproxy.upstream.catalog import Catalog
 from cacheproxy.wire.dialects import EmbedDialect
 from cacheproxy.wire.embedding import TOKENS, Cost, Vector
+
+_log = logging.getLogger("cacheproxy.flow")
 
 TRIED_MAX = 4
 """Flights of one text that are looked at for one that tells all the reply must tell."""
@@ -310,10 +313,13 @@ class EmbedFlights:
                 return reply
             await drop(reply)
             vectors = self._read(call, reply, batch.texts)
-        except Exception:
+        except Exception as error:
             batch.close()
             if batch.asks == 1:
                 raise
+            if not isinstance(error, CacheproxyError):
+                _log.exception("a call for %d asks failed; each is sent by itself", batch.asks)
+                self.metrics.fault(Fault.INTERNAL)
             return None  # what is wrong, a defect too, may lie with one of them
         return Shared(vectors, reply.source) if vectors else None
 

@@ -283,7 +283,7 @@ async def test_what_differs_in_more_than_its_texts_goes_apart(
 
 
 async def test_a_defect_with_one_ask_fails_nobody_else(merging: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is: the others are sent by themselves, and it is counted once."""
+    """Whatever it is: each is sent by itself. It is counted in the call for both, and in that for the bad one."""
     send = type(merging.first.client).send
 
     async def fails(client: Any, sent: Any, **more: Any) -> Any:
@@ -297,6 +297,20 @@ async def test_a_defect_with_one_ask_fails_nobody_else(merging: House, monkeypat
     bad, good = await asyncio.gather(*tasks)
 
     assert (bad.status, good.status, good.header("X-Cache")) == (500, 200, "MISS")
+    assert (await merging.stats())["faults"]["internal"] == 2
+
+
+async def test_a_defect_that_only_a_merged_call_meets_costs_nobody_a_reply_and_is_counted(
+    merging: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else nobody would ever hear of it."""
+    monkeypatch.setattr("cacheproxy.wire.embed.ask_for", lambda _body, _texts: 1 / 0)
+    async with no_place(merging):
+        tasks = await gathered(merging, "a", "b")
+    replies = await asyncio.gather(*tasks)
+
+    assert [reply.status for reply in replies] == [200, 200]
+    assert "a call for 2 asks failed" in caplog.text
     assert (await merging.stats())["faults"]["internal"] == 1
 
 
@@ -312,6 +326,7 @@ async def test_what_cannot_be_spelt_anew_is_sent_as_it_came(merging: House) -> N
         tasks += await gathered(merging, "d", keep_alive=huge)
     assert [reply.status for reply in await asyncio.gather(*tasks)] == [200, 200]
     assert sorted(asked(merging)[-2:]) == ["c", "d"]
+    assert (await merging.stats())["faults"]["internal"] == 0
 
 
 async def test_a_header_that_says_nothing_of_who_asks_keeps_nobody_apart(merging: House) -> None:
