@@ -16,7 +16,7 @@ from cacheproxy.clock import Clock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import joined
+from cacheproxy.edge.admission import joined, worked
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.passthrough import Passthrough, break_off
 from cacheproxy.edge.plain import ASK_TRAIL, PlainStream
@@ -80,7 +80,7 @@ class Embed:
         request[ASK_TRAIL] = trail
         self._now.count += 1
         try:
-            call = self._admit(request, body, dialect, trail, tally)
+            call = await self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
                 response = await self._bypass(request, body, call, tally)
             else:
@@ -96,7 +96,7 @@ class Embed:
             self._now.count -= 1
             self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
-    def _admit(
+    async def _admit(
         self, request: web.BaseRequest, body: Body, dialect: EmbedDialect, trail: Trail, tally: Tally
     ) -> EmbedCall | str:
         """The call as the cache will treat it, or the reason to go around it."""
@@ -104,9 +104,10 @@ class Embed:
             return "too-large"
         if "Content-Encoding" in request.headers:
             return "content-encoding"
+        size_bytes = len(body.prefix)
         try:
             with trail.timed("parse"):
-                embed = dialect.parse(body.prefix)
+                embed = await worked(size_bytes, lambda: dialect.parse(body.prefix))
         except UnkeyableError as error:
             return error.reason
         ask, config = embed.ask, self.config
@@ -114,7 +115,8 @@ class Embed:
         controls = read_controls(sent, ask.controls, honor_cache_control=config.cache.cache_control == "honor")
         identity = self.fleet.models.identify(ask.model)
         tally.model = identity.short if identity else ""
-        plan = admit(ask, identity, controls, config=config, headers=sent, secret=self.secret())
+        secret = self.secret()
+        plan = admit(ask, identity, controls, config=config, headers=sent, secret=secret)
         tally.partition = plan.partition
         if identity is None:
             self.fleet.models.unknown_nowait()
@@ -135,7 +137,10 @@ class Embed:
                 lambda: UpstreamRequest(request.method, request.raw_path, pairs, wanted()), errand, trail
             )
 
-        plans = admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=self.secret())
+        plans = await worked(
+            size_bytes,
+            lambda: admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=secret),
+        )
         merges = dialect.MERGES and config.batching.merge_embeds and not identity.remote
         company = (errand.group, plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, _who(pairs))
         return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail, company if merges else None)

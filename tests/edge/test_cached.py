@@ -18,10 +18,11 @@ TURN_S_MAX = 0.05
 
 
 @pytest.mark.fault(86)
-async def test_a_body_of_many_megabytes_does_not_hold_up_the_event_loop(house: House) -> None:
+@pytest.mark.parametrize(("path", "member"), [("/api/generate", b"prompt"), ("/api/embed", b"input")])
+async def test_a_body_of_many_megabytes_does_not_hold_up_the_event_loop(house: House, path: str, member: bytes) -> None:
     """Reading and keying it takes 10 ms a MiB, in a thread."""
-    prompt = b"<a href='x'>&amp;</a>" * 700_000
-    house.ollama.always(Fault(raw=b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), path="/api/generate")
+    text = b"<a href='x'>&amp;</a>" * 700_000
+    house.ollama.always(Fault(raw=b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), path=path)
     slowest_s = 0.0
 
     async def watch() -> None:
@@ -33,7 +34,7 @@ async def test_a_body_of_many_megabytes_does_not_hold_up_the_event_loop(house: H
 
     gc.disable()  # what Python takes to look through all that the tests have loaded is no turn's
     watching = asyncio.create_task(watch())
-    reply = await house.ask("POST", "/api/generate", b'{"model":"llama3.2","prompt":"' + prompt + b'"}')
+    reply = await house.ask("POST", path, b'{"model":"llama3.2","%b":"%b"}' % (member, text))
     watching.cancel()
     gc.enable()
 
