@@ -6,11 +6,10 @@ know near answers: a vector of a text in other words is another vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
@@ -18,15 +17,15 @@ from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import joined, worked
 from cacheproxy.edge.body import Body, read_body
-from cacheproxy.edge.passthrough import Passthrough, break_off
-from cacheproxy.edge.plain import ASK_TRAIL, PlainStream
+from cacheproxy.edge.passthrough import Passthrough
+from cacheproxy.edge.plain import ASK_TRAIL
 from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.request import Headers, header_pairs
 from cacheproxy.edge.tally import InFlight, Tally
 from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.coalesce import Reply
 from cacheproxy.flow.embed import Assembled, Embeddings, NotStored
-from cacheproxy.flow.embed_flights import Passed
+from cacheproxy.flow.embed_flights import Passed, drop
 from cacheproxy.flow.embed_shelf import EmbedCall
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Ask, Outcome
@@ -183,26 +182,25 @@ class Embed:
         return await reply.send_whole(request, found.body, head + extra, content_type=call.dialect.CONTENT_TYPE)
 
     async def _pass_on(self, request: web.BaseRequest, found: Passed, head: headers.Headers) -> web.StreamResponse:
-        """Ollama's own status, headers and bytes."""
+        """Ollama's own reply."""
         if found.head.status >= 500:
             self.metrics.fault(Fault.UPSTREAM_ERROR)
-        response = PlainStream(status=found.head.status, reason=found.head.reason)
-        response.add_headers(found.head.headers)
-        response.add_headers(head)
         try:
-            await response.prepare(request)
-            await response.write(found.body)
-            if found.rest is not None:
-                async for piece in found.rest.pieces:
-                    await response.write(piece)
+            return await reply.pass_on(request, found.head, self._pieces(found), head, with_first=bool(found.body))
+        finally:
+            await drop(found)
+
+    async def _pieces(self, found: Passed) -> AsyncIterator[bytes]:
+        """The body of Ollama's reply as it comes; a break is counted."""
+        yield found.body
+        if found.rest is None:
+            return
+        try:
+            async for piece in found.rest.pieces:
+                yield piece
         except UpstreamBrokenError:
             self.metrics.fault(Fault.UPSTREAM_BROKEN)
-            unframed = request.version < HttpVersion11 and "Content-Length" not in response.headers
-            break_off(request.transport, unframed=unframed)
-        finally:
-            if found.rest is not None:
-                await found.rest.reply.close()
-        return response
+            raise
 
 
 def _who(pairs: Headers) -> Headers:

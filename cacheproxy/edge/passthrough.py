@@ -6,7 +6,6 @@ other takes it. A reply that breaks off upstream breaks off downstream too, neve
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import struct
@@ -193,8 +192,7 @@ async def relay(
     response = PlainStream(status=reply.status, reason=reply.reason)
     response.headers.extend(reply.headers)
     response.add_headers(extra)
-    unframed = request.version < HttpVersion11 and "Content-Length" not in response.headers
-    if unframed or not body.complete:
+    if not body.complete:
         response.force_close()
     await response.prepare(request)
     try:
@@ -207,17 +205,19 @@ async def relay(
             await before_end()
     except UpstreamBrokenError as error:
         failed(error)
-        break_off(request.transport, unframed=unframed)
+        break_off(request, response)
     return response
 
 
-def break_off(transport: asyncio.Transport | None, *, unframed: bool) -> None:
+def break_off(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """End the connection so that the client can tell the reply is not whole.
 
     What was written is still delivered. With framing, its missing end tells; without, only a reset can.
     """
+    transport = request.transport
     if transport is None:
         return
+    unframed = request.version < HttpVersion11 and "Content-Length" not in response.headers
     sock = transport.get_extra_info("socket")
     if unframed and sock is not None:
         # Closing with a linger of 0 s sends RST instead of FIN.

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from cacheproxy.clock import Clock
 from cacheproxy.edge import headers
@@ -19,7 +18,7 @@ from cacheproxy.edge.fixed import Fixed, Writes
 from cacheproxy.edge.passthrough import break_off
 from cacheproxy.edge.plain import REPLY_HEADERS, PlainStream, error_reply
 from cacheproxy.errors import UpstreamBrokenError
-from cacheproxy.flow.coalesce import Follower
+from cacheproxy.flow.coalesce import Follower, Head
 from cacheproxy.flow.found import Hit, Relay, chunk_without_askers_own, without_askers_own
 from cacheproxy.model import Answer, Ask, Plan
 from cacheproxy.wire.dialects import Dialect
@@ -82,7 +81,7 @@ async def send_relay(caller: Caller, relay: Relay, plan: Plan, clock: Clock) -> 
     told = headers.relayed(relay.outcome, plan, flight.head.status, relay.kin)
     head = told + caller.extra
     if relay.kin is None and _form(flight.ask) == _form(ask):
-        return await _pass_on(caller.request, follower, head)
+        return await _pass_flight_on(caller.request, follower, head)
     if flight.head.status != 200:
         return await _refused(caller, follower, head)
     if ask.stream and flight.ask.stream:
@@ -120,20 +119,25 @@ def _stream_head(dialect: Dialect) -> headers.Headers:
     return ("Content-Type", dialect.STREAM_TYPE), *dialect.STREAM_HEADERS, ("X-Accel-Buffering", "no")
 
 
-async def _pass_on(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:
-    """Ollama's own status, headers and bytes."""
-    upstream = follower.flight.head
+async def pass_on(
+    request: web.BaseRequest, upstream: Head, pieces: AsyncIterator[bytes], head: headers.Headers, *, with_first: bool
+) -> web.StreamResponse:
+    """Ollama's own status, headers and bytes, to their end or their break. `with_first`: the first piece is at hand."""
     reply = PlainStream(status=upstream.status, reason=upstream.reason)
     reply.add_headers(upstream.headers)
     reply.add_headers(head)
-    return await _write_all(request, reply, follower.pieces(), with_first=follower.has_piece)
+    return await _write_all(request, reply, pieces, with_first=with_first)
+
+
+async def _pass_flight_on(request: web.BaseRequest, follower: Follower, head: headers.Headers) -> web.StreamResponse:
+    return await pass_on(request, follower.flight.head, follower.pieces(), head, with_first=follower.has_piece)
 
 
 async def _refused(caller: Caller, follower: Follower, head: headers.Headers) -> web.StreamResponse:
     """An error of Ollama's to an equal ask: as it came to a caller of the same dialect, else in this one's words."""
     upstream = follower.flight
     if upstream.ask.dialect == caller.ask.dialect:
-        return await _pass_on(caller.request, follower, head)
+        return await _pass_flight_on(caller.request, follower, head)
     message = error_text(b"".join([piece async for piece in follower.pieces()]))
     reply = error_reply(caller.request.path, upstream.head.status, message)
     reply.add_headers(head)
@@ -167,8 +171,7 @@ async def _write_all(
     except UpstreamBrokenError as error:
         if ends_line and reply.headers.get("Content-Type", "").startswith(NDJSON):
             await reply.write(error_line(error))
-        unframed = request.version < HttpVersion11 and "Content-Length" not in reply.headers
-        break_off(request.transport, unframed=unframed)
+        break_off(request, reply)
     return reply
 
 

@@ -378,6 +378,19 @@ async def test_a_reply_too_large_to_keep_is_passed_on_whole(fake_ollama: FakeOll
         assert (await house.stats())["not_kept"] == {"too-large": 2}
 
 
+async def test_a_reply_too_large_to_keep_breaks_off_where_ollamas_does(
+    fake_ollama: FakeOllama, clean_redis: RedisServer
+) -> None:
+    """Its beginning is on its way by then, so only a missing end can tell; and it is counted."""
+    async with open_house(fake_ollama, clean_redis, cache={"answer_max": "1KiB"}) as house:
+        house.ollama.next(Fault(cut_after_bytes=4_000))
+        reply = await embed(house, [str(number) for number in range(100)])
+
+        assert (reply.status, reply.complete) == (200, False)
+        assert 0 < len(reply.body) <= 4_000
+        assert (await house.stats())["faults"]["upstream_broken"] == 1
+
+
 async def test_a_reply_larger_than_may_be_kept_is_not_put_together(
     fake_ollama: FakeOllama, clean_redis: RedisServer
 ) -> None:
