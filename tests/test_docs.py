@@ -190,8 +190,8 @@ def bypass_reasons():
                 choices = [given.body, given.orelse] if isinstance(given, ast.IfExp) else [given]
                 found |= {choice.value for choice in choices}
     found |= _words_returned("rules/admit.py", "_refusal")
-    found |= _words_returned("edge/admission.py", "admit")
-    return found | _words_returned("edge/cached.py", "_admit") | {"unknown-model"}
+    found |= _words_returned("edge/admission.py", "unreadable")
+    return found | _words_returned("edge/calls.py", "reason") | {"unknown-model"}
 
 
 def _words_returned(file, function):

@@ -124,22 +124,32 @@ class Admission:
         if ask.dialect in tuning.DIALECTS and not identity.remote:
             self.running.note(identity, ask)
 
-    async def admit(
-        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
-    ) -> Admitted | str:
-        """The ask in a request whose body was read, or why there is none to read."""
+    def unreadable(self, request: web.BaseRequest, body: Body) -> str:
+        """Why there is no ask to read in a request whose body was read, one word; empty if there may be one."""
         if not body.complete:
             return "too-large"
         if "Content-Encoding" in request.headers:
             return "content-encoding"
+        return ""
+
+    def heard(self, request: web.BaseRequest, ask: Ask) -> tuple[CIMultiDict[str], Controls]:
+        """The headers that count for an ask, and what they and its body say to the cache."""
+        sent = joined(request, self.reads)
+        honor = self.config.cache.cache_control == "honor"
+        return sent, read_controls(sent, ask.controls, honor_cache_control=honor)
+
+    async def admit(
+        self, request: web.BaseRequest, body: Body, dialect: Dialect, trail: Trail, tally: Tally
+    ) -> Admitted | str:
+        """The ask in a request whose body was read, or why there is none to read."""
+        if reason := self.unreadable(request, body):
+            return reason
         size_bytes = len(body.prefix)
         try:
             ask = await self._read(request, body.prefix, dialect, trail)
         except UnkeyableError as error:
             return error.reason
-        honor = self.config.cache.cache_control == "honor"
-        headers_sent = joined(request, self.reads)
-        controls = read_controls(headers_sent, ask.controls, honor_cache_control=honor)
+        headers_sent, controls = self.heard(request, ask)
         identity = self.names.identify(ask.model)
         tally.model = identity.short if identity else ""
         forward = ask.sent(body.prefix)

@@ -7,7 +7,7 @@ client may send to Ollama is refused here for the cache's sake.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,31 +15,25 @@ from aiohttp import web
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
-from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
 from cacheproxy.edge.admission import Admission, unloads
 from cacheproxy.edge.body import Body, read_body
-from cacheproxy.edge.passthrough import Passthrough
-from cacheproxy.edge.plain import ASK_TRAIL, error_reply
+from cacheproxy.edge.calls import Calls
+from cacheproxy.edge.plain import error_reply
 from cacheproxy.edge.refusal import unanswered
 from cacheproxy.edge.replay import Replay
-from cacheproxy.edge.request import header_pairs, looked_up
-from cacheproxy.edge.tally import InFlight, Tally
-from cacheproxy.errors import CallerError, UpstreamBrokenError, UpstreamError
-from cacheproxy.flow.coalesce import Fetch, Reply
+from cacheproxy.edge.request import looked_up
+from cacheproxy.edge.tally import Tally
+from cacheproxy.errors import UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.feedback import Feedback
 from cacheproxy.flow.found import Absent, Hit, Kin, Looked, Relay
 from cacheproxy.flow.record import Recorder
 from cacheproxy.flow.serve import Call, Serve
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Ask, Identity, Outcome
+from cacheproxy.model import Ask, Outcome
 from cacheproxy.rules.question import Template
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.fleet import Fleet
-from cacheproxy.upstream.member import Errand
-from cacheproxy.upstream.order import Group
-from cacheproxy.upstream.request import UpstreamRequest, loops
-from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import Dialect
 
 ERRANDS_MAX = 64
@@ -50,24 +44,17 @@ ERRANDS_MAX = 64
 class Cached:
     """Handler of the paths that have a dialect."""
 
+    calls: Calls
     admission: Admission
     replay: Replay
     serve: Serve
     fleet: Fleet
-    passthrough: Passthrough
     config: Config
     metrics: Metrics
-    decisions: Decisions
     clock: Clock
     templates: Sequence[Template]
     feedback: Feedback
     _errands: set[asyncio.Task[None]] = field(default_factory=set)
-    _now: InFlight = field(default_factory=InFlight)
-
-    @property
-    def in_flight(self) -> int:
-        """Calls being answered right now."""
-        return self._now.count
 
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
@@ -76,26 +63,14 @@ class Cached:
         await self.fleet.models.wait_settled()
         generation = self.admission.generation()
         trail = Trail(self.clock) if looked is None else looked.trail
-        tally = Tally()
-        request[ASK_TRAIL] = trail
-        self._now.count += 1
-        try:
+        with self.calls.one(request, dialect.NAME, trail) as tally:
             call = await self._admit(request, body, dialect, trail, tally, looked=looked)
             if isinstance(call, str):
-                response = await self._bypass(request, body, call, tally)
+                response = await self.calls.around(request, body, call, tally)
             else:
                 response = await self._serve(request, call, generation, dialect, tally)
-        except Exception as error:
-            if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
-                self.metrics.fault(Fault.INTERNAL)
-            raise
-        else:
             tally.replied(response)
             return response
-        finally:
-            self._now.count -= 1
-            trail.tell_to(self.metrics.step)  # behind the reply, which waits for nothing that is only counted
-            self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _admit(
         self,
@@ -112,48 +87,20 @@ class Cached:
         if isinstance(admitted, str):
             return admitted
         ask, plan, identity = admitted.ask, admitted.plan, admitted.identity
-        if plan.reason == "unknown-model" or identity is None:
-            self.fleet.models.unknown_nowait()
-        if not plan.cacheable or identity is None:
+        reason = self.calls.reason(request, ask, plan, identity)
+        if reason or identity is None:
             body.prefix = admitted.forward
-            if identity is not None:
-                self.fleet.note_stay(identity, ask)
-            return plan.reason
-        if "Via" in request.headers and loops(header_pairs(request), self.fleet.instance_id):
-            return "loop"  # the passthrough words the refusal
+            return reason
         return Call(
             ask=ask,
             plan=plan,
             plan_near=lambda: self.admission.admit_near(admitted, identity, self.templates),
             identity=identity,
             looked=looked,
-            fetch=self._fetch(request, ask.sent(admitted.forward), ask, identity, trail),
+            fetch=lambda: self.calls.fetch(request, ask, identity, lambda: ask.sent(admitted.forward), trail),
             recorder=lambda: Recorder(dialect.fold(), bytes_max=self.config.cache.answer_max),
             trail=trail,
         )
-
-    def _fetch(self, request: web.BaseRequest, body: bytes, ask: Ask, identity: Identity, trail: Trail) -> Fetch:
-        """How Ollama is asked: in turn, unless the model runs elsewhere."""
-
-        def fetch() -> Awaitable[Reply]:
-            self.fleet.note_stay(identity, ask)
-            group = None if identity.remote else Group(identity.digest, runner.options(ask.body))
-            return self.fleet.send(
-                lambda: UpstreamRequest(request.method, request.raw_path, header_pairs(request), body),
-                Errand(identity, group),
-                trail,
-            )
-
-        return fetch
-
-    async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
-        tally.bypass(reason)
-        extra = headers.bypassed(reason)
-        try:
-            return await self.passthrough.handle(request, body, extra_headers=extra)
-        finally:
-            if reason == "load":
-                self.fleet.forget_loaded()
 
     async def _serve(
         self, request: web.BaseRequest, call: Call, generation: int, dialect: Dialect, tally: Tally

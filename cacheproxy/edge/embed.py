@@ -6,37 +6,29 @@ know near answers: a vector of a text in other words is another vector.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
-from cacheproxy.decisions import Decisions
 from cacheproxy.edge import headers, reply
-from cacheproxy.edge.admission import joined, worked
+from cacheproxy.edge.admission import Admission, worked
 from cacheproxy.edge.body import Body, read_body
-from cacheproxy.edge.passthrough import Passthrough
-from cacheproxy.edge.plain import ASK_TRAIL
+from cacheproxy.edge.calls import Calls, group_of
 from cacheproxy.edge.refusal import unanswered
-from cacheproxy.edge.request import Headers, header_pairs
-from cacheproxy.edge.tally import InFlight, Tally
-from cacheproxy.errors import CallerError, UnkeyableError, UpstreamBrokenError, UpstreamError
-from cacheproxy.flow.coalesce import Reply
+from cacheproxy.edge.request import header_pairs
+from cacheproxy.edge.tally import Tally
+from cacheproxy.errors import UnkeyableError, UpstreamBrokenError, UpstreamError
 from cacheproxy.flow.embed import Assembled, Embeddings, NotStored
 from cacheproxy.flow.embed_flights import Passed, drop
 from cacheproxy.flow.embed_shelf import EmbedCall
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Ask, Outcome
+from cacheproxy.model import Ask, Identity, Outcome, Plan
 from cacheproxy.rules.admit import admit, admit_each
-from cacheproxy.rules.controls import CONTROL_HEADERS, read_controls
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.fleet import Fleet
-from cacheproxy.upstream.member import Errand
-from cacheproxy.upstream.order import Group
-from cacheproxy.upstream.request import UpstreamRequest, loops
-from cacheproxy.wire import runner
 from cacheproxy.wire.dialects import EmbedDialect
 
 SAYS_NOTHING_OF_WHO = frozenset({
@@ -51,58 +43,38 @@ SAYS_NOTHING_OF_WHO = frozenset({
 class Embed:
     """Handler of the paths that give vectors.
 
-    `after_hit` does what else an ask wants of Ollama when no request was sent for it. `secret` gives the store's.
+    `after_hit` does what else an ask wants of Ollama when no request was sent for it.
     """
 
+    calls: Calls
+    admission: Admission
     embeddings: Embeddings
     fleet: Fleet
-    passthrough: Passthrough
     config: Config
     metrics: Metrics
-    decisions: Decisions
     clock: Clock
     after_hit: Callable[[Ask], None]
-    secret: Callable[[], bytes]
-    _now: InFlight = field(default_factory=InFlight)
-
-    @property
-    def in_flight(self) -> int:
-        """Calls being answered right now."""
-        return self._now.count
 
     async def handle(self, request: web.BaseRequest, dialect: EmbedDialect) -> web.StreamResponse:
         """Answer one call. Raises CallerError for a body that does not come as it should."""
         body = await read_body(request, self.config.cache.body_max, self.config.server)
         await self.fleet.models.wait_settled()
-        trail = Trail(self.clock, self.metrics.step)
-        tally = Tally()
-        request[ASK_TRAIL] = trail
-        self._now.count += 1
-        try:
+        trail = Trail(self.clock)
+        with self.calls.one(request, dialect.NAME, trail) as tally:
             call = await self._admit(request, body, dialect, trail, tally)
             if isinstance(call, str):
-                response = await self._bypass(request, body, call, tally)
+                response = await self.calls.around(request, body, call, tally)
             else:
                 response = await self._serve(request, call, tally)
-        except Exception as error:
-            if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
-                self.metrics.fault(Fault.INTERNAL)
-            raise
-        else:
             tally.replied(response)
             return response
-        finally:
-            self._now.count -= 1
-            self.decisions.tell(tally.decision(dialect.NAME, trail, self.clock))
 
     async def _admit(
         self, request: web.BaseRequest, body: Body, dialect: EmbedDialect, trail: Trail, tally: Tally
     ) -> EmbedCall | str:
         """The call as the cache will treat it, or the reason to go around it."""
-        if not body.complete:
-            return "too-large"
-        if "Content-Encoding" in request.headers:
-            return "content-encoding"
+        if reason := self.admission.unreadable(request, body):
+            return reason
         size_bytes = len(body.prefix)
         try:
             with trail.timed("parse"):
@@ -110,47 +82,32 @@ class Embed:
         except UnkeyableError as error:
             return error.reason
         ask, config = embed.ask, self.config
-        sent = joined(request, (*CONTROL_HEADERS, *config.cache.partition_headers, "Authorization"))
-        controls = read_controls(sent, ask.controls, honor_cache_control=config.cache.cache_control == "honor")
+        sent, controls = self.admission.heard(request, ask)
         identity = self.fleet.models.identify(ask.model)
         tally.model = identity.short if identity else ""
-        secret = self.secret()
+        secret = self.admission.secret()
         plan = admit(ask, identity, controls, config=config, headers=sent, secret=secret)
         tally.partition = plan.partition
-        if identity is None:
-            self.fleet.models.unknown_nowait()
         body.prefix = ask.sent(body.prefix)
-        if not plan.cacheable or identity is None:
-            if identity is not None:
-                self.fleet.note_stay(identity, ask)
-            return plan.reason
-        pairs = header_pairs(request)
-        if loops(pairs, self.fleet.instance_id):
-            return "loop"  # the passthrough words the refusal
-
-        errand = Errand(identity, None if identity.remote else Group(identity.digest, runner.options(ask.body)))
-
-        async def fetch(wanted: Callable[[], bytes]) -> Reply:
-            self.fleet.note_stay(identity, ask)
-            return await self.fleet.send(
-                lambda: UpstreamRequest(request.method, request.raw_path, pairs, wanted()), errand, trail
-            )
-
+        reason = self.calls.reason(request, ask, plan, identity)
+        if reason or identity is None:
+            return reason
         plans = await worked(
             size_bytes,
             lambda: admit_each(ask, plan, identity, embed.canonical_inputs, config=config, secret=secret),
         )
         merges = dialect.MERGES and config.batching.merge_embeds and not identity.remote
-        company = (errand.group, plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, _who(pairs))
-        return EmbedCall(embed, dialect, plan, plans, identity, body.prefix, fetch, trail, company if merges else None)
-
-    async def _bypass(self, request: web.BaseRequest, body: Body, reason: str, tally: Tally) -> web.StreamResponse:
-        tally.bypass(reason)
-        try:
-            return await self.passthrough.handle(request, body, extra_headers=headers.bypassed(reason))
-        finally:
-            if reason == "load":
-                self.fleet.forget_loaded()
+        return EmbedCall(
+            embed=embed,
+            dialect=dialect,
+            plan=plan,
+            plans=plans,
+            identity=identity,
+            body=body.prefix,
+            fetch=lambda wanted: self.calls.fetch(request, ask, identity, wanted, trail),
+            trail=trail,
+            company=_company(request, ask, plan, identity) if merges else None,
+        )
 
     async def _serve(self, request: web.BaseRequest, call: EmbedCall, tally: Tally) -> web.StreamResponse:
         try:
@@ -203,7 +160,8 @@ class Embed:
             raise
 
 
-def _who(pairs: Headers) -> Headers:
-    """What of a request's headers may tell who asks; asks that differ in it go to Ollama apart."""
-    lowered = ((name.lower(), value) for name, value in pairs)
-    return tuple(sorted(pair for pair in lowered if pair[0] not in SAYS_NOTHING_OF_WHO))
+def _company(request: web.BaseRequest, ask: Ask, plan: Plan, identity: Identity) -> Hashable:
+    """What the asks of one call to Ollama have in common, with all in their headers that may tell who asks."""
+    lowered = ((name.lower(), value) for name, value in header_pairs(request))
+    who = tuple(sorted(pair for pair in lowered if pair[0] not in SAYS_NOTHING_OF_WHO))
+    return group_of(ask, identity), plan.partition, ask.canonical, repr(ask.keep_alive), request.raw_path, who

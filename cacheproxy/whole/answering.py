@@ -10,6 +10,7 @@ from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admission import Admission
 from cacheproxy.edge.cached import Cached
+from cacheproxy.edge.calls import Calls
 from cacheproxy.edge.embed import Embed
 from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.origin import Origins
@@ -75,6 +76,7 @@ class Answering:
         self.embeddings = self._build_embeddings()
         self._origins = Origins(config.server)
         self._passthrough = Passthrough(fleet, config.server, metrics.passed_through, metrics.fault)
+        self._calls = Calls(fleet, self._passthrough, metrics, decisions, clock)
         self.replay = self._build_replay()
         self.cached = self._build_cached()
         self.embed = self._build_embed()
@@ -84,7 +86,7 @@ class Answering:
     @property
     def in_flight(self) -> int:
         """Asks being answered right now."""
-        return self.cached.in_flight + self.embed.in_flight
+        return self._calls.in_flight
 
     def _secret(self) -> bytes:
         return self._stored.connection.secret
@@ -159,14 +161,13 @@ class Answering:
 
     def _build_cached(self) -> Cached:
         return Cached(
+            calls=self._calls,
             admission=self._admission,
             replay=self.replay,
             serve=self._serve,
             fleet=self._fleet,
-            passthrough=self._passthrough,
             config=self._config,
             metrics=self._metrics,
-            decisions=self._decisions,
             clock=self._clock,
             templates=templates_of(self._config.semantic),
             feedback=self.feedback,
@@ -174,15 +175,14 @@ class Answering:
 
     def _build_embed(self) -> Embed:
         return Embed(
+            calls=self._calls,
+            admission=self._admission,
             embeddings=self.embeddings,
             fleet=self._fleet,
-            passthrough=self._passthrough,
             config=self._config,
             metrics=self._metrics,
-            decisions=self._decisions,
             clock=self._clock,
             after_hit=self.cached.unload_behind,
-            secret=self._secret,
         )
 
     def _build_explain(self) -> Explain:

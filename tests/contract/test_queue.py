@@ -202,7 +202,7 @@ async def test_whoever_waits_alone_and_leaves_is_never_sent(fake_ollama: FakeOll
                 await client.send(wire.request("POST", "/api/chat", body))
             await until(lambda: followers(house) == [1, 2])
             first.close()
-            await until(lambda: house.app.cached.in_flight == 2)
+            await until(lambda: house.app.cached.calls.in_flight == 2)
             assert house.app.fleet.waiting == 1
             second.close()
             await waiting(house, 0)

@@ -172,7 +172,7 @@ async def test_equal_misses_at_different_workers_are_one_call(
         fake_ollama.next(Fault(stall_after_tokens=1))
         asks = [asyncio.create_task(exchange(caller, chat())) for caller in connections]
         await fake_ollama.wait_until(lambda: fake_ollama.stalled == 1)
-        await until(lambda: house.app.cached.in_flight == CALLERS)
+        await until(lambda: house.app.cached.calls.in_flight == CALLERS)
         fake_ollama.release()
         replies = await asyncio.gather(*asks)
 
