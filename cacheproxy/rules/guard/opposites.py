@@ -41,7 +41,7 @@ supply demand; wholesale retail; gross net; macro micro; prior subsequent; overt
 lengthen shorten; widen narrow; expand shrink; expand contract; inflate deflate; accelerate decelerate; speed slow;
 attach detach; mount unmount; load unload; pack unpack; connect disconnect; wrap unwrap; fold unfold; outer inner;
 login logout; exterior interior; odd even; bull bear; bullish bearish; long-term short-term;
-same other; same another; both either
+same other; same another; both either; exactly minimum; exactly maximum; exactly above; exactly below
 """
 
 _CONTRARY = """

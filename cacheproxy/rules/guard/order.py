@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from cacheproxy.rules.guard.function_words import ARTICLES, DIRECTIONAL, GENDERED, PREPOSITIONS, SYMMETRIC
+from cacheproxy.rules.guard.function_words import (
+    ARTICLES,
+    DIRECTIONAL,
+    GENDERED,
+    PREPOSITIONS,
+    QUESTION_WORDS,
+    SYMMETRIC,
+)
 from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
@@ -18,7 +25,7 @@ _BE = words("is are was were be been being got get gets")
 _DO = words("do does did")
 _BOUNDS = words(
     """before after during over above under below against until till since while near without within outside except
-    beyond behind up down out off"""
+    beyond behind up down out off across around"""
 )
 """Prepositions and particles of which one never stands for another, apart from those in one group of `_ALIKE`."""
 _MOVES = words("to into onto towards from")
@@ -28,15 +35,18 @@ _ALIKE = [
     set(group)
     for group in groups(
         """to into onto towards; over above; under below; while during when in; out from of off; outside out of;
-        over on; over to; over in during through throughout across; since from; in into inside within; near by around;
+        over on; over to; over in during through throughout across; around about; since from;
+        in into inside within; near by around;
         until till to; out off; up on; without with"""
     )
 ]
 _PLAIN = {"in", "on", "at", "of", "for", "during"}
 """Those that say no more before a number or a date than that it is the one."""
 _ROWS = words("concatenate concat append prepend words strings letters")
-"""Words that make the order of what they are about count; a colon does as well."""
-_OPENING_MAX = 4
+"""Words that make the order of what they are about count."""
+_PLACES = words("first second third fourth fifth last next")
+"""The same of what comes after a colon."""
+_OPENING_MAX = 7
 """Tokens in which a question shows what its question word stands for."""
 _CLAUSE_MAX = 7
 """Tokens over which three roles of one clause spread at most; what lies further apart moved with its whole clause."""
@@ -64,7 +74,9 @@ def direction(pair: Pair) -> bool:
 
 def _in_sequence(pair: Pair) -> bool:
     """The same words in another order, where they are words in a row and not a sentence."""
-    if (pair.a.texts & pair.b.texts).isdisjoint(_ROWS) and not (":" in pair.a.text and ":" in pair.b.text):
+    shared = pair.a.texts & pair.b.texts
+    listed = ":" in pair.a.text and ":" in pair.b.text and not shared.isdisjoint(_PLACES)
+    if shared.isdisjoint(_ROWS) and not listed:
         return False
     content = [[token.form for token in each.tokens if token.kind is not Kind.FUNCTION] for each in (pair.a, pair.b)]
     return content[0] != content[1]
@@ -121,7 +133,10 @@ def _asked_side_changed(pair: Pair) -> bool:
 
 def _asks_for_doer(reading: Reading) -> bool | None:
     """Whether *who*, *what* or *which* opens the text as its subject; None when it is neither subject nor object."""
-    opening = [token.text for token in reading.tokens[:_OPENING_MAX]]
+    start = next((place for place, token in enumerate(reading.tokens) if token.apposed), 0)
+    if not reading.tokens or reading.tokens[0].text in QUESTION_WORDS:
+        start = 0
+    opening = [token.text for token in reading.tokens[start : start + _OPENING_MAX]]
     if opening[:1] not in (["who"], ["what"], ["which"]) or not _BE.isdisjoint(opening):
         return None
     return _DO.isdisjoint(opening)

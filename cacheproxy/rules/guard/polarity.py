@@ -8,7 +8,7 @@ from functools import lru_cache
 from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, QUESTION_WORDS
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.opposites import graded
-from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.stems import stem
 
@@ -80,6 +80,7 @@ def tense(pair: Pair) -> bool:
         return True
     return (
         _excluded(_times(pair.a), _times(pair.b))
+        or any(_time_changed(change) for change in pair.changes)
         or _excluded(_denied_helpers(pair.a), _denied_helpers(pair.b))
         or _phase_only(pair.left, pair.b)
         or _phase_only(pair.right, pair.a)
@@ -171,8 +172,20 @@ def _conjunctions(reading: Reading) -> dict[frozenset[str], str]:
     }
 
 
+def _time_changed(change: Change) -> bool:
+    """Nothing but a helping verb became another (`was`, `will be`)."""
+    if any(token.kind is not Kind.FUNCTION for token in (*change.left, *change.right)):
+        return False
+    return _excluded(_times_of(change.left), _times_of(change.right))
+
+
 def _times(reading: Reading) -> set[str]:
-    return {name for name, verbs in (("present", _PRESENT), ("past", _PAST)) if reading.texts & verbs}
+    return _times_of(reading.tokens)
+
+
+def _times_of(tokens: Iterable[Token]) -> set[str]:
+    texts = {token.text for token in tokens}
+    return {name for name, verbs in (("present", _PRESENT), ("past", _PAST)) if texts & verbs}
 
 
 def _moods(reading: Reading) -> set[str]:

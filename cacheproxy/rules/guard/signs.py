@@ -26,6 +26,7 @@ _DASHES = str.maketrans("\N{EN DASH}\N{EM DASH}", "--")
 _NOT = re.compile(r"(?<![\w!])!(\w+)")
 _LENGTH_MARK = re.compile(r"\d(['\"])(?!\w)")
 _FLAG = re.compile(r"(?<!\S)--?[A-Za-z]\b")
+_SHELL_QUOTE = re.compile(r"['\"](?=\$\w)")
 _BACKTICKED = re.compile(r"`([^`\n]{1,200})`")
 _WORD = re.compile(r"[^\W\d_]+")
 _SYMBOL_MAX = 3
@@ -55,7 +56,7 @@ class Marks(NamedTuple):
     denied: tuple[str, ...]
     """Words behind a `!`."""
     exact: tuple[str, ...]
-    """What capitals belong to: flags, and code in backticks."""
+    """Where capitals and the kind of quotes count: flags, code in backticks, variables of a shell."""
     indents: tuple[int, ...]
     """Of the lines, where there are several."""
     symbols: dict[str, str]
@@ -92,7 +93,7 @@ def marks(text: str) -> Marks:
         alone=_alone(text),
         lengths=tuple(_LENGTH_MARK.findall(text)),
         denied=tuple(_NOT.findall(text)) if "!" in text else (),
-        exact=(*_FLAG.findall(text), *_BACKTICKED.findall(text)),
+        exact=(*_FLAG.findall(text), *_BACKTICKED.findall(text), *_SHELL_QUOTE.findall(text)),
         indents=tuple(len(line) - len(line.lstrip()) for line in lines) if len(lines) > 1 else (),
         symbols={} if text.isupper() else {word.lower(): word for word in found if _is_symbol(word)},
         accented=frozenset(word for word in found if not word.isascii()),
