@@ -15,7 +15,8 @@ from cacheproxy.demo import asks, gojson
 from cacheproxy.demo.asks import Ask, RefusedError
 from cacheproxy.demo.engine import Engine, Piece
 from cacheproxy.demo.gohttp import Exchange
-from cacheproxy.demo.gojson import Members
+from cacheproxy.demo.gojson import Members, Struct, Where
+from cacheproxy.demo.goscan import GoJsonError
 from cacheproxy.demo.native import BARE_JSON_TYPE, fold
 from cacheproxy.demo.openai import EVENT_TYPE, InvalidRequestError
 
@@ -98,87 +99,151 @@ async def send(exchange: Exchange, pieces: AsyncGenerator[Piece, None], events: 
 # --- Reading ---
 
 
+_string = (gojson.string, "")
+_text = (gojson.pointer(gojson.string), None)
+_number = (gojson.pointer(gojson.decimal), None)
+_any = (gojson.anything, None)
+_ABSENT = object()
+
+_block = gojson.structure(
+    "anthropic.ContentBlock",
+    {
+        "type": _string,
+        "text": _text,
+        "citations": (gojson.sequence(gojson.anything, "[]anthropic.Citation"), None),
+        "source": _any,
+        "id": _string,
+        "name": _string,
+        "input": _any,
+        "tool_use_id": _string,
+        "content": _any,
+        "is_error": (gojson.boolean, False),
+        "thinking": _text,
+        "signature": _string,
+    },
+)
+_blocks = gojson.sequence(_block, "[]anthropic.ContentBlock")
+_turn_members = gojson.structure("", {"role": _string, "content": (gojson.anything, _ABSENT)})
+_tool = gojson.structure(
+    "anthropic.Tool",
+    {"type": _string, "name": _string, "description": _string, "input_schema": _any, "max_uses": (gojson.integer, 0)},
+)
+_choice = gojson.structure(
+    "anthropic.ToolChoice",
+    {"type": _string, "name": _string, "disable_parallel_tool_use": (gojson.boolean, False)},
+)
+_thinking = gojson.structure("anthropic.ThinkingConfig", {"type": _string, "budget_tokens": (gojson.integer, 0)})
+
+
+def _turn(value: Any, _old: Any, where: Where) -> Any:
+    # anthropic.MessageParam has an UnmarshalJSON of its own: a text becomes a block, and null an empty text.
+    turn: Struct = _turn_members(value, None, where.pin())
+    content = turn["content"]
+    if content is _ABSENT:
+        raise GoJsonError("unexpected end of JSON input")
+    if content is None or isinstance(content, str):
+        content = [Members([("type", "text"), ("text", content or "")])]
+    return {"role": turn["role"], "content": _blocks(content, None, Where(""))}
+
+
+_request = gojson.structure(
+    "anthropic.MessagesRequest",
+    {
+        "model": _string,
+        "max_tokens": (gojson.integer, 0),
+        "messages": (gojson.sequence(_turn, "[]anthropic.MessageParam"), None),
+        "system": _any,
+        "stream": (gojson.boolean, False),
+        "temperature": _number,
+        "top_p": _number,
+        "top_k": (gojson.pointer(gojson.integer), None),
+        "stop_sequences": (gojson.sequence(gojson.string, "[]string", ""), None),
+        "tools": (gojson.sequence(_tool, "[]anthropic.Tool"), None),
+        "tool_choice": (gojson.pointer(_choice), None),
+        "thinking": (gojson.pointer(_thinking), None),
+        "metadata": (gojson.pointer(gojson.structure("anthropic.Metadata", {"user_id": _string})), None),
+        "output_config": (gojson.pointer(gojson.structure("anthropic.OutputConfig", {"effort": _string})), None),
+    },
+)
+
+
 def read_messages(body: bytes) -> Ask:
     """Read a body of /v1/messages."""
-    fields = members_of(gojson.read(body))
-    limit = fields.get("max_tokens")
-    if type(limit) is not int or limit <= 0:
+    return _ask(_fields(body))
+
+
+def _fields(body: bytes) -> Struct:
+    fields: Struct = _request(gojson.read(body), None, Where("MessagesRequest"))
+    return fields
+
+
+def _ask(fields: Struct) -> Ask:
+    if fields["max_tokens"] <= 0:
         raise InvalidRequestError("max_tokens is required and must be positive")
-    if not fields.get("messages"):
+    if not fields["messages"]:
         raise InvalidRequestError("messages is required")
-    options = {"num_predict": limit}
-    options |= {name: fields[name] for name in ("temperature", "top_p", "top_k") if fields.get(name) is not None}
-    options |= {"stop": fields["stop_sequences"]} if fields.get("stop_sequences") else {}
-    system = joined(fields.get("system"))
+    options = {"num_predict": fields["max_tokens"]}
+    options |= {name: fields[name] for name in ("temperature", "top_p", "top_k") if fields[name] is not None}
+    options |= {"stop": fields["stop_sequences"]} if fields["stop_sequences"] else {}
+    system = joined(fields["system"])
     messages = [asks.message_fields(role="system", content=system)] if system else []
-    messages += [message for turn in objects(fields["messages"]) for message in _native_messages(turn)]
-    tools = [
-        native_tool(tool.get("name"), tool.get("description"), tool.get("input_schema"))
-        for tool in objects(fields.get("tools"))
-    ]
+    messages += [message for turn in fields["messages"] for message in _native_messages(turn)]
     native = asks.chat_fields(
-        model=str(fields.get("model") or ""),
+        model=fields["model"],
         messages=messages,
         options=options,
         think=_think(fields),
-        tools=tools,
+        tools=[native_tool(tool["name"], tool["description"], tool["input_schema"]) for tool in fields["tools"] or ()],
     )
-    return asks.chat_ask(native, stream=fields.get("stream") is True)
+    return asks.chat_ask(native, stream=fields["stream"])
 
 
-def _think(fields: dict[str, Any]) -> bool | str | None:
-    kind = members_of(fields.get("thinking")).get("type")
+def _think(fields: Struct) -> bool | str | None:
+    kind = (fields["thinking"] or {}).get("type")
     if kind in ("enabled", "disabled"):
         return bool(kind == "enabled")
-    effort = members_of(fields.get("output_config")).get("effort")
-    return _EFFORTS.get(str(effort).strip().lower())
+    effort = (fields["output_config"] or {}).get("effort", "")
+    return _EFFORTS.get(effort.strip().lower())
 
 
-def _native_messages(turn: dict[str, Any]) -> list[dict[str, Any]]:
-    role, content = str(turn.get("role", "")).lower(), turn.get("content")
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else objects(content)
-    calls = [_native_call(block) for block in blocks if block.get("type") == "tool_use"]
+def _native_messages(turn: Struct) -> list[Struct]:
+    role, blocks = turn["role"].lower(), turn["content"] or ()
+    calls = [_native_call(block) for block in blocks if block["type"] == "tool_use"]
     said = asks.message_fields(
         role=role,
-        content="".join(block.get("text", "") for block in blocks if block.get("type") == "text"),
-        thinking="".join(block.get("thinking", "") for block in blocks if block.get("type") == "thinking"),
+        content="".join(block["text"] or "" for block in blocks if block["type"] == "text"),
+        thinking="".join(block["thinking"] or "" for block in blocks if block["type"] == "thinking"),
         tool_calls=calls or None,
     )
     results = [
-        asks.message_fields(role="tool", content=joined(block.get("content")), tool_call_id=block.get("tool_use_id"))
+        asks.message_fields(role="tool", content=joined(block["content"]), tool_call_id=block["tool_use_id"])
         for block in blocks
-        if block.get("type") == "tool_result"
+        if block["type"] == "tool_result"
     ]
     own = [said] if said["content"] or said["thinking"] or calls else []
     return results + own if role == "user" else own + results
 
 
-def _native_call(block: dict[str, Any]) -> dict[str, Any]:
-    function = {"index": 0, "name": block.get("name"), "arguments": block.get("input")}
-    return {"id": block.get("id"), "function": function}
+def _native_call(block: Struct) -> Struct:
+    function = {"index": 0, "name": block["name"], "arguments": block["input"]}
+    return {"id": block["id"], "function": function}
 
 
-def estimated_tokens(body: bytes) -> int:
+def _estimated_tokens(fields: Struct) -> int:
     """Return what a stream says of the prompt before it is read: a quarter of its bytes."""
-    fields = members_of(gojson.read(body))
-    size = _size(fields.get("system"))
-    for turn in objects(fields.get("messages")):
-        size += len(str(turn.get("role", "")).encode()) + _size(turn.get("content"))
-    for tool in objects(fields.get("tools")):
-        size += len(str(tool.get("name", "")).encode()) + len(str(tool.get("description") or "").encode())
-        size += len(gojson.write(plain(tool["input_schema"]))) if "input_schema" in tool else 0
+    size = len(joined(fields["system"]).encode())
+    for turn in fields["messages"]:
+        size += len(turn["role"].encode()) + sum(map(_size, turn["content"] or ()))
+    for tool in fields["tools"] or ():
+        size += len(tool["name"].encode()) + len(tool["description"].encode())
+        size += len(gojson.write(plain(tool["input_schema"]))) if tool["input_schema"] is not None else 0
     return max(1, size // 4)
 
 
-def _size(content: Any) -> int:
-    if isinstance(content, str):
-        return len(content.encode())
-    size = 0
-    for block in objects(content):
-        size += len(block.get("text", "").encode()) + len(block.get("thinking", "").encode())
-        if block.get("type") in ("tool_use", "tool_result"):
-            known = ("type", "text", "id", "name", "input", "tool_use_id", "content", "is_error")
-            size += len(gojson.write({name: plain(block[name]) for name in known if block.get(name)}))
+def _size(block: Struct) -> int:
+    size = len((block["text"] or "").encode()) + len((block["thinking"] or "").encode())
+    if block["type"] in ("tool_use", "tool_result"):
+        size += len(gojson.write({name: plain(value) for name, value in block.items() if value}))
     return size
 
 
@@ -187,13 +252,13 @@ def _size(content: Any) -> int:
 
 async def messages(engine: Engine, exchange: Exchange) -> None:
     """POST /v1/messages."""
-    body = await exchange.body()
-    ask = read_messages(body)
+    fields = _fields(await exchange.body())
+    ask = _ask(fields)
     model = engine.admit(ask, relax_thinking=True)
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": ask.model}
     pieces = engine.run(ask, model, exchange)
     if ask.stream:
-        await send(exchange, pieces, _MessageEvents(head, estimated_tokens(body)))
+        await send(exchange, pieces, _MessageEvents(head, _estimated_tokens(fields)))
         return
     last = await fold(pieces, keep_tools=bool(ask.tools))
     blocks: list[dict[str, Any]] = [{"type": "thinking", "thinking": last.thinking}] if last.thinking else []

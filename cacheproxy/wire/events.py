@@ -16,7 +16,7 @@ from typing import Any
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask, JSONObject, Part, Parts
 from cacheproxy.wire import canonical, native
-from cacheproxy.wire.jsontext import read_answer, read_spelled, write, write_go
+from cacheproxy.wire.jsontext import check_names, read_answer, read_spelled, write, write_go
 from cacheproxy.wire.native import Fold
 from cacheproxy.wire.openai import Members, NoTwinError
 from cacheproxy.wire.request import Parsed
@@ -78,10 +78,15 @@ def ask(parsed: Parsed, members: Members, twin: Callable[[Members], Members], fo
     )
 
 
-def tools(given: object) -> list[JSONObject]:
-    """A request's tools. Raises UnkeyableError: `tools`, or `web-search` if Ollama itself would look something up."""
+def tools(given: object, *, known: frozenset[str]) -> list[JSONObject]:
+    """A request's tools. `known`: the names of the members that Ollama reads of one.
+
+    Raises UnkeyableError: `tools`, `ambiguous-keys`, or `web-search` if Ollama itself would look something up.
+    """
     if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given):
         raise UnkeyableError("tools")
+    for tool in given:
+        check_names(tool, known)
     if any(str(tool.get("type", "")).startswith("web_") for tool in given):
         raise UnkeyableError("web-search")
     return given

@@ -15,6 +15,7 @@ from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Ask, JSONObject, Part, Parts
 from cacheproxy.wire import canonical, events, native, openai
 from cacheproxy.wire.events import EventFold, Form, text_of
+from cacheproxy.wire.jsontext import check_names
 from cacheproxy.wire.messages_told import relay, stream, whole
 from cacheproxy.wire.openai import Members, NoTwinError, number, whole_number
 
@@ -44,6 +45,12 @@ _MEMBERS = _NOT_IN_KEY | {
     "messages", "system", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "tools", "tool_choice",
     "thinking", "metadata", "output_config", "cache",
 }  # fmt: skip
+_TURN_MEMBERS = frozenset({"role", "content"})
+_BLOCK_MEMBERS = frozenset(
+    {"type", "text", "citations", "source", "id", "name", "input", "tool_use_id", "content", "is_error", "thinking"}
+    | {"signature"}
+)
+_TOOL_MEMBERS = frozenset({"type", "name", "description", "input_schema", "max_uses"})
 _NEEDS = frozenset({Part.COUNTS, Part.ENDING})
 _LACKS = frozenset({Part.DURATIONS})
 _ENDING_OF_CALLS = frozenset({Part.ENDING_OF_CALLS})
@@ -64,7 +71,8 @@ def parse(body: bytes) -> Ask:
         raise UnkeyableError("messages")
     if type(limit) is not int or limit <= 0:
         raise UnkeyableError("max-tokens")
-    tools = events.tools(given.get("tools", []))
+    _check_turns(turns)
+    tools = events.tools(given.get("tools", []), known=_TOOL_MEMBERS)
     form = Form(
         dialect=NAME,
         needs=_NEEDS,
@@ -74,6 +82,19 @@ def parse(body: bytes) -> Ask:
         temperature=given.get("temperature"),
     )
     return events.ask(parsed, {name: value for name, value in given.items() if name not in _NOT_IN_KEY}, _twin, form)
+
+
+def _check_turns(turns: Sequence[JSONObject]) -> None:
+    """Refuse names that Ollama takes for others: even a null under one undoes what the other says.
+
+    Raises UnkeyableError.
+    """
+    for turn in turns:
+        check_names(turn, _TURN_MEMBERS)
+        content = turn.get("content")
+        for block in content if isinstance(content, list) else ():
+            if isinstance(block, dict):
+                check_names(block, _BLOCK_MEMBERS)
 
 
 def _twin(given: Members) -> Members:

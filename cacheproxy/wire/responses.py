@@ -67,7 +67,7 @@ def parse(body: bytes) -> Ask:
     """The ask in a request body. Raises UnkeyableError with the reason why it has no key."""
     parsed = openai.read(body, known=_MEMBERS)
     given = parsed.members
-    tools = events.tools(given.get("tools", []))
+    tools = events.tools(given.get("tools", []), known=frozenset(TOOL_MEMBERS))
     if not all(tool.get("type") == "function" and tool.keys() <= {*TOOL_MEMBERS} for tool in tools):
         raise UnkeyableError("tools")
     _check_echo(given)

@@ -233,6 +233,19 @@ async def test_what_may_change_the_answer_has_its_own(house: House) -> None:
     assert await outcomes(house, *bodies) == ["EXACT"] * len(bodies)
 
 
+@pytest.mark.case(50)
+@pytest.mark.case(85)
+async def test_a_null_that_clears_a_text_is_not_overlooked(house: House) -> None:
+    """Ollama takes `Text` for `text`, so it is asked another question than the one that is spelt out."""
+    cleared = [{"type": "text", "text": "is it NOT ", "Text": None}, {"type": "text", "text": "safe?"}]
+    other = await ask(house, messages=[{"role": "user", "content": cleared}])
+    asked = await ask(house, messages=[{"role": "user", "content": "is it NOT safe?"}])
+    short = await ask(house, messages=[{"role": "user", "content": "safe?"}])
+
+    assert [reply.header("X-Cache") for reply in (other, asked, short)] == ["BYPASS", "MISS", "MISS"]
+    assert said(other) == said(short) != said(asked)
+
+
 @pytest.mark.case(85)
 async def test_a_call_that_may_have_been_cut_off_serves_messages_alone(house: House) -> None:
     """`tool_use` hides how the answer ended, which the other forms tell."""

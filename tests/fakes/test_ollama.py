@@ -573,6 +573,29 @@ async def test_messages_stream_in_anthropics_order(fake_ollama: FakeOllama) -> N
     assert whole["content"] == [{"type": "text", "text": text}]
 
 
+@pytest.mark.parametrize(
+    ("block", "heard"),
+    [
+        ({"type": "text", "text": "a"}, "a"),
+        ({"Type": "text", "TEXT": "a"}, "a"),
+        ({"type": "text", "text": "b", "Text": "a"}, "a"),
+        ({"type": "text", "text": "a", "Text": None}, ""),
+        ({"type": "text", "Text": None, "text": "a"}, "a"),
+        ({"type": "text", "text": "a", "Citations": None, "tomorrow": None}, "a"),
+    ],
+    ids=str,
+)
+async def test_the_members_of_a_block_are_read_as_go_reads_them(
+    fake_ollama: FakeOllama, block: dict[str, Any], heard: str
+) -> None:
+    """Names match in any letter case, the last one wins, and a null clears a text."""
+    body = CHAT | {"max_tokens": 100, "messages": [{"role": "user", "content": [block, {"type": "text", "text": "!"}]}]}
+    plain = CHAT | {"messages": [{"role": "user", "content": f"{heard}!"}], "options": {"num_predict": 100}}
+    reply = (await wire.ask(fake_ollama.port, "POST", "/v1/messages", body)).json()
+
+    assert reply["content"] == [{"type": "text", "text": await _mark(fake_ollama, plain)}]
+
+
 async def test_responses_end_with_completed(fake_ollama: FakeOllama) -> None:
     """The last event carries the whole answer, which the unstreamed one repeats."""
     body = {"model": "llama3", "input": "why is the sky blue?"}
@@ -588,9 +611,28 @@ async def test_messages_have_errors_of_their_own(fake_ollama: FakeOllama) -> Non
     """Anthropic's object, with overloaded_error for 503."""
     fake_ollama.next(Fault(error_after_tokens=(0, "boom")))
     failed = await wire.ask(fake_ollama.port, "POST", "/v1/messages", CHAT | {"max_tokens": 5})
-    refused = await wire.ask(fake_ollama.port, "POST", "/v1/messages", CHAT)
-
     assert (failed.status, failed.json()["error"]) == (500, {"type": "api_error", "message": "boom"})
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"max_tokens": ...},
+        {"max_tokens": "5"},
+        {"thinking": {"type": "enabled", "budget_tokens": "x"}},
+        {"thinking": {"type": "enabled", "budget_tokens": 1024.0}},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": "hm", "signature": 5}]}]},
+        {"tools": [{"name": 5}]},
+    ],
+    ids=str,
+)
+async def test_messages_of_another_shape_are_refused(fake_ollama: FakeOllama, members: dict[str, Any]) -> None:
+    """Go reads a body into its structs, and any other type ends it."""
+    body = {name: value for name, value in (CHAT | {"max_tokens": 5} | members).items() if value is not ...}
+    refused = await wire.ask(fake_ollama.port, "POST", "/v1/messages", body)
+
     assert (refused.status, refused.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
