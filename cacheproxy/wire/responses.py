@@ -54,6 +54,9 @@ _ABSENT = {
 }  # fmt: skip
 """Values that mean the same as no value."""
 _MEMBERS = _NOT_IN_KEY | _ECHOED | _ABSENT.keys() | {"input", "conversation", "previous_response_id", "cache"}
+_ITEM_MEMBERS = frozenset(
+    {"type", "role", "content", "id", "call_id", "name", "arguments", "output", "summary", "encrypted_content"}
+)
 _NEEDS = frozenset({Part.COUNTS})
 _LACKS = frozenset({Part.DURATIONS, Part.ENDING, Part.ENDING_OF_CALLS})
 _TEXT_BESIDE_CALLS = frozenset({Part.TEXT_BESIDE_CALLS})
@@ -71,6 +74,7 @@ def parse(body: bytes) -> Ask:
     if not all(tool.get("type") == "function" and tool.keys() <= {*TOOL_MEMBERS} for tool in tools):
         raise UnkeyableError("tools")
     _check_echo(given)
+    _check_items(given.get("input"))
     members = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
     for name, absent in _ABSENT.items():
         if type(members.get(name)) is type(absent) and members[name] == absent:
@@ -123,6 +127,13 @@ def _check_echo(given: JSONObject) -> None:
         or type(given.get("max_output_tokens")) not in (int, type(None))
     ):
         raise UnkeyableError("parameters")
+
+
+def _check_items(given: object) -> None:
+    """Refuse names that Ollama takes for others: an assistant's turn must be seen as one. Raises UnkeyableError."""
+    for item in given if isinstance(given, list) else ():
+        if isinstance(item, dict):
+            check_names(item, _ITEM_MEMBERS)
 
 
 def _twin(given: Members) -> Members:

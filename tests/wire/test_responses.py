@@ -127,6 +127,9 @@ def test_a_request_whose_meaning_is_not_certain_is_keyed_as_it_stands(members):
         ({"background": "no"}, "parameters"),
         ({"text": {"Format": {}}}, "ambiguous-keys"),
         ({"Input": "why?"}, "ambiguous-keys"),
+        ({"input": [USER | {"Role": "assistant"}]}, "ambiguous-keys"),
+        ({"input": [USER | {"Content": None}]}, "ambiguous-keys"),
+        ({"tools": [TOOL | {"Parameters": None}]}, "ambiguous-keys"),
     ],
 )
 def test_a_request_that_ollama_refuses_or_takes_elsewhere_has_no_key(members, reason):
