@@ -74,6 +74,10 @@ _message = gojson.structure(
         "tool_call_id": _string,
     },
 )
+_json_schema = gojson.structure("openai.JsonSchema", {"schema": _any})
+_response_format = gojson.structure(
+    "openai.ResponseFormat", {"type": _string, "json_schema": (gojson.pointer(_json_schema), None)}
+)
 _sampling = {
     "model": _string,
     "stream": (gojson.boolean, False),
@@ -91,9 +95,9 @@ _chat_request = gojson.structure(
         "messages": (gojson.sequence(_message, "[]openai.Message"), None),
         "frequency_penalty": _number,
         "presence_penalty": _number,
-        "response_format": _any,
+        "response_format": (gojson.pointer(_response_format), None),
         "tools": (gojson.sequence(gojson.anything, "[]api.Tool"), None),
-        "reasoning": _any,
+        "reasoning": (gojson.pointer(gojson.structure("openai.Reasoning", {"effort": _string})), None),
         "reasoning_effort": (gojson.pointer(gojson.string), None),
         "logprobs": _flag,
         "top_logprobs": (gojson.integer, 0),
@@ -155,14 +159,12 @@ def read_chat(body: bytes) -> tuple[Ask, bool]:
     return asks.chat_ask(native, stream=fields["stream"]), usage
 
 
-def _format(response_format: Any) -> Any:
-    members = dict(response_format) if isinstance(response_format, Members) else {}
-    kind = str(members.get("type", "")).strip().lower()
+def _format(response_format: Struct | None) -> Any:
+    kind = response_format["type"].strip().lower() if response_format else ""
     if kind == "json_object":
         return "json"
-    schema = members.get("json_schema")
-    if kind == "json_schema" and isinstance(schema, Members):
-        return dict(schema).get("schema")
+    if kind == "json_schema" and response_format and response_format["json_schema"]:
+        return response_format["json_schema"]["schema"]
     return None
 
 
@@ -177,13 +179,9 @@ _EFFORTS: dict[str, bool | str] = {
 
 
 def _think(fields: Struct) -> bool | str | None:
-    reasoning = fields["reasoning"]
-    effort = dict(reasoning).get("effort") if isinstance(reasoning, Members) else None
-    effort = effort or fields["reasoning_effort"]
+    effort = (fields["reasoning"] or {}).get("effort") or fields["reasoning_effort"]
     if not effort:
         return None
-    if not isinstance(effort, str):
-        raise InvalidRequestError("invalid reasoning value")
     if effort in ("xhigh", "ultra"):
         return "max"
     if effort not in _EFFORTS:

@@ -12,7 +12,7 @@ from typing import Any
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import Answer, Ask, JSONObject, Part
 from cacheproxy.wire import canonical, native, openai
-from cacheproxy.wire.jsontext import read_spelled, write_go
+from cacheproxy.wire.jsontext import check_names, read_spelled, write_go
 from cacheproxy.wire.openai import Members, NoTwinError, OpenAIFold
 
 NAME = "openai_chat"
@@ -25,6 +25,7 @@ STREAM_HEADERS = openai.STREAM_HEADERS
 _MEMBERS = openai.COMMON_MEMBERS | {
     "messages", "tools", "response_format", "reasoning", "reasoning_effort", "top_logprobs",
 }  # fmt: skip
+_MESSAGE_MEMBERS = frozenset({"role", "content", "reasoning", "tool_calls", "name", "tool_call_id"})
 _LACKS = frozenset({Part.DURATIONS})
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 """Unlike the native routes, this one does not leave them to the model."""
@@ -46,6 +47,8 @@ def parse(body: bytes) -> Ask:
         raise UnkeyableError("messages")
     if not all(isinstance(message, dict) for message in messages):
         raise UnkeyableError("messages")
+    for message in messages:
+        check_names(message, _MESSAGE_MEMBERS)
     assistant_spoke = any(str(message.get("role")).lower() == "assistant" for message in messages)
     return openai.ask(parsed, _twin, dialect=NAME, family=FAMILY, lacks=_LACKS, name_matters=assistant_spoke)
 
@@ -110,15 +113,17 @@ def _take_format(given: Members, members: Members) -> None:
 
 
 def _take_think(given: Members, members: Members) -> None:
-    reasoning, effort = given.pop("reasoning", {}), given.pop("reasoning_effort", "")
-    if not isinstance(reasoning, dict) or not reasoning.keys() <= {"effort"}:
+    reasoning, flat = given.pop("reasoning", {}), given.pop("reasoning_effort", "")
+    if not isinstance(reasoning, dict) or not isinstance(flat, str):
+        raise UnkeyableError("parameters")
+    nested = reasoning.get("effort")
+    if not isinstance(nested, str | None):
+        raise UnkeyableError("parameters")
+    effort = nested or flat
+    if not reasoning.keys() <= {"effort"} or effort not in ("", *_EFFORTS):
         raise NoTwinError
-    effort = reasoning.get("effort") or effort
-    if not effort:
-        return
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise NoTwinError
-    members["think"] = _EFFORTS[effort]
+    if effort:
+        members["think"] = _EFFORTS[effort]
 
 
 # --- Replies, read ---

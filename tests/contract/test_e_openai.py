@@ -432,7 +432,17 @@ async def test_an_unknown_model_is_ollamas_404(house: House, path: str) -> None:
 REFUSED: list[Any] = [
     pytest.param(CHAT, {"messages": []}, marks=pytest.mark.case(80), id="no messages"),
     pytest.param(CHAT, {"messages": [{"role": "user", "content": None}]}, marks=pytest.mark.case(80), id="no content"),
+    pytest.param(
+        CHAT,
+        {"messages": [{"role": "user", "content": "why?", "Content": None}]},
+        marks=pytest.mark.case(50),
+        id="content cleared",
+    ),
     pytest.param(CHAT, {"reasoning_effort": "enormous"}, id="effort"),
+    *(pytest.param(CHAT, {"reasoning_effort": effort}, id=f"effort {effort}") for effort in (0, False, [])),
+    *(pytest.param(CHAT, {"reasoning": {"effort": effort}}, id=f"nested {effort}") for effort in (0, False, [])),
+    pytest.param(CHAT, {"reasoning": ""}, id="reasoning"),
+    pytest.param(CHAT, {"response_format": "json"}, id="format"),
     pytest.param(CHAT, {"max_tokens": 5.5}, id="half a token"),
     pytest.param(CHAT, {"stream": "yes"}, id="stream"),
     pytest.param(CHAT, {"stream_options": []}, id="stream options"),
