@@ -1,6 +1,6 @@
 """The simulated Ollama's /v1/messages, in Anthropic's form, and what /v1/responses shares with it.
 
-Text, thinking and tools, whole and streamed, with the event order, ids and headers of the real one; images, files and
+Text, images, thinking and tools, whole and streamed, with the event order, ids and headers of the real one; files and
 web search are not read. The answers are a function of the native request they become.
 """
 
@@ -105,13 +105,16 @@ _number = (gojson.pointer(gojson.decimal), None)
 _any = (gojson.anything, None)
 _ABSENT = object()
 
+_source = gojson.structure(
+    "anthropic.ImageSource", {"type": _string, "media_type": _string, "data": _string, "url": _string}
+)
 _block = gojson.structure(
     "anthropic.ContentBlock",
     {
         "type": _string,
         "text": _text,
         "citations": (gojson.sequence(gojson.anything, "[]anthropic.Citation"), None),
-        "source": _any,
+        "source": (gojson.pointer(_source), None),
         "id": _string,
         "name": _string,
         "input": _any,
@@ -212,6 +215,7 @@ def _native_messages(turn: Struct) -> list[Struct]:
     said = asks.message_fields(
         role=role,
         content="".join(block["text"] or "" for block in blocks if block["type"] == "text"),
+        images=[_image(block["source"]) for block in blocks if block["type"] == "image"],
         thinking="".join(block["thinking"] or "" for block in blocks if block["type"] == "thinking"),
         tool_calls=calls or None,
     )
@@ -220,8 +224,20 @@ def _native_messages(turn: Struct) -> list[Struct]:
         for block in blocks
         if block["type"] == "tool_result"
     ]
-    own = [said] if said["content"] or said["thinking"] or calls else []
+    own = [said] if said["content"] or said["images"] or said["thinking"] or calls else []
     return results + own if role == "user" else own + results
+
+
+def _image(source: Struct | None) -> bytes:
+    if source is None:
+        raise InvalidRequestError("invalid image source")
+    if source["type"] != "base64":
+        kind = source["type"]
+        raise InvalidRequestError(f"invalid image source type: {kind}. Only base64 images are supported.")
+    try:
+        return gojson.base64_decoded(source["data"])
+    except GoJsonError as error:
+        raise InvalidRequestError(f"invalid base64 image data: {error}") from None
 
 
 def _native_call(block: Struct) -> Struct:

@@ -9,7 +9,6 @@ is answered as Go answers its own limit.
 from __future__ import annotations
 
 import base64
-import binascii
 import codecs
 import json
 import re
@@ -24,6 +23,7 @@ Struct = dict[str, Any]
 Reader = Callable[[Any, Any, "Where"], Any]
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_BASE64_TEXT = re.compile(r"(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
@@ -265,19 +265,23 @@ def fold(key: str) -> str:
 
 
 def base64_bytes(value: Any, old: Any, where: Where) -> Any:
-    """A Go []byte: standard base64 with padding; CR and LF are skipped."""
+    """A Go []byte: base64, or a list of small numbers."""
     if value is None:
         return old
     if isinstance(value, list) and all(type(item) is int and 0 <= item < 256 for item in value):
         return bytes(value)
     if not isinstance(value, str):
         where.refuse(value, "api.ImageData")
-    plain = value.replace("\r", "").replace("\n", "")
-    try:
-        return base64.b64decode(plain.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        offset = _bad_base64_at(value.encode("utf-8", "replace"))
-        raise GoJsonError(f"illegal base64 data at input byte {offset}") from None
+    return base64_decoded(value)
+
+
+def base64_decoded(text: str) -> bytes:
+    """Decode as Go's base64.StdEncoding: padding is needed and no more of it taken; CR and LF are skipped."""
+    plain = text.replace("\r", "").replace("\n", "")
+    if _BASE64_TEXT.fullmatch(plain) is None:
+        offset = _bad_base64_at(text.encode("utf-8", "replace"))
+        raise GoJsonError(f"illegal base64 data at input byte {offset}")
+    return base64.b64decode(plain)
 
 
 def _bad_base64_at(text: bytes) -> int:

@@ -225,8 +225,8 @@ def _image(url: Any) -> bytes:
         prefix = f"data:{kind};base64,"
         if isinstance(url, str) and url.startswith(prefix):
             try:
-                return base64.b64decode(url.removeprefix(prefix), validate=True)
-            except ValueError:
+                return gojson.base64_decoded(url.removeprefix(prefix))
+            except GoJsonError:
                 break
     raise InvalidRequestError("invalid image input")
 

@@ -112,10 +112,13 @@ def images(given: object) -> list[str]:
 def _image(given: object) -> str:
     if not isinstance(given, str):
         raise UnkeyableError("images")
+    text = given.replace("\r", "").replace("\n", "")
     try:
-        decoded = base64.b64decode(given.replace("\r", "").replace("\n", ""), validate=True)
+        decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise UnkeyableError("images") from None
+    if len(text) != (len(decoded) + 2) // 3 * 4:  # Python overlooks padding too much, Ollama does not
+        raise UnkeyableError("images")
     return hashlib.blake2b(decoded, digest_size=32).hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -322,6 +323,30 @@ async def test_an_image_is_known_by_its_bytes(house: House) -> None:
 
     urls = ["data:image/png;base64,QUJD", "data:image/jpeg;base64,QUJD", "data:image/png;base64,QUJE"]
     assert await outcomes(house, *map(image, urls)) == ["MISS", "EXACT", "MISS"]
+
+
+FORMS_OF_IMAGES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/api/generate": lambda data: {"prompt": "what?", "images": [data]},
+    "/api/chat": lambda data: {"messages": [{"role": "user", "content": "what?", "images": [data]}]},
+    CHAT: lambda data: {"messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}]}]},
+    "/v1/messages": lambda data: {"max_tokens": 100, "messages": [{"role": "user", "content": [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}]}]},
+}  # fmt: skip
+
+
+@pytest.mark.case(49)
+@pytest.mark.parametrize("path", FORMS_OF_IMAGES)
+async def test_an_image_with_too_much_padding_is_ollamas_to_refuse(house: House, path: str) -> None:
+    """Its bytes are those of the image that is stored; line breaks say nothing."""
+
+    async def asked(data: str) -> tuple[int, str | None]:
+        reply = await house.ask("POST", path, {"model": "llama3"} | FORMS_OF_IMAGES[path](data))
+        await house.settled()
+        return reply.status, reply.header("X-Cache")
+
+    assert [await asked(data) for data in ("QUJD", "QU\r\nJD\n")] == [(200, "MISS"), (200, "EXACT")]
+    assert [await asked(data) for data in ("QUJD=", "QUJD==", "QUJD===", "QUJ")] == [(400, "BYPASS")] * 4
 
 
 # --- Tools, length, thinking, logprobs ---

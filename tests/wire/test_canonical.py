@@ -235,6 +235,8 @@ def test_options_of_another_type_are_unkeyable(given_options):
         ({"role": "user", "images": [1]}, "images"),
         ({"role": "user", "images": ["no base64!"]}, "images"),
         ({"role": "user", "images": ["QUI"]}, "images"),
+        *(({"role": "user", "images": [text]}, "images") for text in ("QUJD=", "QUJD==", "QUJD===", "QUJD====")),
+        *(({"role": "user", "images": [text]}, "images") for text in ("QUI==", "QQ===", "QUI=QUJD", "====", "QUJD\n=")),
         ({"role": "user", "images": ["data:image/png;base64,QUI="]}, "images"),
         ({"Role": "user"}, "ambiguous-keys"),
         ({"role": "user", "conten\u0074": "x", "Content": "y"}, "ambiguous-keys"),
