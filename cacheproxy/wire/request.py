@@ -24,8 +24,13 @@ _NOT_IN_KEY = frozenset({"model", "stream", "keep_alive"})
 """They choose the model's name (its digest is keyed), the form of the reply, and how long the model stays loaded."""
 _ABSENT = {"format": "", "logprobs": False, "top_logprobs": 0, "_debug_render_only": False}
 """Values that mean the same as no value."""
-_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)", re.ASCII)
-"""What Go's `time.ParseDuration` takes."""
+_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d++\.?\d*+|\.\d++)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))++)", re.ASCII)
+"""What Go's `time.ParseDuration` takes.
+
+A part has one reading (`++`): with two for each, thirty parts before a wrong end would be a billion to try.
+"""
+_GO_DURATION_CHARS_MAX = 100
+"""A longer text is not looked into; Go itself writes 25 characters at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +124,5 @@ def rewritten(ask: Ask, body: bytes, parse: Callable[[bytes], Ask], change: Call
 def _is_keep_alive(value: object) -> bool:
     """Seconds as a number, or a duration as Go writes it ("10" alone is none)."""
     if isinstance(value, str):
-        return _GO_DURATION.fullmatch(value) is not None
+        return len(value) <= _GO_DURATION_CHARS_MAX and _GO_DURATION.fullmatch(value) is not None
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))

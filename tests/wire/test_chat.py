@@ -1,7 +1,9 @@
 """Which chat requests share an answer and which do not, by the numbered cases of the contract."""
 
 import base64
+import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.wire import chat, generate
+from tests.fakes.speed import slowness
 
 HI = {"role": "user", "content": "hi"}
 BASE = {"model": "m", "messages": [HI]}
@@ -196,6 +199,17 @@ def test_a_value_of_another_type_is_not_the_absent_one(wrong, right):
 def test_blanks_around_members_say_nothing(text):
     """Any client's formatting gives the same key."""
     assert keys(text) == keys(body())
+
+
+@pytest.mark.case(35)
+@pytest.mark.parametrize("duration", ["11s" * 33, "11s" * 33 + "x", "1" * 1_000_000, "11s" * 300_000])
+def test_any_duration_is_judged_at_once(duration):
+    """Whatever its length and its end; to try each way to read its digits would hold up all callers for good."""
+    began_s = time.thread_time()
+    with contextlib.suppress(UnkeyableError):
+        parsed(body(keep_alive=duration))
+
+    assert time.thread_time() - began_s < 0.05 * slowness()
 
 
 @pytest.mark.case(55)
