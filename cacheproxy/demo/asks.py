@@ -46,8 +46,9 @@ class RefusedError(Exception):
 
 # --- Members with readers of their own ---
 
-_DURATION = re.compile(r"([0-9]*\.?[0-9]*)(ns|us|µs|μs|ms|s|m|h)")
-_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]*+)(\.?[0-9]*+)(ns|us|µs|μs|ms|s|m|h)")
+_UNIT_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION_NS_MAX = 2**63 - 1
 
 
 def duration_s(text: str) -> float:
@@ -55,26 +56,35 @@ def duration_s(text: str) -> float:
     rest = text[1:] if text[:1] in ("+", "-") else text
     if rest == "0":
         return 0.0
-    total, at = 0.0, 0
-    while at < len(rest) and (part := _DURATION.match(rest, at)) and any(char.isdigit() for char in part[1]):
-        total += float(part[1]) * _UNIT_S[part[2]]
+    total_ns, at = 0, 0
+    while at < len(rest) and (part := _DURATION.match(rest, at)) and (part[1] or len(part[2]) > 1):
+        total_ns += _part_ns(part[1], part[2], _UNIT_NS[part[3]])
         at = part.end()
+    if total_ns > _DURATION_NS_MAX + text.startswith("-"):
+        raise GoJsonError(f"time: invalid duration {go_quoted(text)}")
     if not rest or at < len(rest):
-        unit = re.match(r"[0-9]+\.?[0-9]*([^0-9.]*)", rest[at:])
+        unit = re.match(r"[0-9]++\.?[0-9]*+([^0-9.]*)", rest[at:])
         quoted = go_quoted(text)
         if unit is None:
             raise GoJsonError(f"time: invalid duration {quoted}")
         if not unit[1]:
             raise GoJsonError(f"time: missing unit in duration {quoted}")
         raise GoJsonError(f"time: unknown unit {go_quoted(unit[1])} in duration {quoted}")
-    return -total if text.startswith("-") else total
+    return (-total_ns if text.startswith("-") else total_ns) / 1e9
 
 
-def _keep_alive(value: Any, _old: Any, _where: Where) -> Any:
+def _part_ns(whole: str, fraction: str, unit_ns: int) -> int:
+    """Read a number with its unit; what is too large for Go is any number that is too large."""
+    if len(whole.lstrip("0")) > len(str(_DURATION_NS_MAX)):
+        return 2 * _DURATION_NS_MAX
+    return int(whole.lstrip("0") or 0) * unit_ns + int(float(f"0{fraction}") * unit_ns)
+
+
+def _keep_alive(value: Any, _old: Any, where: Where) -> Any:
     if isinstance(value, str):
         seconds = duration_s(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = gojson.decimal(value, None, where)
     else:
         kind = {"bool": "bool", "object": "map[string]interface {}", "array": "[]interface {}"}[gojson.kind_of(value)]
         raise GoJsonError(f"Unsupported type: '{kind}'")

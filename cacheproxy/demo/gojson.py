@@ -171,11 +171,9 @@ def decimal(value: Any, old: Any, where: Where) -> Any:
     """A Go float64."""
     if value is None:
         return old
-    if type(value) is int:
-        value = float(value) if abs(value) < 2**1024 else float("inf")
-    if type(value) is not float or value in (float("inf"), float("-inf")):
+    if type(value) not in (int, float) or abs(value) > sys.float_info.max:
         _refuse_number(value, "float64", where)
-    return value
+    return float(value)
 
 
 def _refuse_number(value: Any, go_type: str, where: Where) -> NoReturn:

@@ -6,6 +6,7 @@ Refuses to drop a member it does not know: a later Ollama may act on it, so it s
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,13 +25,18 @@ _NOT_IN_KEY = frozenset({"model", "stream", "keep_alive"})
 """They choose the model's name (its digest is keyed), the form of the reply, and how long the model stays loaded."""
 _ABSENT = {"format": "", "logprobs": False, "top_logprobs": 0, "_debug_render_only": False}
 """Values that mean the same as no value."""
-_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d++\.?\d*+|\.\d++)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))++)", re.ASCII)
-"""What Go's `time.ParseDuration` takes.
+_GO_PART = r"(\d++\.?\d*+|\.\d++)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)"
+_GO_PARTS = re.compile(_GO_PART, re.ASCII)
+_GO_DURATION = re.compile(rf"[-+]?(?:0|(?:{_GO_PART})++)", re.ASCII)
+"""What Go's `time.ParseDuration` takes, unless it overflows.
 
 A part has one reading (`++`): with two for each, thirty parts before a wrong end would be a billion to try.
 """
 _GO_DURATION_CHARS_MAX = 100
 """A longer text is not looked into; Go itself writes 25 characters at most."""
+_GO_UNITS_S = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_GO_DURATION_S_MAX = 9.2e9
+"""Go counts nanoseconds in 63 bits, 9.22e9 s or 292 years; a little less, so that rounding does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +130,13 @@ def rewritten(ask: Ask, body: bytes, parse: Callable[[bytes], Ask], change: Call
 def _is_keep_alive(value: object) -> bool:
     """Seconds as a number, or a duration as Go writes it ("10" alone is none)."""
     if isinstance(value, str):
-        return len(value) <= _GO_DURATION_CHARS_MAX and _GO_DURATION.fullmatch(value) is not None
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+        known = len(value) <= _GO_DURATION_CHARS_MAX and _GO_DURATION.fullmatch(value) is not None
+        return known and _go_seconds(value) <= _GO_DURATION_S_MAX
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return value is None or isinstance(value, float)
+
+
+def _go_seconds(duration: str) -> float:
+    """How long one is, whatever its sign."""
+    return sum(float(number) * _GO_UNITS_S[unit] for number, unit in _GO_PARTS.findall(duration))

@@ -199,6 +199,20 @@ async def test_each_way_to_think_has_its_own_answers(house: House) -> None:
     assert seen == ["MISS", "MISS", "MISS"]
 
 
+@pytest.mark.case(35)
+@pytest.mark.parametrize(
+    "keep_alive", ["10", "9999999999h", "9223372036854775808ns", 10**400], ids=lambda value: str(value)[:20]
+)
+async def test_a_keep_alive_that_ollama_cannot_read_is_refused_by_it(house: House, keep_alive: Any) -> None:
+    """It is in no key, and what is stored for the request without it does not hide the refusal."""
+    await house.chat(stream=False)
+    await house.settled()
+
+    refused = await house.chat(stream=False, keep_alive=keep_alive)
+
+    assert (refused.status, refused.header("X-Cache")) == (400, "BYPASS")
+
+
 @pytest.mark.case(57)
 async def test_logprobs_are_cut_for_those_who_did_not_ask(house: House) -> None:
     """The stored answer has them, the reply has not."""
