@@ -146,7 +146,7 @@ def _turn(value: Any, _old: Any, where: Where) -> Any:
         raise GoJsonError("unexpected end of JSON input")
     if content is None or isinstance(content, str):
         content = [Members([("type", "text"), ("text", content or "")])]
-    return {"role": turn["role"], "content": _blocks(content, None, Where(""))}
+    return {"role": turn["role"], "content": _blocks(content, None, where.pin())}
 
 
 _request = gojson.structure(

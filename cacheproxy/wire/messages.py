@@ -127,7 +127,7 @@ def _take_options(given: Members) -> Members:
 
 def _take_think(given: Members) -> bool | str | None:
     match given.pop("thinking", {"type": "adaptive"}):
-        case {"type": "enabled", **rest} if rest.keys() <= {"budget_tokens"}:
+        case {"type": "enabled", **rest} if rest.keys() <= {"budget_tokens"} and _is_budget(rest.get("budget_tokens")):
             think: bool | None = True
         case {"type": "disabled", **rest} if not rest:
             think = False
@@ -141,6 +141,10 @@ def _take_think(given: Members) -> bool | str | None:
         case {**rest} if not rest:
             return think
     raise NoTwinError
+
+
+def _is_budget(tokens: object) -> bool:
+    return type(tokens) in (int, type(None))
 
 
 def _says_nothing(metadata: object, choice: object) -> bool:
@@ -208,14 +212,15 @@ def _thinking(blocks: Sequence[JSONObject]) -> str:
         case []:
             return ""
         case [{"thinking": str(text), **rest}] if rest.keys() <= {"type", "signature"}:
-            return text
+            if isinstance(rest.get("signature"), str | None):
+                return text
     raise NoTwinError
 
 
 def _image(block: JSONObject) -> str:
     match block:
         case {"type": _, "source": {"type": "base64", "data": str(data), **about}, **rest}:
-            if about.keys() <= {"media_type"} and _is_hint(rest):
+            if about.keys() <= {"media_type"} and isinstance(about.get("media_type"), str | None) and _is_hint(rest):
                 return data
     raise NoTwinError
 

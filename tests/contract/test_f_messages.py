@@ -412,6 +412,16 @@ async def test_thinking_on_a_model_that_cannot_is_refused_to_chat_alone(house: H
 
 
 @pytest.mark.case(89)
+@pytest.mark.parametrize("budget", ["x", 1024.0, True])
+async def test_a_budget_that_is_no_whole_number_is_ollamas_to_refuse(house: House, budget: Any) -> None:
+    """Nothing else of it matters: any whole number is answered alike."""
+    bodies = [{"thinking": {"type": "enabled", "budget_tokens": tokens}} for tokens in (1024, 2048, budget)]
+
+    assert [(await ask(house, **body)).status for body in bodies] == [200, 200, 400]
+    assert await outcomes(house, *bodies[:2]) == ["EXACT", "EXACT"]
+
+
+@pytest.mark.case(89)
 async def test_thinking_on_and_off_are_told_apart(house: House) -> None:
     """Switched on, off, by effort, and left to the model."""
     bodies: list[dict[str, Any]] = [
