@@ -113,7 +113,7 @@ def _twin(given: Members) -> Members:
 
 
 def _take_options(given: Members) -> Members:
-    options: Members = {"num_predict": given.pop("max_tokens")}
+    options: Members = {"num_predict": whole_number(given.pop("max_tokens"))}
     for name in ("temperature", "top_p"):
         if name in given:
             options[name] = number(given.pop(name))

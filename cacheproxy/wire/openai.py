@@ -156,8 +156,8 @@ def number(value: object) -> float:
 
 
 def whole_number(value: object) -> int:
-    """A whole number, written as one. Raises NoTwinError."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """A whole number of 63 bits, written as one. Raises NoTwinError."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
         raise NoTwinError
     return value
 

@@ -139,9 +139,10 @@ def _check_items(given: object) -> None:
 def _twin(given: Members) -> Members:
     """The members of the native request. Raises NoTwinError."""
     options: Members = {"temperature": given.pop("temperature", 1.0)}
-    for name, option in (("top_p", "top_p"), ("max_output_tokens", "num_predict")):
-        if name in given:
-            options[option] = given.pop(name)
+    if "top_p" in given:
+        options["top_p"] = given.pop("top_p")
+    if "max_output_tokens" in given:
+        options["num_predict"] = openai.whole_number(given.pop("max_output_tokens"))
     instructions = given.pop("instructions", "")
     first = [{"role": "system", "content": instructions}] if instructions else []
     messages = first + _input(given.pop("input", ""))

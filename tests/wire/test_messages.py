@@ -116,7 +116,8 @@ def test_thinking_has_a_key_that_native_requests_do_not_have(members, think):
 @pytest.mark.parametrize(
     "members",
     [
-        {"tomorrow": 1}, {"temperature": "1"}, {"top_k": 1.5}, {"stop_sequences": "a"}, {"stop_sequences": [1]},
+        {"tomorrow": 1}, {"temperature": "1"}, {"top_k": 1.5}, {"top_k": 2**63}, {"max_tokens": 2**63},
+        {"stop_sequences": "a"}, {"stop_sequences": [1]},
         {"tool_choice": {"type": "any"}}, {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
         {"metadata": {"user_id": 5}}, {"metadata": {"other": 1}}, {"metadata": "x"},
         {"thinking": {"type": "sometimes"}}, {"thinking": {"type": "enabled", "display": "omitted"}},

@@ -111,7 +111,8 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
 WITHOUT_TWIN = [
     {"n": 2}, {"n": True}, {"tool_choice": "none"}, {"max_completion_tokens": 5}, {"tomorrow": 1}, {"keep_alive": 0},
     {"options": {"seed": 1}}, {"options": 5}, {"logit_bias": {"1": 1}}, {"parallel_tool_calls": False}, {"stop": []},
-    {"stop": [1]}, {"stop": 5}, {"max_tokens": 5.0}, {"max_tokens": True}, {"temperature": "1"}, {"seed": "1"},
+    {"stop": [1]}, {"stop": 5}, {"max_tokens": 5.0}, {"max_tokens": True}, {"max_tokens": 2**63}, {"seed": 2**63},
+    {"temperature": "1"}, {"seed": "1"},
     {"response_format": {"type": "grammar"}}, {"response_format": {"type": "json_object", "schema": {}}},
     {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}, {"response_format": "json"},
     {"reasoning": {"effort": "low", "summary": "auto"}}, {"reasoning_effort": "enormous"},

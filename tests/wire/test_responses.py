@@ -84,7 +84,8 @@ def test_a_request_has_the_key_of_its_native_twin(members, twin):
 @pytest.mark.parametrize(
     "members",
     [
-        {"tomorrow": 1}, {"previous_response_id": "resp_1"}, {"conversation": "c"}, {"truncation": "auto"},
+        {"tomorrow": 1}, {"max_output_tokens": 2**63},
+        {"previous_response_id": "resp_1"}, {"conversation": "c"}, {"truncation": "auto"},
         {"tool_choice": "required"}, {"parallel_tool_calls": False}, {"include": ["message.output_text.logprobs"]},
         {"tools": [TOOL | {"parameters": UNSORTED}]}, {"tools": [TOOL | {"parameters": {}}]},
         {"tools": [TOOL | {"parameters": {"items": [UNSORTED]}}]}, {"tools": [TOOL | {"strict": 1}]},
