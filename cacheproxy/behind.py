@@ -1,4 +1,4 @@
-"""Work behind the asks: one job, done again and again until its owner closes.
+"""Work behind the asks: one job, done again and again until its owner closes; and how a task is ended.
 
 The job says itself what its failures mean. One that it lets through is a defect: it is logged, once until the job
 succeeds again, and the work goes on. Refuses to hold anybody up: what stops it waits only until the job of the moment
@@ -8,11 +8,24 @@ has been cancelled, and never gets its error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 _log = logging.getLogger("cacheproxy")
+
+
+async def end(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task and wait until it has ended, however it does: an error of its own is logged.
+
+    Only a cancellation of the caller's gets out of here, and may then come before the task's end.
+    """
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("work behind the asks had ended with an error (%s)", task.get_name(), exc_info=error)
 
 
 class Behind:
@@ -32,9 +45,7 @@ class Behind:
         """End it; whether there was anything to end. Safe to call twice."""
         if self._task is None:
             return False
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
         self._task = None
         return True
 

@@ -1,4 +1,4 @@
-"""One job again and again, until closed."""
+"""One job again and again, until closed; and the end of a task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cacheproxy.behind import Behind
+from cacheproxy.behind import Behind, end
 
 
 async def test_the_job_is_done_again_and_again_until_it_is_stopped() -> None:
@@ -66,3 +66,62 @@ async def test_a_job_that_fails_is_done_again_and_said_once(caplog: pytest.LogCa
         == len(caplog.records)
         == 2
     )
+
+
+async def hang() -> None:
+    """Wait for ever."""
+    await asyncio.sleep(3600)
+
+
+async def test_a_task_is_ended_and_none_is_no_task(caplog: pytest.LogCaptureFixture) -> None:
+    """That it was cancelled is no news; ending it twice is fine."""
+    task = asyncio.create_task(hang())
+    await end(None)
+    await end(task)
+    await end(task)
+
+    assert task.cancelled()
+    assert caplog.records == []
+
+
+async def test_the_error_that_a_task_had_is_said_and_does_not_stop_who_ends_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """So whatever else is to be closed is closed."""
+
+    async def fail() -> None:
+        raise RuntimeError("a defect")
+
+    task = asyncio.create_task(fail(), name="a task")
+    await asyncio.wait({task})
+    await end(task)
+
+    (record,) = caplog.records
+    assert record.message == "work behind the asks had ended with an error (a task)"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is task.exception()
+
+
+async def test_whoever_is_cancelled_while_ending_a_task_is_cancelled() -> None:
+    """A deadline around a close holds, also over a task that takes its time to end."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def end_slowly() -> None:
+        try:
+            await hang()
+        finally:
+            begun.set()
+            await may_end.wait()
+
+    task = asyncio.create_task(end_slowly())
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(end(task))
+    async with asyncio.timeout(5):
+        await begun.wait()
+        closing.cancel()
+        await asyncio.wait({closing})
+    assert closing.cancelled()
+
+    may_end.set()
+    await asyncio.wait({task})
+    assert task.cancelled()

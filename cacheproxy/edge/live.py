@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cacheproxy.behind import end
 from cacheproxy.clock import Clock
 from cacheproxy.edge.admin import HEADERS, Page, Unnamed, answer
 from cacheproxy.model import Decision, Outcome
@@ -76,11 +77,8 @@ class Live:
     async def close(self) -> None:
         """End all streams as streams end. Safe to call twice."""
         self._closed = True
-        if self._ticker is not None:
-            self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
-            self._ticker = None
+        await end(self._ticker)
+        self._ticker = None
         leaving = list(self._listeners)
         for listener in leaving:
             self._hand(listener, None)

@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
+from cacheproxy.behind import end
 from cacheproxy.errors import EmbedderError
 from cacheproxy.store.entry import space_of
 from embeddings.errors import EmbeddingsError
@@ -192,11 +193,8 @@ class Vectors:
 
     async def close(self) -> None:
         """Stop; questions under way fail. Does not wait for the worker. Safe to call twice."""
-        if self._main is not None:
-            self._main.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._main
-            self._main = None
+        await end(self._main)
+        self._main = None
         self._lose("off", "closed")
         if self._worker is not None:
             self._worker.shutdown(wait=False, cancel_futures=True)

@@ -9,12 +9,12 @@ Refuses to say that two questions may meet before the set has been read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from typing import Any, cast
 
 from redis.asyncio import Redis
 
+from cacheproxy.behind import end
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError
 from cacheproxy.store.connection import Connection
@@ -54,10 +54,8 @@ class Apart:
     async def close(self) -> None:
         """Stop following. Safe to call twice."""
         if self._reader is not None:
+            await end(self._reader)
             self._connection.on_change.remove(self._changed.set)
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
             self._reader = None
 
     def digest(self, question: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 import redis.exceptions
 
 from cacheproxy import config
+from cacheproxy.behind import end
 from cacheproxy.clock import Clock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.store import address
@@ -168,11 +169,8 @@ class Contact:
         Safe to call twice.
         """
         self._closed = True
-        if self._heart is not None:
-            self._heart.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._heart
-            self._heart = None
+        await end(self._heart)
+        self._heart = None
         if self._lines is not None:
             self._lines.close()
             self._lines = None

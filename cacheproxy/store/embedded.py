@@ -32,6 +32,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cacheproxy import config
+from cacheproxy.behind import end
 from cacheproxy.errors import ConfigError
 
 _log = logging.getLogger("cacheproxy.store")
@@ -223,11 +224,8 @@ class Embedded:
 
     async def close(self) -> None:
         """End the server if it is ours, with its file written; a neighbour's server goes on. Safe to call twice."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        await end(self._watch)
+        self._watch = None
         await self._release()
 
     async def _release(self) -> None:

@@ -15,6 +15,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from cacheproxy.behind import end
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EmbedderError, EntryCorruptError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.metrics import Fault, Metrics
@@ -152,10 +153,8 @@ class Semantic:
     async def close(self) -> None:
         """Stop. The index stays, for other proxies and the next start. Safe to call twice."""
         if self._keeper is not None:
+            await end(self._keeper)
             self._connection.on_change.remove(self._look.set)
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
             self._keeper = None
 
     async def nearest(

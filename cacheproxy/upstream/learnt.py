@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from cacheproxy.behind import end
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EntryCorruptError, StoreRefusedError
 from cacheproxy.upstream.crowding import APART_MAX, BEFORE, Crowding, Fit
@@ -90,9 +91,7 @@ class Learnt:
 
     async def close(self) -> None:
         """Leave what is under way."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+        await end(self._work)
 
     async def _do(self) -> None:
         try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from cacheproxy.behind import end
 from cacheproxy.errors import UpstreamError
 from cacheproxy.model import Ask
 
@@ -108,9 +109,7 @@ class Loaded:
 
     async def close(self) -> None:
         """Stop reading."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await end(self._reading)
 
     @property
     def readable(self) -> bool:

@@ -177,6 +177,19 @@ async def test_closing_does_not_wait_for_a_load_under_way():
     assert watch.seconds < 1
 
 
+async def test_closing_does_not_fail_by_what_the_work_failed_by(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is to be closed after it is closed; the error is in the log."""
+    vectors = Vectors(FakeEmbedder, window_s=0, batch_max=8, timeout_s=5, memo_max=8)  # type: ignore[arg-type]
+    vectors.on_ready.append(lambda _embedder: 1 / 0)
+    await vectors.open()
+    assert vectors._main is not None
+    await asyncio.wait({vectors._main}, timeout=5)
+    await vectors.close()
+
+    assert vectors.state == "off"
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
 async def test_a_lone_question_is_computed_at_once():
     """The window is for those who find the worker busy."""
     async with serving(FakeEmbedder(), window_s=30) as vectors:
