@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from cacheproxy.metrics import Group, hit_rate
+from cacheproxy.counting import outcomes
+from cacheproxy.metrics import Group
 from cacheproxy.model import Outcome
 
 Row: TypeAlias = dict[str, int]
@@ -108,14 +109,8 @@ def together(parts: Iterable[Mapping[str, int]]) -> Sums:
 
 def totals(found: Mapping[str, int]) -> dict[str, Any]:
     """Such sums as the operator's port shows them."""
-    outcomes = {outcome.value: found.get(outcome, 0) for outcome in Outcome}
-    return {
-        "asks": sum(outcomes.values()),
-        "hit_rate": hit_rate(outcomes),
-        "outcomes": outcomes,
-        "saved_seconds": found.get(SAVED_MS, 0) / 1000,
-        "saved_tokens": found.get(SAVED_TOKENS, 0),
-    }
+    saved = {"saved_seconds": found.get(SAVED_MS, 0) / 1000, "saved_tokens": found.get(SAVED_TOKENS, 0)}
+    return outcomes.totals(found) | saved
 
 
 def answered(rows: Iterable[Read], model: str | None = None) -> int:
