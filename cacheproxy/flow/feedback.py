@@ -34,7 +34,7 @@ class Feedback:
 
     async def note(self, entry_id: str, scope: str, answered: str, asked: str, *, ttl_s: float) -> None:
         """The same of an entry that may yet be to come: its answer to the question `answered` went to `asked` too."""
-        pairing = Pairing(scope, self.apart.digest(answered), self.apart.digest(asked))
+        pairing = Pairing(scope, self.apart.hashed(answered), self.apart.hashed(asked))
         try:
             await self.served.put(entry_id, pairing, ttl_s=max(1.0, ttl_s))
         except CacheError:
@@ -50,8 +50,8 @@ class Feedback:
         """
         last = await self.served.last(entry_id)
         if last is not None:
-            digest = last.asked if asked is None else self.apart.digest(asked)
-            await self.apart.put(last.stored, digest, last.scope)
+            hashed = last.asked if asked is None else self.apart.hashed(asked)
+            await self.apart.put(last.stored, hashed, last.scope)
         deleted = await self.exact.purge(Doomed(entry_id=entry_id))
         self.memory.clear()
         if asked is None:

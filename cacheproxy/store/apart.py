@@ -58,22 +58,22 @@ class Apart:
             self._connection.on_change.remove(self._changed.set)
             self._reader = None
 
-    def digest(self, question: str) -> str:
-        """The question's keyed hash, 32 hex digits: the same for all proxies on this Redis."""
-        return hashlib.blake2b(question.encode(), digest_size=16, key=self._connection.secret).hexdigest()
+    def hashed(self, question: str) -> str:
+        """The question as `put` is to be given it; see `Contact.hashed`."""
+        return self._connection.hashed(question)
 
     def is_apart(self, question: str, other: str, scope: str) -> bool:
         """Whether these two must not be matched; true for all while the set is not known. Waits for nothing."""
         if not self.known:
             return True
-        return bool(self._pairs) and self._pair(self.digest(question), self.digest(other), scope) in self._pairs
+        return bool(self._pairs) and self._pair(self.hashed(question), self.hashed(other), scope) in self._pairs
 
-    async def put(self, digest: str, other: str, scope: str) -> None:
-        """Keep two questions, given by their digests, apart within a scope, in either order.
+    async def put(self, hashed: str, other: str, scope: str) -> None:
+        """Keep two questions, each given `hashed`, apart within a scope, in either order.
 
         This process knows at once, others within the heartbeat's second. Raises StoreUnavailableError.
         """
-        pair, now = self._pair(digest, other, scope), self._clock.now()
+        pair, now = self._pair(hashed, other, scope), self._clock.now()
 
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=True) as pipe:
@@ -87,8 +87,8 @@ class Apart:
         self._pairs |= {pair}
         await self._connection.bump_epoch()
 
-    def _pair(self, digest: str, other: str, scope: str) -> bytes:
-        first, second = sorted((digest, other))
+    def _pair(self, hashed: str, other: str, scope: str) -> bytes:
+        first, second = sorted((hashed, other))
         text = f"{scope}\n{first}\n{second}".encode()
         return hashlib.blake2b(text, digest_size=16, key=self._connection.secret).digest()
 

@@ -17,7 +17,7 @@ ASKED_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """A stored question and one that got its answer, as `Apart.digest` gives them, with their scope."""
+    """A stored question and one that got its answer, as `Contact.hashed` gives them, with their scope."""
 
     scope: str
     stored: str

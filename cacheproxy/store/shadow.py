@@ -6,7 +6,6 @@ oldest records by itself and disappears a month after the last. Raises CacheErro
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +55,8 @@ class Shadow:
     async def put(self, record: ShadowRecord) -> None:
         """Add a record, its questions as texts. Raises StoreUnavailableError."""
         if not self._prompts:
-            record = replace(record, question=self._hashed(record.question), stored=self._hashed(record.stored))
+            hashed = self._connection.hashed
+            record = replace(record, question=hashed(record.question), stored=hashed(record.stored))
         fields = (part for field in _encode(record).items() for part in field)
         add: Command = ("XADD", self._key, "MAXLEN", "~", RECORDS_MAX, "*", *fields)
         await self._connection.ask_all((add, ("EXPIRE", self._key, LIFETIME_S)), atomic=True)
@@ -69,9 +69,6 @@ class Shadow:
 
         found = await self._connection.run(read, timeout_s=READ_TIMEOUT_S)
         return [record for _id, fields in found if (record := _decode(fields)) is not None]
-
-    def _hashed(self, question: str) -> str:
-        return hashlib.blake2b(question.encode(), digest_size=16, key=self._connection.secret).hexdigest()
 
 
 def _encode(record: ShadowRecord) -> dict[str, str]:

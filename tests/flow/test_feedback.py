@@ -48,7 +48,7 @@ async def served(near: House, *asked: str) -> None:
     apart = near.app.feedback.apart
     await until(lambda: apart.known)
     for question in asked:
-        pairing = Pairing("scope", apart.digest("stored"), apart.digest(question))
+        pairing = Pairing("scope", apart.hashed("stored"), apart.hashed(question))
         await near.app.feedback.served.put("0a" * 16, pairing, ttl_s=60)
 
 

@@ -37,8 +37,8 @@ async def followed(server: RedisServer, clock: Clock | None = None, *, wait: boo
 
 
 async def put(apart: Apart, one: str, other: str, scope: str = SCOPE) -> None:
-    """What feedback does: it has digests, not questions."""
-    await apart.put(apart.digest(one), apart.digest(other), scope)
+    """What feedback does: it has hashes, not questions."""
+    await apart.put(apart.hashed(one), apart.hashed(other), scope)
 
 
 async def test_a_pair_is_apart_in_either_order_and_in_its_scope_only(clean_redis):
@@ -132,14 +132,14 @@ async def test_no_question_can_be_read_in_redis(clean_redis):
     async with followed(clean_redis) as apart:
         await put(apart, ENABLE, DISABLE)
         stored = b"".join(clean_redis.call("ZRANGE", "cacheproxy:apart", 0, -1))
-        digest = apart.digest(ENABLE)
+        hashed = apart.hashed(ENABLE)
         clean_redis.call("FLUSHALL")
 
         assert b"dark" not in stored
         assert len(stored) == 16
         async with followed(clean_redis) as another:
             clean_redis.call("SET", "cacheproxy:secret", b"s" * 32)
-            await until(lambda: another.digest(ENABLE) != digest)
+            await until(lambda: another.hashed(ENABLE) != hashed)
 
 
 async def test_closing_twice_is_closing_once(clean_redis):
