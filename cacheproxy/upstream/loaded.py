@@ -1,8 +1,7 @@
 """What Ollama has in memory right now, read from `/api/ps`, and what callers have asked of it.
 
 Read as often as the list of models, for as long as the proxy runs, and when a model answers that was not known to be
-loaded. While it cannot be read nothing is known, and
-whoever builds on it must then do nothing.
+loaded. While it cannot be read nothing is known, and whoever builds on it must then do nothing.
 Refuses to load or unload: see `preload.py`.
 """
 
@@ -91,6 +90,8 @@ class Loaded:
         """What was logged of them."""
         self._wanted: set[str] = set()
         """Models that gave a reply without being known to be loaded."""
+        self._forgotten = 0
+        """How often; a read that was under way then does not count."""
         self._apart_s = LOOK_S_MIN
         """How long no look follows another."""
 
@@ -156,6 +157,7 @@ class Loaded:
     def forget(self) -> None:
         """What is known may be wrong (a request that loads or unloads passed by): know nothing until the next read."""
         self._models = {}
+        self._forgotten += 1
         for tell in self.on_forget:
             tell()
 
@@ -166,7 +168,10 @@ class Loaded:
             self._due.set()
 
     async def refresh(self) -> None:
-        """Read now. Never raises."""
+        """Read now. Never raises. What may be wrong by the end of the read is not taken, and is read again soon."""
+        forgotten = self._forgotten
+        wanted, self._wanted = self._wanted, set()  # one that answers from here on may need another read
+        self._due.clear()
         try:
             told = await self._fetch()
         except UpstreamError:
@@ -174,12 +179,16 @@ class Loaded:
         except Exception:  # noqa: BLE001 - a defect must not end the reads
             told = None
             self._defect("what Ollama has loaded could not be read")
+        if told is not None and self._forgotten != forgotten:
+            self._due.set()
+            return
         self._readable = told is not None
         self._models = {model.digest: model for model in read(told)}
-        if self._wanted:
-            self._apart_s = LOOK_S_MIN if self._wanted <= self._models.keys() else 2 * self._apart_s
-        self._wanted.clear()
-        self._due.clear()
+        if wanted:
+            self._apart_s = LOOK_S_MIN if wanted <= self._models.keys() else 2 * self._apart_s
+        self._wanted.difference_update(self._models)
+        if not self._wanted:
+            self._due.clear()
         for digest in list(self._wishes):
             self._unseen[digest] = 0 if digest in self._models else self._unseen.get(digest, 0) + 1
             if self._unseen[digest] >= FORGET_READS:

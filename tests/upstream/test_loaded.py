@@ -166,6 +166,76 @@ async def test_a_model_that_is_never_listed_is_looked_for_less_and_less():
     assert ollama.reads == reads
 
 
+async def test_a_model_that_answers_during_a_read_from_before_it_was_loaded_is_looked_for_at_once():
+    """That read says nothing of it."""
+    ollama, asked, may_tell = Ollama(), asyncio.Event(), asyncio.Event()
+
+    async def slow_to_tell():
+        told = await ollama()
+        if ollama.reads == 2:
+            asked.set()
+            await may_tell.wait()
+        return told
+
+    loaded = Loaded(slow_to_tell, every_s=60)
+    await loaded.refresh()
+    await loaded.open()
+    await asked.wait()
+    ollama.lines = (LINE,)
+    loaded.answered(A)
+    may_tell.set()
+    await until(lambda: loaded.of(A) is not None)
+    await loaded.close()
+
+    assert ollama.reads == 3
+
+
+async def test_a_model_that_answers_during_the_read_that_finds_it_is_not_looked_for_again():
+    """It is known then."""
+    ollama = Ollama()
+
+    async def slow_to_tell():
+        if ollama.reads == 1:
+            ollama.lines = (LINE,)
+            loaded.answered(A)
+        return await ollama()
+
+    loaded = Loaded(slow_to_tell, every_s=60)
+    await loaded.refresh()
+    await loaded.open()
+    await until(lambda: loaded.of(A) is not None)
+    await asyncio.sleep(2 * LOOK_S_MIN)
+    await loaded.close()
+
+    assert ollama.reads == 2
+
+
+async def test_a_read_under_way_when_what_is_known_is_forgotten_does_not_count():
+    """It may say what was loaded before; the next one comes at once, and what callers chose is not over by either."""
+    ollama, asked, may_tell, heard = Ollama(LINE), asyncio.Event(), asyncio.Event(), []
+
+    async def slow_to_tell():
+        told = await ollama()
+        asked.set()
+        await may_tell.wait()
+        return told
+
+    loaded = Loaded(slow_to_tell, every_s=60)
+    loaded.on_read.append(lambda: heard.append(loaded.models))
+    loaded.note(A, ask(keep_alive="5m"))
+    await loaded.open()
+    await asked.wait()
+    loaded.forget()
+    ollama.lines = ()
+    may_tell.set()
+    await until(lambda: heard == [[]])
+    await loaded.close()
+
+    assert ollama.reads == 2
+    assert loaded.readable
+    assert loaded.wish(A) == Wish(keep_alive=True)
+
+
 async def test_it_can_be_closed_in_the_very_moment_in_which_it_is_to_look():
     """A cancellation that got lost would keep the program from ending."""
     for _ in range(20):
