@@ -143,6 +143,8 @@ class Fronts:
         self._folder: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = False
+        self._failing = False
+        """The last report could not be taken."""
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -246,6 +248,9 @@ class Fronts:
                 reason = await self._run(front)
             except OSError as error:
                 reason = f"it cannot be started: {error.strerror or error}"
+            except Exception:  # noqa: BLE001 - a defect must not leave the place empty
+                _log.exception("a worker is given up for a defect")
+                reason = "a defect"
             if self._leaving:
                 return
             pause_s = _RESTART_S_MIN if loop.time() - began_s > _STEADY_S else min(pause_s * 2, _RESTART_S_MAX)
@@ -296,8 +301,19 @@ class Fronts:
             report = read_report(line)
             front.gauges = report.gauges
             front.answered += sum(count for _, count in report.decisions)
-            self._told(report)
+            self._take(report)
             front.done(report.done)
+
+    def _take(self, report: Report) -> None:
+        """Hand a report on; what fails there is not counted, and said once until it succeeds again."""
+        try:
+            self._told(report)
+        except Exception:  # noqa: BLE001 - a defect must not end a worker that answers
+            if not self._failing:
+                _log.exception("what a worker told could not be counted; it goes on")
+            self._failing = True
+        else:
+            self._failing = False
 
 
 async def _spawn(theirs: socket.socket) -> asyncio.subprocess.Process:

@@ -16,6 +16,8 @@ import pytest
 from cacheproxy.app import App
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
+from cacheproxy.workers import fronts as module
+from cacheproxy.workers.messages import Report
 from tests.fakes import wire
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
@@ -264,6 +266,46 @@ async def test_a_worker_that_is_killed_is_replaced(fake_ollama: FakeOllama, clea
         assert state.pid not in (None, dead)
         assert state.restarts == 1
         assert (await house.admin("GET", "/readyz")).json()["degraded"] == []
+
+
+async def test_a_worker_that_a_defect_took_away_is_replaced(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of its reports cannot be read, say: the place does not stay empty, and the log says why."""
+
+    def unreadable(_line: bytes) -> Report:
+        raise KeyError
+
+    async with workers(fake_ollama, clean_redis) as house:
+        before = house.app.fronts.states[0].pid
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "read_report", unreadable)
+            await until(lambda: house.app.fronts.up == 0)
+        await until(lambda: house.app.fronts.up == 1, UP_S)
+
+        assert house.app.fronts.states[0].pid not in (None, before)
+        assert (await house.admin("GET", "/readyz")).json()["degraded"] == []
+    assert any(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)
+
+
+async def test_what_cannot_be_counted_costs_no_worker(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor the time in which it would be waited for, and it is said once."""
+    told: list[Report] = []
+
+    def fail(report: Report) -> None:
+        told.append(report)
+        raise KeyError
+
+    async with workers(fake_ollama, clean_redis) as house:
+        monkeypatch.setattr(house.app.fronts, "_told", fail)
+        async with asyncio.timeout(module.DONE_S_MAX / 2):
+            await house.app.fronts.clear()
+        await until(lambda: len(told) > 1)
+
+        assert (house.app.fronts.up, house.app.fronts.states[0].restarts) == (1, 0)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError]
 
 
 async def test_a_worker_that_hangs_is_not_waited_for(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
