@@ -1,8 +1,8 @@
 """Work behind the asks: one job, done again and again until its owner closes; and how a task is ended.
 
 The job says itself what its failures mean. One that it lets through is a defect: it is logged, once until the job
-succeeds again, and the work goes on. Refuses to hold anybody up: what stops it waits only until the job of the moment
-has been cancelled, and never gets its error.
+succeeds again, and the work goes on after a rest. Refuses to hold anybody up: what stops it waits only until the job of
+the moment has been cancelled, and never gets its error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 _log = logging.getLogger("cacheproxy")
+
+REST_S = 1.0
+"""Pause after a defect, so that a job that waits for nothing else does not keep the process busy with failing."""
 
 
 async def end(task: asyncio.Task[Any] | None) -> None:
@@ -29,7 +32,10 @@ async def end(task: asyncio.Task[Any] | None) -> None:
 
 
 class Behind:
-    """`job`, each time `every_s` seconds after its last end. `name` is the task's, for those who look at tasks."""
+    """`job`, each time `every_s` seconds after its last end; 0 for a job that waits itself for something to do.
+
+    `name` is the task's, for those who look at tasks.
+    """
 
     def __init__(self, job: Callable[[], Awaitable[None]], every_s: float, name: str) -> None:
         self._job = job
@@ -59,5 +65,6 @@ class Behind:
                 if not failing:
                     _log.exception("the work behind the asks failed (%s); it goes on", self._name)
                 failing = True
+                await asyncio.sleep(REST_S)
             else:
                 failing = False

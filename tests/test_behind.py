@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from cacheproxy import behind as module
 from cacheproxy.behind import Behind, end
 
 
@@ -44,8 +45,11 @@ async def test_stopping_does_not_wait_for_a_job_that_takes_long() -> None:
         assert await behind.stop()
 
 
-async def test_a_job_that_fails_is_done_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_job_that_fails_is_done_again_and_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Until it succeeds again; and stopping never gets its error."""
+    monkeypatch.setattr(module, "REST_S", 0.001)
     done = asyncio.Semaphore(0)
     outcomes = iter([False, False, True, False])
 
@@ -66,6 +70,24 @@ async def test_a_job_that_fails_is_done_again_and_said_once(caplog: pytest.LogCa
         == len(caplog.records)
         == 2
     )
+
+
+async def test_a_job_that_fails_at_once_is_not_done_again_at_once() -> None:
+    """One that waits for nothing else would keep the process busy with failing."""
+    begun = 0
+
+    async def job() -> None:
+        nonlocal begun
+        begun += 1
+        raise RuntimeError("a defect")
+
+    behind = Behind(job, 0, "a job")
+    behind.start()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await behind.stop()
+
+    assert begun == 1
 
 
 async def hang() -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 
-from cacheproxy.behind import end
+from cacheproxy.behind import Behind
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError
 from cacheproxy.store.connection import Connection
@@ -38,7 +38,7 @@ class Apart:
         self._clock = clock
         self._pairs: frozenset[bytes] = frozenset()
         self._changed = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
+        self._reader = Behind(self._follow, 0, "apart")
         self.known = False
         """Whether the set has been read; until then all questions are apart."""
 
@@ -49,14 +49,12 @@ class Apart:
         """Begin to follow the set; returns at once."""
         self._connection.on_change.append(self._changed.set)
         self._changed.set()
-        self._reader = asyncio.create_task(self._follow(), name="apart")
+        self._reader.start()
 
     async def close(self) -> None:
         """Stop following. Safe to call twice."""
-        if self._reader is not None:
-            await end(self._reader)
+        if await self._reader.stop():
             self._connection.on_change.remove(self._changed.set)
-            self._reader = None
 
     def hashed(self, question: str) -> str:
         """The question as `put` is to be given it; see `Contact.hashed`."""
@@ -93,16 +91,18 @@ class Apart:
         return hashlib.blake2b(text, digest_size=16, key=self._connection.secret).digest()
 
     async def _follow(self) -> None:
-        """Read the set whenever it may have changed, until it has been read."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            try:
-                self._pairs = await self._read()
-                self.known = True
-            except CacheError:
-                await asyncio.sleep(RETRY_S)
-                self._changed.set()
+        """Read the set once it may have changed; what could not be read may have."""
+        await self._changed.wait()
+        self._changed.clear()
+        try:
+            self._pairs = await self._read()
+            self.known = True
+        except CacheError:
+            self._changed.set()
+            await asyncio.sleep(RETRY_S)
+        except Exception:
+            self._changed.set()
+            raise
 
     async def _read(self) -> frozenset[bytes]:
         since = self._clock.now() - LIFETIME_S

@@ -23,7 +23,7 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 import redis.exceptions
 
 from cacheproxy import config
-from cacheproxy.behind import end
+from cacheproxy.behind import Behind
 from cacheproxy.clock import Clock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.store import address
@@ -85,7 +85,7 @@ class Contact:
         self._breaker = Breaker(clock, random.random, self._breaker_changed, open_s_max=PROBE_PAUSE_S_MAX)
         self._clients: Clients | None = None
         self._lines: Lines | None = None
-        self._heart: asyncio.Task[None] | None = None
+        self._heart = Behind(self._beat_and_wait, 0, "redis heartbeat")
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
         self._closed = False
@@ -150,7 +150,7 @@ class Contact:
         """
         self._clients = clients(self._address, self._settings.connections)
         self._lines = lines(self._clients)
-        self._heart = asyncio.create_task(self._beat_forever(), name="redis heartbeat")
+        self._heart.start()
         await _wait(self._looked, OPEN_WAIT_S_MAX)
         if self._fatal is not None:
             await self.close()
@@ -174,8 +174,7 @@ class Contact:
         Safe to call twice.
         """
         self._closed = True
-        await end(self._heart)
-        self._heart = None
+        await self._heart.stop()
         if self._lines is not None:
             self._lines.close()
             self._lines = None
@@ -213,13 +212,12 @@ class Contact:
             return translated(error, self.where)
         return error
 
-    async def _beat_forever(self) -> None:
-        """Look once a second; while the breaker is open, whenever it lets a probe through."""
-        while True:
-            self._wake.clear()
-            await self._beat()
-            pause_s = HEARTBEAT_S if self._breaker.state is State.CLOSED else self._breaker.wait_s
-            await _wait(self._wake, pause_s)
+    async def _beat_and_wait(self) -> None:
+        """Look, and wait for a second; while the breaker is open, until it lets a probe through."""
+        self._wake.clear()
+        await self._beat()
+        pause_s = HEARTBEAT_S if self._breaker.state is State.CLOSED else self._breaker.wait_s
+        await _wait(self._wake, pause_s)
 
     async def _beat(self) -> None:
         """One look at Redis, which is the probe when the breaker is open."""

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from cacheproxy.behind import end
+from cacheproxy.behind import Behind
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError, EmbedderError, EntryCorruptError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.metrics import Fault, Metrics
@@ -93,7 +93,7 @@ class Semantic:
         # Apart from the connection's: slow queries must not cost the exact tier its Redis.
         self._breaker = Breaker(clock, random.random, self._breaker_changed)
         self._look = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Behind(self._keep, 0, "near index")
         self._aliases = itertools.count()
 
     @property
@@ -148,14 +148,12 @@ class Semantic:
     async def open(self) -> None:
         """Begin to keep the index; returns at once."""
         self._connection.on_change.append(self._look.set)
-        self._keeper = asyncio.create_task(self._keep(), name="near index")
+        self._keeper.start()
 
     async def close(self) -> None:
         """Stop. The index stays, for other proxies and the next start. Safe to call twice."""
-        if self._keeper is not None:
-            await end(self._keeper)
+        if await self._keeper.stop():
             self._connection.on_change.remove(self._look.set)
-            self._keeper = None
 
     async def nearest(
         self, scope: str, partition: str, vector: bytes, *, space: str, k: int = NEIGHBOURS, waited_s: float = 0.0
@@ -228,15 +226,14 @@ class Semantic:
         return Match(entry, neighbour.similarity) if entry.expires > self._clock.now() else None
 
     async def _keep(self) -> None:
-        """Look at the index whenever there is reason to, and now and then."""
-        while True:
-            self._look.clear()
-            with contextlib.suppress(CacheError):  # kept as the reason
-                await self.ensure_index()
-            with contextlib.suppress(TimeoutError):
-                # While it is being built, often enough to see it ready soon.
-                async with asyncio.timeout(REFRESH_S if self.state != "building" else REFRESH_S / 50):
-                    await self._look.wait()
+        """Look at the index, and wait until there is reason to again."""
+        self._look.clear()
+        with contextlib.suppress(CacheError):  # kept as the reason
+            await self.ensure_index()
+        with contextlib.suppress(TimeoutError):
+            # While it is being built, often enough to see it ready soon.
+            async with asyncio.timeout(REFRESH_S if self.state != "building" else REFRESH_S / 50):
+                await self._look.wait()
 
     async def ensure_index(self) -> None:
         """Look whether the index is there and as it should be; make it if it is missing.

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cacheproxy.behind import Behind, end
 from cacheproxy.config import Config
 from cacheproxy.errors import UpstreamBrokenError, UpstreamError
 from cacheproxy.metrics import Metrics
@@ -82,7 +83,7 @@ class Preloader:
         """An ask was sent since the last guess."""
         self._loading: Load | None = None
         self._load: asyncio.Task[bool] | None = None
-        self._work: asyncio.Task[None] | None = None
+        self._work = Behind(self._load_next, 0, "preload")
         self._wake = asyncio.Event()
 
     @property
@@ -92,14 +93,12 @@ class Preloader:
 
     async def open(self) -> None:
         """Start working. Returns at once."""
-        self._work = asyncio.create_task(self._run())
+        self._work.start()
 
     async def close(self) -> None:
         """Call off what is being loaded and stop."""
-        tasks = [task for task in (self._work, self._load) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._work.stop()
+        await end(self._load)
 
     def models_read(self, ok: bool) -> None:
         """The list of models was read, or could not be: after Ollama was away, all configured models are loaded."""
@@ -130,18 +129,18 @@ class Preloader:
         by_rule = [name for name in self._models.names if self._config.model_rule(name).preload]
         return list(dict.fromkeys([*self._config.tuning.preload, *by_rule]))
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
+    async def _load_next(self) -> None:
+        """Once there may be something to load, load it; while there is, the next time begins at once."""
+        await self._wake.wait()
+        await self._wait_idle()
+        if self._guess_due:  # the ask that was just answered may have pushed another model out
+            await self._loaded.refresh()
             await self._wait_idle()
+        job = self._next() or self._guessed()
+        if job is None:
             self._wake.clear()
-            if self._guess_due:  # the ask that was just answered may have pushed another model out
-                await self._loaded.refresh()
-                await self._wait_idle()
-            job = self._next() or self._guessed()
-            if job is not None:
-                await self._do(job)
-                self._wake.set()  # there may be more
+        else:
+            await self._do(job)
 
     async def _do(self, job: Load) -> None:
         """Load, unless it is called off; then a configured model waits for the next quiet moment."""

@@ -578,9 +578,7 @@ async def test_vectors_that_come_after_a_purge_by_another_proxy_are_taken_back(
 ) -> None:
     """It has not yet heard of it when it stores."""
     async with open_house(fake_ollama, clean_redis) as other:
-        heart = other.app.connection._heart
-        assert heart is not None
-        heart.cancel()
+        await other.app.connection._heart.stop()
         fake_ollama.seconds_to_first_token = 0.2
         asking = asyncio.create_task(embed(other, ["a", "b"]))
         await fake_ollama.wait_until(lambda: fake_ollama.concurrency == 1)

@@ -132,9 +132,7 @@ async def test_an_answer_another_proxy_was_fetching_during_a_purge_is_not_kept(
 ) -> None:
     """That proxy has not yet heard of the purge when it stores."""
     async with open_house(fake_ollama, clean_redis) as other:
-        heart = other.app.connection._heart
-        assert heart is not None
-        heart.cancel()
+        await other.app.connection._heart.stop()
         fake_ollama.next(Fault(stall_after_tokens=1))
         asked = asyncio.create_task(other.chat(stream=False))
         await fake_ollama.wait_until(lambda: fake_ollama.stalled == 1)

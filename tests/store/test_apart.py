@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from cacheproxy import behind
 from cacheproxy.clock import Clock, SystemClock
 from cacheproxy.errors import StoreUnavailableError
 from cacheproxy.store import apart as module
@@ -140,6 +141,23 @@ async def test_no_question_can_be_read_in_redis(clean_redis):
         async with followed(clean_redis) as another:
             clean_redis.call("SET", "cacheproxy:secret", b"s" * 32)
             await until(lambda: another.hashed(ENABLE) != hashed)
+
+
+async def test_a_defect_does_not_end_the_reads(clean_redis, monkeypatch, caplog):
+    """What was put meanwhile is known as soon as it has passed."""
+    monkeypatch.setattr(behind, "REST_S", 0.01)
+    async with followed(clean_redis) as one, followed(clean_redis) as other:
+        read = other._read
+
+        async def fail_once():
+            monkeypatch.setattr(other, "_read", read)
+            raise KeyError
+
+        monkeypatch.setattr(other, "_read", fail_once)
+        await put(one, ENABLE, DISABLE)
+        await until(lambda: other.is_apart(ENABLE, DISABLE, SCOPE), 5)
+
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError]
 
 
 async def test_closing_twice_is_closing_once(clean_redis):

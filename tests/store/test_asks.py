@@ -185,8 +185,7 @@ async def test_a_reply_from_before_a_purge_does_not_take_the_epoch_back(clean_re
         RedisProxy(clean_redis.port, lambda: delays.pop() if delays else 0.0) as proxy,
         up(config.Redis(url=f"redis://127.0.0.1:{proxy.port}", timeout=2.0)) as connection,
     ):
-        assert connection._heart is not None
-        connection._heart.cancel()
+        await connection._heart.stop()
         exact = Exact(connection, "cacheproxy")
         await exact.put(entry(2), stale_s=0, epoch=exact.epoch)
         delays.append(0.3)
@@ -206,8 +205,7 @@ async def test_a_heartbeat_begun_before_a_purge_does_not_take_the_epoch_back(
     connection: Connection, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it found was true when it began."""
-    assert connection._heart is not None
-    connection._heart.cancel()
+    await connection._heart.stop()
     look = connection._look
 
     async def look_then_purge(client: Client) -> object:
@@ -245,8 +243,7 @@ async def test_a_slow_line_that_was_dropped_silently_is_found_out_before_an_ask_
         RedisProxy(clean_redis.port, lambda: delays["s"]) as proxy,
         up(config.Redis(url=f"redis://127.0.0.1:{proxy.port}", timeout=0.2)) as connection,
     ):
-        assert connection._heart is not None
-        connection._heart.cancel()
+        await connection._heart.stop()
         before = await connection.ask("CLIENT", "ID", slow=True)
         delays["s"] = 1.5
         stuck = asyncio.create_task(connection.ask("PING", slow=True, timeout_s=30.0))
@@ -277,8 +274,7 @@ async def test_a_redis_whose_slow_line_cannot_be_dialled_is_up(
 ) -> None:
     """Look-ups by key go on, and the look at Redis does not wait to the end; who needs the other line hears why."""
     assert connection._lines is not None
-    assert connection._heart is not None
-    connection._heart.cancel()
+    await connection._heart.stop()
     monkeypatch.setattr(connection._lines.slow, "_dial", dial)
     connection._lines.redial()
     await connection._beat()

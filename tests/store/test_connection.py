@@ -8,12 +8,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import pytest
 import redis.asyncio
 
-from cacheproxy import config
+from cacheproxy import behind, config
 from cacheproxy.clock import SystemClock
 from cacheproxy.errors import ConfigError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.store.capabilities import capabilities
@@ -228,6 +228,29 @@ async def test_a_flush_is_noticed_even_if_the_epoch_looks_the_same(clean_redis: 
 
         assert connection.secret == secret
         assert clean_redis.call("GET", "cacheproxy:secret") == secret
+
+
+async def test_a_defect_does_not_stop_the_heartbeat(
+    clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other proxies' purges are heard of as soon as it has passed."""
+    monkeypatch.setattr(behind, "REST_S", 0.01)
+    async with (
+        up(clean_redis.settings(timeout=PATIENT_S)) as first,
+        up(clean_redis.settings(timeout=PATIENT_S)) as second,
+    ):
+        look = second._look
+
+        async def fail_once(_client: Client) -> NoReturn:
+            monkeypatch.setattr(second, "_look", look)
+            raise KeyError
+
+        monkeypatch.setattr(second, "_look", fail_once)
+        await eventually(lambda: second._look == look, HEARTBEAT_S + SLACK_S)
+        raised = await first.bump_epoch()
+        await eventually(lambda: second.epoch == raised, HEARTBEAT_S + SLACK_S)
+
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError]
 
 
 async def test_a_listener_that_fails_does_not_stop_the_heartbeat(

@@ -65,10 +65,7 @@ def entry(letters: int = 1) -> Entry:
 
 async def stop_the_heart(connection: Connection) -> None:
     """No heartbeat from now on, as if one had just been."""
-    assert connection._heart is not None
-    connection._heart.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await connection._heart
+    await connection._heart.stop()
 
 
 @pytest.mark.parametrize("text", NO_EPOCHS)

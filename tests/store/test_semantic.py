@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cacheproxy import behind
 from cacheproxy.clock import SystemClock
 from cacheproxy.errors import CacheError, EmbedderError, StoreRefusedError, StoreUnavailableError
 from cacheproxy.metrics import Fault, Metrics
@@ -657,6 +658,24 @@ async def test_before_an_embedder_is_there_nothing_is_asked(clean_redis):
         await semantic.nearest(SCOPE, "", toward(0), space=SPACE)
     await semantic.ensure_index()
     await semantic.close()
+
+
+async def test_a_defect_does_not_end_the_looks_at_the_index(clean_redis, monkeypatch, caplog):
+    """An index that went is made again as soon as it has passed."""
+    monkeypatch.setattr(behind, "REST_S", 0.01)
+    async with tier(clean_redis) as near:
+        ensure = near.semantic.ensure_index
+
+        async def fail_once():
+            monkeypatch.setattr(near.semantic, "ensure_index", ensure)
+            raise KeyError
+
+        monkeypatch.setattr(near.semantic, "ensure_index", fail_once)
+        clean_redis.call("FT.DROPINDEX", index_for(PREFIX, FINGERPRINT, DIMS).name)
+        assert await near.names(toward(0)) == []
+        await until(lambda: near.semantic.state == "ready")
+
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError]
 
 
 async def test_counts_add_up(near):

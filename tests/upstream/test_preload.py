@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from cacheproxy import behind
 from cacheproxy.demo.library import Model, digest_of, parse_name
+from cacheproxy.upstream.preload import Preloader
 from tests.fakes.house import House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
 
@@ -62,6 +64,22 @@ async def test_they_are_loaded_again_after_ollama_was_away(fake_ollama, clean_re
         assert in_memory(house) == set()
         fake_ollama.calm()
         await until(lambda: len(in_memory(house)) == 1)
+
+
+async def test_a_defect_in_one_load_costs_that_load_only(fake_ollama, clean_redis, monkeypatch, caplog):
+    """The next model is loaded all the same."""
+    monkeypatch.setattr(behind, "REST_S", 0.01)
+    load = Preloader._load_model
+
+    async def fail_once(_preloader, name):
+        monkeypatch.setattr(Preloader, "_load_model", load)
+        raise KeyError(name)
+
+    monkeypatch.setattr(Preloader, "_load_model", fail_once)
+    async with open_house(fake_ollama, clean_redis, tuning={"preload": ["llama3.2", "llama3"]}) as house:
+        await until(lambda: in_memory(house) == {"llama3:latest"})
+
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError]
 
 
 async def test_a_warm_up_says_one_token(fake_ollama, clean_redis):
