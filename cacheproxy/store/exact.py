@@ -13,21 +13,16 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any, NamedTuple, TypeAlias, cast
-
-from redis.asyncio import Redis
+from typing import NamedTuple, TypeAlias
 
 from cacheproxy.errors import CacheError, EntryCorruptError, StoreUnavailableError
 from cacheproxy.model import Entry, Plan
 from cacheproxy.store import entry as entry_codec
+from cacheproxy.store import keys
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.epoch import NONE
 from cacheproxy.store.line import Command
 
-SCAN_COUNT = 500
-"""Keys looked at in one step of a purge: about 0.2 ms of Redis's time each, so others are not held up."""
-PURGE_TIMEOUT_S = 5.0
-"""Deadline of one step of a purge, which is an operator's call and may take longer than an ask's look-up."""
 MANY = 64
 """Entries read in one round trip: 3 MB of vectors of 4,096 numbers, which come well within the deadline."""
 LARGE_BYTES = 256 * 1024
@@ -192,35 +187,23 @@ class Exact:
         """
         await self._connection.bump_epoch()
         deleted = 0
-        pattern = f"{self._prefix}:answer:{doomed.entry_id or '*'}:{doomed.digest[:12] or '*'}:*"
-        found: list[bytes] = []
-
-        async def scan(redis: Redis) -> None:
-            found.extend([key async for key in redis.scan_iter(match=pattern, count=SCAN_COUNT)])
-
-        await self._connection.run(scan, timeout_s=PURGE_TIMEOUT_S)
-        for start in range(0, len(found), SCAN_COUNT):
-            keys = found[start : start + SCAN_COUNT]
+        pattern = keys.pattern(self._prefix, entry_id=doomed.entry_id, digest=doomed.digest)
+        found = [key async for step in keys.scanned(self._connection, pattern) for key in step]
+        for start in range(0, len(found), keys.SCAN_COUNT):
+            some = found[start : start + keys.SCAN_COUNT]
             if doomed.partition is not None or doomed.made_before is not None:
-                keys = await self._looked_into(keys, doomed)
-            deleted += await self._delete(keys)
+                some = await self._looked_into(some, doomed)
+            deleted += await self._delete(some)
         await self._connection.bump_epoch()
         return deleted
 
-    async def _looked_into(self, keys: list[bytes], doomed: Doomed) -> list[bytes]:
+    async def _looked_into(self, some: list[bytes], doomed: Doomed) -> list[bytes]:
         """Those of the keys whose entries match in what their names do not tell."""
+        facts = await keys.asked(self._connection, [("HMGET", key, "partition", "made") for key in some])
+        return [key for key, (partition, made) in zip(some, facts, strict=True) if _dooms(doomed, partition, made)]
 
-        async def read(redis: Redis) -> list[list[bytes | None]]:
-            return [await _awaitable(redis.hmget(cast("str", key), ["partition", "made"])) for key in keys]
-
-        facts = await self._connection.run(read, timeout_s=PURGE_TIMEOUT_S)
-        return [key for key, (partition, made) in zip(keys, facts, strict=True) if _dooms(doomed, partition, made)]
-
-    async def _delete(self, keys: list[bytes]) -> int:
-        async def unlink(redis: Redis) -> int:
-            return sum([int(await _awaitable(redis.unlink(key))) for key in keys])
-
-        return await self._connection.run(unlink, timeout_s=PURGE_TIMEOUT_S)
+    async def _delete(self, some: list[bytes]) -> int:
+        return sum(await keys.asked(self._connection, [("UNLINK", key) for key in some]))
 
 
 def _dooms(doomed: Doomed, partition: bytes | None, made: bytes | None) -> bool:
@@ -241,8 +224,3 @@ def _entry(key: str, values: Sequence[bytes | None]) -> tuple[Entry | None, int]
     if values[0] is None and values[1] is None:  # neither version nor answer
         return None, 0
     return entry_codec.decode_values(key, values), sum(map(len, filter(None, values)))
-
-
-def _awaitable(result: Any) -> Awaitable[Any]:
-    """redis-py types its commands as sync or async at once; ours are always async."""
-    return cast("Awaitable[Any]", result)

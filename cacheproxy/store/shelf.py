@@ -18,16 +18,13 @@ from redis.asyncio import Redis
 from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Entry
 from cacheproxy.store import entry as entry_codec
+from cacheproxy.store import keys
 from cacheproxy.store.connection import Connection
 
-SCAN_COUNT = 500
-"""Keys that Redis looks at in one step: about 0.2 ms of its time."""
 KEYS_MAX = 100_000
 """Entries that a list is made from; of more it tells that it did not see all. Their names take 10 MB for a moment."""
 BATCH = 64
 """Entries read whole in one round trip."""
-TIMEOUT_S = 5.0
-"""Deadline of one step, which is an operator's call and may take longer than an ask's look-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,8 @@ class Shelf:
         """At most `limit` entries, in several round trips; no unreadable ones. Raises StoreUnavailableError."""
         names, complete = await self._names(wanted.digests, keys_max=self._keys_max)
         found: list[tuple[float, bytes]] = []
-        for start in range(0, len(names), SCAN_COUNT):
-            ages = await self._ages(names[start : start + SCAN_COUNT], wanted.question.casefold())
+        for start in range(0, len(names), keys.SCAN_COUNT):
+            ages = await self._ages(names[start : start + keys.SCAN_COUNT], wanted.question.casefold())
             found = heapq.nlargest(limit, itertools.chain(found, ages))
         kept = [one async for batch in self._read([name for _, name in found]) for one in batch]
         return Listing(kept, len(names), complete)
@@ -80,7 +77,7 @@ class Shelf:
 
         Raises StoreUnavailableError.
         """
-        names, _ = await self._names(pattern=f"{self._prefix}:answer:{entry_id}:*")
+        names, _ = await self._names(entry_id=entry_id)
         kept = [one async for batch in self._read(names[:1]) for one in batch]
         return kept[0] if kept else None
 
@@ -89,7 +86,7 @@ class Shelf:
 
         Raises StoreUnavailableError, EntryCorruptError.
         """
-        fields = await self._connection.run(lambda redis: _awaitable(redis.hgetall(key)), timeout_s=TIMEOUT_S)
+        (fields,) = await keys.asked(self._connection, [("HGETALL", key)])
         return _decoded(key, fields) if fields else None
 
     async def every(self) -> AsyncIterator[list[Kept]]:
@@ -107,21 +104,14 @@ class Shelf:
     async def adopt(self, secret: bytes) -> None:
         """Make another store's secret this one's; proxies notice within a second. Raises StoreUnavailableError."""
         name = f"{self._prefix}:secret"
-        await self._connection.run(lambda redis: _awaitable(redis.set(name, secret)), timeout_s=TIMEOUT_S)
+        await keys.asked(self._connection, [("SET", name, secret)])
 
     async def put_new(self, entries: Sequence[Entry]) -> set[str]:
         """Keep each until it expires, unless an entry of its key is there already; the keys that were put.
 
         Two round trips, so at most some dozens at once. Raises StoreUnavailableError.
         """
-
-        async def look(redis: Redis) -> list[int]:
-            async with redis.pipeline(transaction=False) as pipe:
-                for entry in entries:
-                    pipe.exists(entry.key)
-                return await pipe.execute()
-
-        there = await self._connection.run(look, timeout_s=TIMEOUT_S)
+        there = await keys.asked(self._connection, [("EXISTS", entry.key) for entry in entries])
         new = {entry.key: entry for entry, count in zip(entries, there, strict=True) if not count}
 
         async def write(redis: Redis) -> None:
@@ -133,39 +123,29 @@ class Shelf:
                 await pipe.execute()
 
         if new:
-            await self._connection.run(write, timeout_s=TIMEOUT_S)
+            await self._connection.run(write, timeout_s=keys.STEP_TIMEOUT_S)
         return set(new)
 
     async def _names(
-        self, digests: frozenset[str] = frozenset(), *, pattern: str = "", keys_max: int | None = None
+        self, digests: frozenset[str] = frozenset(), *, entry_id: str = "", keys_max: int | None = None
     ) -> tuple[list[bytes], bool]:
         """Keys of entries, and whether these are all."""
-        pattern = pattern or f"{self._prefix}:answer:*:*:*"
-        shown = {digest[:12].encode() for digest in digests}
-
-        async def scan(redis: Redis) -> tuple[list[bytes], bool]:
-            names: list[bytes] = []
-            async for name in redis.scan_iter(match=pattern, count=SCAN_COUNT):
+        shown = {digest[:12] for digest in digests}
+        names: dict[bytes, None] = {}
+        async for step in keys.scanned(self._connection, keys.pattern(self._prefix, entry_id=entry_id)):
+            for name in step:
                 if keys_max is not None and len(names) >= keys_max:
-                    return names, False
-                if not shown or name.rsplit(b":", 2)[1] in shown:
-                    names.append(name)
-            return names, True
-
-        names, complete = await self._connection.run(scan, timeout_s=TIMEOUT_S)
-        return list(dict.fromkeys(names)), complete  # SCAN may name a key twice
+                    return list(names), False
+                if not shown or keys.digest_of(name) in shown:
+                    names[name] = None
+        return list(names), True
 
     async def _ages(self, names: list[bytes], question: str) -> list[tuple[float, bytes]]:
         """When each was made; those whose question lacks `question` (case folded) are left out, unreadable ones too."""
-
-        async def read(redis: Redis) -> list[list[bytes | None]]:
-            async with redis.pipeline(transaction=False) as pipe:
-                for name in names:
-                    pipe.hmget(cast("str", name), ["made", "question"] if question else ["made"])
-                return await pipe.execute()
-
+        fields = ("made", "question") if question else ("made",)
+        told = await keys.asked(self._connection, [("HMGET", name, *fields) for name in names])
         found = []
-        for name, (made, *text) in zip(names, await self._connection.run(read, timeout_s=TIMEOUT_S), strict=True):
+        for name, (made, *text) in zip(names, told, strict=True):
             if text and question not in (text[0] or b"").decode(errors="replace").casefold():
                 continue
             try:
@@ -178,14 +158,7 @@ class Shelf:
         names = list(names)
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
-
-            async def read(redis: Redis, batch: list[bytes] = batch) -> list[dict[bytes, bytes]]:
-                async with redis.pipeline(transaction=False) as pipe:
-                    for name in batch:
-                        pipe.hgetall(cast("str", name))
-                    return await pipe.execute()
-
-            found = await self._connection.run(read, timeout_s=TIMEOUT_S)
+            found = await keys.asked(self._connection, [("HGETALL", name) for name in batch])
             yield [kept for name, fields in zip(batch, found, strict=True) if (kept := _kept(name.decode(), fields))]
 
 

@@ -12,6 +12,7 @@ from cacheproxy.clock import SystemClock
 from cacheproxy.config import Redis
 from cacheproxy.errors import EntryCorruptError, StoreUnavailableError
 from cacheproxy.model import Answer, Entry
+from cacheproxy.store import keys
 from cacheproxy.store import shelf as module
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.exact import Doomed, Exact
@@ -44,7 +45,7 @@ def entry(number: int, *, digest: str = 64 * "d", question: str = "") -> Entry:
 
 async def test_the_newest_come_first_however_many_there_are(shelf: Shelf) -> None:
     """Over several steps of the scan; no more than asked for."""
-    entries = [entry(number) for number in range(module.SCAN_COUNT + 50)]
+    entries = [entry(number) for number in range(keys.SCAN_COUNT + 50)]
     for start in range(0, len(entries), module.BATCH):
         await shelf.put_new(entries[start : start + module.BATCH])
     found = await shelf.newest(3)
