@@ -279,29 +279,37 @@ class App:
         return changes
 
     async def close(self) -> None:
-        """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat."""
+        """Drain and stop. Replies under way have `server.drain_timeout`; complete answers are kept. Safe to repeat.
+
+        A part that fails to close leaves none of the others open: its error is raised when all are closed.
+        """
         self._accepting = False
-        await self.fleet.close_preload()
+        async with contextlib.AsyncExitStack() as parts:  # from the ground up: the last one is closed first
+            if self.embedded is not None:
+                parts.push_async_callback(self.embedded.close)
+            parts.push_async_callback(self.connection.close)
+            if self.traces is not None:
+                parts.push_async_callback(self.traces.close)
+            parts.push_async_callback(self.budgets.close)
+            parts.push_async_callback(self.ledger.close)
+            parts.push_async_callback(self.fleet.close)
+            parts.push_async_callback(self.apart.close)
+            parts.push_async_callback(self.semantic.close)
+            parts.push_async_callback(self.vectors.close)
+            parts.push_async_callback(self.embeddings.close)
+            parts.push_async_callback(self.flights.close)
+            parts.push_async_callback(self._admin.close)
+            parts.push_async_callback(self.live.close)
+            parts.callback(self.lane.flush)
+            if self._inside is not None:
+                parts.push_async_callback(self._inside.close)
+            parts.push_async_callback(self._drain)
+            parts.push_async_callback(self.fleet.close_preload)
+
+    async def _drain(self) -> None:
+        """Let replies under way end, here and at the fronts."""
         drain_s = self.config.server.drain_timeout
         await asyncio.gather(self._proxy.drain(drain_s), self.fronts.drain(drain_s))
-        if self._inside is not None:
-            await self._inside.close()
-        self.lane.flush()
-        await self.live.close()
-        await self._admin.close()
-        await self.flights.close()
-        await self.embeddings.close()
-        await self.vectors.close()
-        await self.semantic.close()
-        await self.apart.close()
-        await self.fleet.close()
-        await self.ledger.close()
-        await self.budgets.close()
-        if self.traces is not None:
-            await self.traces.close()
-        await self.connection.close()
-        if self.embedded is not None:
-            await self.embedded.close()
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until Ollama has answered or refused for the first time, Redis answers and all workers listen.
