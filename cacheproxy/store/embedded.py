@@ -257,13 +257,13 @@ class Embedded:
                 _log.warning("the embedded redis ended (%s); starting it again", _ending(code))
                 self._child = None
                 await asyncio.sleep(min(pause_s, _RESTART_S_MAX))
-            elif self._lock is None:
-                await asyncio.sleep(_TAKEOVER_POLL_S)
-                self._lock = _try_lock(self._folder / "lock")
-                if self._lock is None:
-                    continue
-                _log.info("the proxy that ran the redis in %s is gone; this one runs it now", self._folder)
             try:
+                if self._lock is None:
+                    await asyncio.sleep(_TAKEOVER_POLL_S)
+                    self._lock = _try_lock(self._folder / "lock")
+                    if self._lock is None:
+                        continue
+                    _log.info("the proxy that ran the redis in %s is gone; this one runs it now", self._folder)
                 # One that gave up by itself may have done so while loading: see this one through to the end of that.
                 await self._start(loading_counts=code <= 0)
             except (ConfigError, OSError) as error:

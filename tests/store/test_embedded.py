@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
@@ -232,6 +233,27 @@ async def test_a_second_proxy_uses_the_server_of_the_first_and_takes_over_when_i
 
             assert not alive(pid)
             assert call(second, "GET", "k") == b"v"
+
+
+async def test_a_lock_that_cannot_be_looked_at_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process with too many open files, say, takes the server over as soon as it can."""
+    try_lock = module._try_lock
+
+    def fail_once(_path: Path) -> int | None:
+        monkeypatch.setattr(module, "_try_lock", try_lock)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with another_proxy(tmp_path) as (owner, _pid):
+        async with opened(tmp_path) as second:
+            monkeypatch.setattr(module, "_try_lock", fail_once)
+            await eventually(lambda: module._try_lock is try_lock)
+            owner.kill()
+            owner.wait()
+
+            await eventually(lambda: second.statistics().owner and second.statistics().pid is not None)
+    assert "Too many open files" in caplog.text
 
 
 async def test_a_second_proxy_that_ends_leaves_the_server_to_the_first(tmp_path: Path) -> None:
