@@ -707,7 +707,7 @@ async def test_a_thousand_asks_on_a_hung_redis_wait_one_deadline_on_a_bounded_po
 
         assert all(isinstance(result, StoreUnavailableError) for result in results)
         assert took_s < 0.05 + SLACK_S  # a thousand timeouts take the loop some time of their own
-        assert used.connections_used == 0
+        assert used.connections_used <= 1  # the heartbeat may be looking whether Redis is back
         assert used.connections_idle + used.connections_used <= 16
         assert len(broken_redis.call("CLIENT", "LIST").splitlines()) <= 16 + 1
 
