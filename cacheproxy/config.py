@@ -455,54 +455,69 @@ def load(
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from error
     env = dict(os.environ) if env is None else env
-    _merge(tree, _from_env(env))
-    _merge(tree, overrides or {})
-    problems = [f"environment: {problem}" for problem in _strays(env)]
+    flags = overrides or {}
+    variables = _variables(env)
+    _merge(tree, _from_env(env, variables))
+    _merge(tree, flags)
+    problems = [f"environment: {problem}" for problem in _strays(env, variables)]
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
         where = path.name if path else "config"
-        problems += [f"{where}: {_explain(problem)}" for problem in error.errors()]
+        problems += [_explain(problem, where, variables, flags) for problem in error.errors()]
         raise ConfigError("\n".join(problems)) from error
     if problems:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def _strays(env: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with the variables that look like ours and have no section; their values are not quoted."""
+_Variables = Mapping[tuple[str, str], str]
+"""The names of variables that set something, by section and key."""
+
+
+def _variables(env: Mapping[str, str]) -> _Variables:
+    found = {}
     for name in sorted(env):
+        section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        keys = _valid_names([section])
+        if name.startswith(ENV_PREFIX) and separator and section in Config.model_fields and (not keys or key in keys):
+            found[section, key] = name
+    return found
+
+
+def _strays(env: Mapping[str, str], variables: _Variables) -> Iterator[str]:
+    """What is wrong with the variables that look like ours and set nothing; their values are not quoted."""
+    for name in sorted(env.keys() - set(variables.values())):
         rest = name.removeprefix(ENV_PREFIX)
-        if rest == name or "__" in rest or _NO_SETTING.fullmatch(rest):
+        if rest == name or ("__" not in rest and _NO_SETTING.fullmatch(rest)):
             continue
-        settings = [
-            f"{ENV_PREFIX}{section}__{key}".upper()
-            for section in Config.model_fields
-            for key in _valid_names([section])
-        ]
-        near = difflib.get_close_matches(name.upper(), settings, n=1, cutoff=0.8)
-        hint = f"did you mean {near[0]}?" if near else f"settings are called {ENV_PREFIX}SECTION__KEY"
+        near = _nearest_variable(rest)
+        hint = f"did you mean {near}?" if near else f"settings are called {ENV_PREFIX}SECTION__KEY"
         yield f"unknown variable {name} ({hint})"
 
 
-def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+def _nearest_variable(rest: str) -> str:
+    """What somebody may have meant who wrote `rest` after the prefix; empty if nothing is near."""
+    section, _, key = rest.lower().partition("__")
+    if section in Config.model_fields:
+        keys = difflib.get_close_matches(key, _valid_names([section]), n=1)
+        return f"{ENV_PREFIX}{section}__{keys[0]}".upper() if keys else ""
+    settings = [f"{section}__{key}".upper() for section in Config.model_fields for key in _valid_names([section])]
+    near = difflib.get_close_matches(rest.upper(), settings, n=1, cutoff=0.7)
+    return ENV_PREFIX + near[0] if near else ""
+
+
+def _from_env(env: Mapping[str, str], variables: _Variables) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for name, value in sorted(env.items()):
-        if name.startswith(ENV_PREFIX) and "__" in name:
-            section, _, key = name[len(ENV_PREFIX) :].lower().partition("__")
-            tree.setdefault(section, {})[key] = _env_value(section, key, value)
+    for (section, key), name in variables.items():
+        tree.setdefault(section, {})[key] = _env_value(section, key, env[name])
     return tree
 
 
 def _env_value(section: str, key: str, text: str) -> Any:
     """Lists are written with commas or as in TOML and JSON; everything else is left to the type of the key."""
-    fields = Config.model_fields.get(section)
-    kind = getattr(fields.annotation, "model_fields", {}).get(key) if fields else None
-    if kind is None:
-        return text
-    if kind.annotation == tuple[str, ...]:
-        return _env_list(text)
-    return text
+    kind = getattr(Config.model_fields[section].annotation, "model_fields", {}).get(key)
+    return _env_list(text) if kind is not None and kind.annotation == tuple[str, ...] else text
 
 
 def _env_list(text: str) -> list[Any]:
@@ -522,17 +537,26 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> None:
             base[key] = value
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, where: str, variables: _Variables, flags: Mapping[str, Any]) -> str:
+    """One of pydantic's problems, with the place it was written in: a flag, a variable, or else `where`."""
     location = [str(part) for part in problem["loc"]]
     dotted = ".".join(location)
+    section, key = (*location, "", "")[:2]
+    given = flags.get(section)
+    if isinstance(given, dict) and key in given:
+        where = "command line"
+    elif (section, key) in variables:
+        where, dotted = "environment", variables[section, key]
+    elif not key and any(section == one for one, _key in variables):  # of the section as a whole
+        where = f"{where} and environment"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _valid_names(location[:-1]), n=1)
         hint = f' (did you mean "{near[0]}"?)' if near else ""
-        section = f"[{'.'.join(location[:-1])}] " if len(location) > 1 else ""
-        return f'{section}unknown key "{location[-1]}"{hint}'
+        table = f"[{'.'.join(location[:-1])}] " if len(location) > 1 else ""
+        return f'{where}: {table}unknown key "{location[-1]}"{hint}'
     message = str(problem["msg"]).removeprefix("Value error, ")
     shown = "..." if location[-1] in _SECRET_KEYS else repr(problem["input"])
-    return f"{dotted} = {shown}: {message}"
+    return f"{where}: {dotted} = {shown}: {message}"
 
 
 def _valid_names(location: list[str]) -> list[str]:

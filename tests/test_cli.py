@@ -93,7 +93,7 @@ def test_starting_takes_a_fraction_of_a_second(arguments):
 @pytest.mark.parametrize(
     ("env", "told"),
     [
-        ({"CACHEPROXY_CACHE__TTTL": "1h"}, 'unknown key "tttl" (did you mean "ttl"?)'),
+        ({"CACHEPROXY_CACHE__TTTL": "1h"}, "CACHEPROXY_CACHE__TTTL (did you mean CACHEPROXY_CACHE__TTL?)"),
         ({"CACHEPROXY_ADMIN__LISTEN": "0.0.0.0:11436"}, "admin.token is empty"),
         ({"CACHEPROXY_SERVER__LISTEN": "11435"}, "expected HOST:PORT"),
         ({"CACHEPROXY_CONFIG": "/nowhere/config.toml"}, "/nowhere/config.toml"),

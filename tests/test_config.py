@@ -37,12 +37,12 @@ def refusal(tree, **arguments):
     ("tree", "expected"),
     [
         ({"cahce": {}}, 'config: unknown key "cahce" (did you mean "cache"?)'),
-        ({"cache": {"tll": 1}}, 'config: [cache] unknown key "tll" (did you mean "ttl"?)'),
-        ({"cache": {"zzzzzz": 1}}, 'config: [cache] unknown key "zzzzzz"'),
-        ({"models": {"x*": {"cahce": 1}}}, 'config: [models.x*] unknown key "cahce" (did you mean "cache"?)'),
+        ({"cache": {"tll": 1}}, 'command line: [cache] unknown key "tll" (did you mean "ttl"?)'),
+        ({"cache": {"zzzzzz": 1}}, 'command line: [cache] unknown key "zzzzzz"'),
+        ({"models": {"x*": {"cahce": 1}}}, '[models.x*] unknown key "cahce" (did you mean "cache"?)'),
         ({"semantic": {"prompts": {"a": {"patern": 1}}}}, '[semantic.prompts.a] unknown key "patern" (did you mean "p'),
         ({"cache": 5}, "config: cache = 5: Input should be a valid dictionary"),
-        ({"cache": {"ttl": "soon"}}, "config: cache.ttl = 'soon': 'soon' is not a duration; write \"50ms\", \"30s\""),
+        ({"cache": {"ttl": "soon"}}, "command line: cache.ttl = 'soon': 'soon' is not a duration; write \"50ms\""),
         ({"cache": {"ttl": True}}, "cache.ttl = True: True is not a duration"),
         ({"cache": {"ttl": -1}}, "cache.ttl = -1: Input should be greater than or equal to 0"),
         ({"cache": {"ttl": float("inf")}}, "cache.ttl = inf: Input should be a finite number"),
@@ -88,7 +88,7 @@ def test_all_problems_are_told_at_once():
     lines = refusal({"cache": {"ttl": "soon", "tll": 1}, "log": {"level": "loud"}}).splitlines()
 
     assert len(lines) == 3
-    assert all(line.startswith("config: ") for line in lines)
+    assert all(line.startswith("command line: ") for line in lines)
 
 
 @pytest.mark.fault(131)
@@ -180,11 +180,45 @@ def test_the_environment_sets_any_key(name, value, found):
     assert found(load(None, env={prefix + name: value}))
 
 
-def test_an_unknown_key_in_the_environment_is_an_error_too():
-    """A typo there is as easily made."""
-    text = refusal({}, env={"CACHEPROXY_CACHE__TLL": "1s"})
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CACHE__TLL", "1s", "unknown variable {} (did you mean CACHEPROXY_CACHE__TTL?)"),
+        ("SERVER__WORKRS", "2", "unknown variable {} (did you mean CACHEPROXY_SERVER__WORKERS?)"),
+        ("SEVER__WORKERS", "2", "unknown variable {} (did you mean CACHEPROXY_SERVER__WORKERS?)"),
+        ("CACHE__ZZZZZZ", "1", "unknown variable {} (settings are called CACHEPROXY_SECTION__KEY)"),
+        ("FOO__PORT", "1", "unknown variable {} (settings are called CACHEPROXY_SECTION__KEY)"),
+        ("SERVER__WORKERS", "two", "{} = 'two': Input should be a valid integer"),
+        ("MODELS__X", "1", "{} = '1': Input should be a valid dictionary"),
+        ("CACHE__PARTITION_HEADERS", "[1]", "{} = 1: Input should be a valid string"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_environment_is_told_under_the_variables_name(tmp_path, name, value, expected):
+    """A typo there is as easily made, and whoever is sent to the file for it finds nothing."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[server]\nworkers = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, env={f"CACHEPROXY_{name}": value})
 
-    assert text == 'config: [cache] unknown key "tll" (did you mean "ttl"?)'
+    assert str(caught.value).startswith(f"environment: {expected.format(f'CACHEPROXY_{name}')}")
+
+
+def test_settings_that_do_not_go_together_are_told_of_file_and_environment():
+    """Each of the two alone may be right."""
+    text = refusal({}, env={"CACHEPROXY_TUNING__PREDICT": "true"})
+
+    assert text.startswith("config and environment: tuning = {'predict': 'true'}: predict = true needs memory")
+
+
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file(tmp_path):
+    """Nor on the environment, which it overrules; what the file has wrong is the file's all the same."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[embedding]\nthreads = "many"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(path, {"embedding": {"engine": "steam"}}, env={"CACHEPROXY_EMBEDDING__ENGINE": "auto"})
+
+    starts = [line.partition(" = ")[0] for line in str(caught.value).splitlines()]
+    assert sorted(starts) == ["command line: embedding.engine", "mine.toml: embedding.threads"]
 
 
 def test_ollamas_own_variable_is_never_read():
@@ -364,7 +398,7 @@ def test_a_list_in_the_environment_is_written_with_commas_or_as_in_the_file(text
 @pytest.mark.parametrize("text", ['["Authorization"', "X User", "[1]", '["Authorization,X-User"]', '"X-User"'])
 def test_what_is_no_header_name_parts_no_callers_and_is_refused(text: str) -> None:
     """A partition that never matches would vanish without a word."""
-    with pytest.raises(ConfigError, match=r"cache\.partition_headers"):
+    with pytest.raises(ConfigError, match="CACHEPROXY_CACHE__PARTITION_HEADERS = "):
         load(env={"CACHEPROXY_CACHE__PARTITION_HEADERS": text})
 
 
