@@ -25,6 +25,7 @@ import typer
 
 from cacheproxy import config
 from cacheproxy.clock import SystemClock
+from cacheproxy.commands.addresses import clashes
 from cacheproxy.commands.admin_port import find as find_admin_port
 from cacheproxy.commands.admin_port import plain, url_of
 from cacheproxy.commands.stats import at_once, counted, size
@@ -83,10 +84,13 @@ def look(path: Path | None) -> Iterator[Finding]:
     try:
         settings = config.load(path)
         admin_url, proxy_url = url_of(settings.admin.listen), url_of(settings.server.listen)
+        problems = list(clashes(settings))
     except ConfigError as error:
         yield from (Finding("FAIL", "config", line) for line in str(error).splitlines())
         return
-    yield Finding("ok", "config", str(path or "defaults and environment; no file was named"))
+    yield from (Finding("FAIL", "config", problem) for problem in problems)
+    if not problems:
+        yield Finding("ok", "config", str(path or "defaults and environment; no file was named"))
     yield from _ollama(settings)
     yield from _redis(settings.redis)
     yield near(settings)

@@ -19,6 +19,7 @@ import typer
 
 from cacheproxy import __version__, heap, log
 from cacheproxy.app import App
+from cacheproxy.commands.addresses import clashes
 from cacheproxy.commands.stats import counted
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError
@@ -38,6 +39,8 @@ def run(settings: Config, *, source: Path | None, load: Callable[[], Config]) ->
     `source`: the file the settings came from; `load` reads them again, for SIGHUP. Raises ConfigError for settings
     that can never work.
     """
+    if problems := list(clashes(settings)):
+        raise ConfigError("\n".join(problems))
     log.configure(settings.log)
     app = App(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
