@@ -131,7 +131,8 @@ def warm(
     """Ask the questions of a file through the proxy, so that their answers are there when apps ask.
 
     Each line of FILE is a request's body with "messages" or "prompt", the same as {"path": PATH, "body": BODY}, or a
-    question: plain text or {"question": TEXT}. Prints how many were hits and misses; exits with 1 if an ask failed.
+    question: plain text or {"question": TEXT}. PATH is one that asks a model, such as /v1/chat/completions. Prints how
+    many were hits and misses; exits with 1 if an ask failed or nothing was kept.
     """
     from cacheproxy.commands import asks
     from cacheproxy.commands import warm as command

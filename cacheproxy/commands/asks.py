@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheproxy.errors import ConfigError
+from cacheproxy.wire import runner
 
 LINES_MAX = 1_000_000
 """Asks read of a file."""
@@ -42,6 +43,8 @@ class Recorded:
     label: str = ""
     path: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    """File and line, for errors."""
 
 
 def read(path: Path, *, lines_max: int = LINES_MAX) -> Iterator[Recorded]:
@@ -63,7 +66,7 @@ def read(path: Path, *, lines_max: int = LINES_MAX) -> Iterator[Recorded]:
 def parse(text: str, where: str) -> Recorded:
     """The ask of a line. `where` names it in errors. Raises ConfigError. Pure."""
     if not text.startswith("{"):
-        return Recorded(question=text)
+        return Recorded(question=text, where=where)
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -74,7 +77,7 @@ def parse(text: str, where: str) -> Recorded:
     body = row.get("body", row)
     if isinstance(body, dict) and (path := _path(row, body, where)):
         own = {name: value for name, value in body.items() if body is not row or name not in _ABOUT}
-        return Recorded(path=path, body=own, model=_text(own, ("model",), where), time=time, label=label)
+        return Recorded(path=path, body=own, model=_text(own, ("model",), where), time=time, label=label, where=where)
     names = ("question", "asked")
     if not any(name in row for name in names):
         raise ConfigError(f'{where}: has no "messages", "prompt" or "question"; expected a body such as {_EXAMPLE}')
@@ -84,12 +87,19 @@ def parse(text: str, where: str) -> Recorded:
         model=_text(row, ("model",), where),
         time=time,
         label=label,
+        where=where,
     )
 
 
 def as_request(ask: Recorded, model: str) -> tuple[str, dict[str, Any]]:
-    """Path and body to send. `model` stands in where the ask names none. Pure."""
+    """Path and body to send. `model` stands in where the ask names none. Pure.
+
+    Raises ConfigError for a path that asks nothing of a model: what is sent there may create or delete one.
+    """
     if ask.path:
+        if ask.path not in runner.PATHS:
+            paths = ", ".join(sorted(runner.PATHS))
+            raise ConfigError(f'{ask.where}: "path" is "{ask.path}", where no asks go; there are {paths}')
         return ask.path, {"model": model, **ask.body} if model else dict(ask.body)
     body = {"model": ask.model or model, "messages": [{"role": "user", "content": ask.question}], "stream": False}
     return "/api/chat", body

@@ -22,6 +22,7 @@ from cacheproxy.commands.stats import columns, duration, share
 from cacheproxy.errors import AskFailedError
 
 ERRORS_SHOWN = 5
+STRANGER = "not a cacheproxy"
 
 Request = tuple[str, Mapping[str, Any]]
 """Path and body."""
@@ -29,7 +30,7 @@ Request = tuple[str, Mapping[str, Any]]
 
 @dataclass(slots=True)
 class Done:
-    """What became of the asks. `outcomes` has `error` for those that got none."""
+    """What became of the asks. `outcomes` has `error` for those without an answer, `STRANGER` for no cacheproxy's."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -39,7 +40,7 @@ class Done:
 
     def count(self, reply: Reply | None, error: str) -> None:
         """One ask more."""
-        outcome = "error" if reply is None or reply.status >= 400 else reply.outcome or "not a cacheproxy"
+        outcome = "error" if reply is None or reply.status >= 400 else reply.outcome or STRANGER
         self.outcomes[outcome] += 1
         if reply is not None:
             self.seconds[outcome] += reply.seconds
@@ -48,16 +49,24 @@ class Done:
 
     @property
     def fine(self) -> bool:
-        """True when every ask got an answer."""
-        return not self.outcomes["error"]
+        """True when every ask got an answer, and not all of them around the cache."""
+        return not self.outcomes["error"] and not self.outcomes[STRANGER] and set(self.outcomes) != {"bypass"}
 
 
 def run(url: str, requests: Sequence[Request], *, parallel: int, as_json: bool) -> bool:
-    """Send them all and print what became of them; False if one failed. Raises AskFailedError if nobody is there."""
+    """Send them all and print what became of them; False if one failed or nothing can have been kept.
+
+    Raises AskFailedError if nobody is there, or no cacheproxy.
+    """
     with Client(url) as first:
         done = Done()
         if requests:  # alone, so that a proxy that is not there is told once
             done.count(*_ask(first, requests[0], tolerant=False))
+        if done.outcomes[STRANGER]:
+            raise AskFailedError(
+                f"{first.url} is no cacheproxy: its reply has no X-Cache, so nothing is kept there; "
+                "name the proxy's port with --url"
+            )
     _send(url, requests[1:], parallel, done, total=len(requests))
     if as_json:
         typer.echo(json.dumps(told(done), indent=2))
@@ -65,6 +74,8 @@ def run(url: str, requests: Sequence[Request], *, parallel: int, as_json: bool) 
         typer.echo("\n".join(lines(done)))
     for error in done.errors:
         typer.echo(f"cacheproxy: {error}", err=True)
+    if set(done.outcomes) == {"bypass"}:
+        typer.echo("cacheproxy: nothing was warmed: all went around the cache; `cacheproxy stats` says why", err=True)
     return done.fine
 
 

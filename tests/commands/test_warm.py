@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from cacheproxy.commands import warm
 from cacheproxy.commands.client import Reply
-from tests.fakes.command import environment, run_beside
+from tests.fakes.command import COMMAND, environment, run_beside
 from tests.fakes.redis_server import free_port
 from tests.fakes.terminal import run_on_terminal
 
@@ -61,16 +62,40 @@ async def test_wrong_use_is_told_before_anything_is_asked(house, tmp_path):
     assert house.calls("/api/chat") == 0
 
 
-def test_a_person_sees_a_bar_while_it_asks(simulated, tmp_path):
-    """On a terminal only. Ollama itself may be warmed too, and is told apart from a proxy."""
-    from tests.fakes.command import COMMAND
-
-    command = [*COMMAND, "warm", written(tmp_path), "-m", "llama3.2", "--url", simulated]
-    code, shown = run_on_terminal(command, env=environment())
+async def test_a_person_sees_a_bar_while_it_asks(house, tmp_path):
+    """On a terminal only."""
+    command = [*COMMAND, "warm", written(tmp_path), "-m", "llama3.2", "--url", house.app.proxy_url]
+    code, shown = await asyncio.to_thread(run_on_terminal, command, env=environment())
 
     assert code == 0
     assert "asking" in shown
-    assert "not a cacheproxy" in shown
+
+
+async def test_warming_ollama_itself_is_no_success(house, tmp_path):
+    """It keeps nothing, so after one ask it is told where to go instead."""
+    done = await run_beside("warm", written(tmp_path), "-m", "llama3.2", "--url", house.ollama.url, check=1)
+
+    assert f"{house.ollama.url} is no cacheproxy: its reply has no X-Cache" in done.stderr
+    assert house.calls("/api/chat") == 1
+
+
+async def test_warming_with_nothing_but_asks_around_the_cache_is_no_success(house, tmp_path):
+    """They got their answers, and the next caller will not get them faster."""
+    lines = ['{"model": "llama3.2", "prompt": "x", "options": {"temperature": 9}}']
+    done = await run_beside("warm", written(tmp_path, lines), "--url", house.app.proxy_url, check=1)
+
+    assert done.stdout.splitlines()[1].split()[:3] == ["bypass", "1", "100.0%"]
+    assert "nothing was warmed: all went around the cache" in done.stderr
+
+
+async def test_a_file_creates_and_deletes_no_model(house, tmp_path):
+    """Only paths of asks are sent; the first other one is refused before anything is."""
+    lines = ["why?", '{"path": "/api/create", "body": {"model": "mine", "from": "llama3.2"}}']
+    file = written(tmp_path, lines)
+    done = await run_beside("warm", file, "-m", "llama3.2", "--url", house.app.proxy_url, check=2)
+
+    assert f'{file}:2: "path" is "/api/create", where no asks go; there are /api/chat, ' in done.stderr
+    assert house.calls("/api/create") == house.calls("/api/chat") == 0
 
 
 def test_only_a_few_errors_are_remembered():
