@@ -22,6 +22,7 @@ from cacheproxy.commandline import entries, traffic
 from cacheproxy.commandline.options import (
     FAILED,
     FINE,
+    WRONG_USE,
     AdminURL,
     AsJSON,
     ConfigFile,
@@ -103,12 +104,13 @@ def check(
 ) -> None:
     """Tell what is configured, reachable and missing.
 
-    One line each: ok, warn or FAIL; exits with 1 if something fails. It changes nothing, but for starting the embedded
-    Redis for a moment.
+    One line each: ok, warn or FAIL; exits with 2 if the configuration is wrong, with 1 if something else fails. It
+    changes nothing, but for starting the embedded Redis for a moment.
     """
     from cacheproxy.commands import check as command
 
-    raise typer.Exit(FINE if command.run(config_file, as_json=as_json) else FAILED)
+    failed = command.run(config_file, as_json=as_json)
+    raise typer.Exit(WRONG_USE if "config" in failed else FAILED if failed else FINE)
 
 
 @commands.command()

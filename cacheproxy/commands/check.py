@@ -29,6 +29,7 @@ from cacheproxy.commands.addresses import clashes
 from cacheproxy.commands.admin_port import find as find_admin_port
 from cacheproxy.commands.admin_port import plain, url_of
 from cacheproxy.commands.stats import at_once, counted, size
+from cacheproxy.commands.store import quiet
 from cacheproxy.config import Config
 from cacheproxy.edge.admin import check_exposure
 from cacheproxy.edge.hosts import is_loopback
@@ -65,18 +66,18 @@ class Page:
     seconds: float
 
 
-def run(path: Path | None, *, as_json: bool) -> bool:
-    """Look at everything and print it; False if something fails. `path`: the config file, None for none."""
+def run(path: Path | None, *, as_json: bool) -> frozenset[str]:
+    """Look at everything and print it; the things that fail. `path`: the config file, None for none."""
     found = []
     for finding in look(path):
         found.append(finding)
         if not as_json:
             state = typer.style(f"{finding.state:<4}", fg=_COLOURS[finding.state])
             typer.echo(f"{state} {finding.thing:<9}{finding.text}", color=False if os.environ.get("NO_COLOR") else None)
-    fine = all(finding.state != "FAIL" for finding in found)
+    failed = frozenset(finding.thing for finding in found if finding.state == "FAIL")
     if as_json:
-        typer.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in found]}, indent=2))
-    return fine
+        typer.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}, indent=2))
+    return failed
 
 
 def look(path: Path | None) -> Iterator[Finding]:
@@ -200,9 +201,11 @@ def _redis(settings: config.Redis) -> Iterator[Finding]:
     if settings.url == "embedded":
         yield from _data_dir(settings)
     try:
-        yield from asyncio.run(_contact(settings))
+        with quiet():
+            found = asyncio.run(_contact(settings))
     except CacheproxyError as error:
-        yield Finding("FAIL", "redis", str(error))
+        found = [Finding("FAIL", "redis", str(error))]
+    yield from found
 
 
 async def _contact(settings: config.Redis) -> list[Finding]:

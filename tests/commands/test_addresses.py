@@ -88,7 +88,7 @@ def test_serve_refuses_to_ask_itself_and_check_says_so():
     """Exit code 2: no retry of a service manager can help."""
     env = {"CACHEPROXY_UPSTREAM__URL": "http://localhost:11435", "CACHEPROXY_REDIS__URL": "redis://127.0.0.1:1"}
     served = run("serve", check=2, **env)
-    checked = run("check", **env)
+    checked = run("check", check=2, **env)
 
     assert served.stderr.startswith('cacheproxy: upstream.url = "http://localhost:11435" is this proxy itself')
     assert 'FAIL config   upstream.url = "http://localhost:11435" is this proxy itself' in checked.stdout

@@ -51,7 +51,7 @@ def test_check_is_coloured_on_a_terminal_only(tmp_path, more, coloured):
     env = {name: text for name, text in env.items() if name in more or name != "NO_COLOR"}
     code, shown = run_on_terminal([*COMMAND, "check", "--config", str(path)], env=env)
 
-    assert code == 1
+    assert code == 2
     assert ("\x1b[31mFAIL" in shown) is coloured
 
 
@@ -75,6 +75,15 @@ def test_check_fails_for_what_is_not_there(monkeypatch):
     assert "ollama serve" in failed["ollama"]
     assert "redis.url" in failed["redis"]
     assert "taken" in failed["clients"]
+
+
+def test_check_tells_of_a_redis_that_is_away_once():
+    """In its own line; the store's log would speak of serving, which nobody does here."""
+    env = {"CACHEPROXY_REDIS__URL": f"redis://127.0.0.1:{free_port()}", "CACHEPROXY_SEMANTIC__MODE": "off"}
+    done = run("check", check=1, **env)
+
+    assert [line.split()[:2] for line in done.stdout.splitlines() if "redis" in line] == [["FAIL", "redis"]]
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -140,10 +149,10 @@ async def test_check_warns_of_a_shell_whose_ollama_host_names_the_proxy(fake_oll
 
 
 def test_check_names_every_mistake_in_a_config_file(tmp_path):
-    """All of them at once, each with the nearest valid name."""
+    """All of them at once, each with the nearest valid name; exit code 2, as `serve` has it."""
     path = tmp_path / "config.toml"
     path.write_text('[cache]\ntll = "1h"\n[redis]\ntimeout = "soon"\n')
-    done = run("check", "--config", str(path), check=1)
+    done = run("check", "--config", str(path), check=2)
 
     assert 'FAIL config   config.toml: [cache] unknown key "tll" (did you mean "ttl"?)' in done.stdout
     assert "redis.timeout = 'soon'" in done.stdout
