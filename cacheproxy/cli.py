@@ -184,7 +184,7 @@ def tune(
     redis: Annotated[str, typer.Option(metavar="URL", help="With --shadow: where the record is, redis.url.")] = "",
     png: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw the curve into this file too. Needs ollama-cacheproxy[plot]."),
+        typer.Option(metavar="FILE", help="Draw the curve into this file too. Needs matplotlib."),
     ] = None,
     as_json: AsJSON = False,
 ) -> None:

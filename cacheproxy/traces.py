@@ -1,8 +1,8 @@
 """OpenTelemetry: decisions as traces, delivered by OTLP over HTTP behind the asks.
 
 The listener only puts a decision into a queue. Twice a second a thread makes spans of what is there and delivers them;
-a collector that is away costs the traces of that time, never an ask. Libraries are an extra
-(`ollama-cacheproxy[otel]`) and are loaded only where `tracing.endpoint` is set.
+a collector that is away costs the traces of that time, never an ask. Libraries are an extra (`otel`)
+and are loaded only where `tracing.endpoint` is set.
 Refuses to continue a caller's trace: a decision carries nothing of its request.
 """
 
@@ -36,6 +36,8 @@ WAITING_MAX = 4096
 TIMEOUT_S = 5.0
 """How long one delivery may take, its retries included."""
 CLOSE_S_MAX = 2.0
+PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
+"""What the extra `otel` holds."""
 PATH = "/v1/traces"
 """Where collectors take traces; for an endpoint without a path."""
 
@@ -122,7 +124,7 @@ def _check_installed() -> None:
             found = None
         if found is None:
             raise ConfigError(
-                'tracing.endpoint needs opentelemetry, which is not installed: pip install "ollama-cacheproxy[otel]"'
+                f"tracing.endpoint needs opentelemetry, which is not installed: pip install {' '.join(PACKAGES)}"
             )
 
 

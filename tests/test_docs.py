@@ -118,6 +118,12 @@ def test_toml_in_the_text_is_a_configuration(page, tmp_path):
         load(path, env={})
 
 
+@pytest.mark.parametrize("page", [page for page in (*PAGES, ROOT / "config.toml") if page.name != "CHANGELOG.md"])
+def test_nobody_is_told_to_install_what_no_index_has(page):
+    """The package is installed from its folder; elsewhere a name of ours may be somebody else's."""
+    assert re.findall(r"pip install [^`\n]*cacheproxy.*", text_of(page)) == []
+
+
 @pages
 def test_python_in_the_text_parses(page):
     """The calls of clients among it are run by tests/test_examples.py."""

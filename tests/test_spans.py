@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -194,10 +196,12 @@ async def test_delivery_does_not_hold_up_the_loop_and_ends_with_the_program(monk
 
 
 def test_without_the_libraries_the_setting_is_refused_with_the_remedy(monkeypatch):
-    """At the start, not at the first ask; without the setting nobody needs them."""
+    """At the start, not at the first ask; without the setting nobody needs them. It names what the extra holds."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=r"ollama-cacheproxy\[otel\]"):
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    with pytest.raises(ConfigError, match=f"pip install {' '.join(module.PACKAGES)}"):
         App(Config.model_validate({"tracing": {"endpoint": "http://127.0.0.1:4318"}}))
+    assert {text.partition(">=")[0] for text in project["optional-dependencies"]["otel"]} == set(module.PACKAGES)
     assert App(Config()).traces is None
 
 

@@ -157,7 +157,7 @@ def bench(
     url: ProxyURL = "",
     upstream: Annotated[str, typer.Option(metavar="URL", help="Ollama itself. Default: upstream.url.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON.")] = None,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw them. Needs ollama-cacheproxy[plot].")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw them. Needs matplotlib.")] = None,
     config_file: ConfigFile = None,
     admin: AdminURL = "",
     token: Token = "",

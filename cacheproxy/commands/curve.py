@@ -1,6 +1,6 @@
 """Hit rate against wrong-hit rate, threshold by threshold: drawn in plain characters, and as a PNG; times as a PNG.
 
-The PNG needs matplotlib, which is an extra (`ollama-cacheproxy[plot]`): nobody who serves answers has to install it.
+The PNG needs matplotlib, which is an extra (`plot`): nobody who serves answers has to install it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _framed(area: list[list[str]], right: float, top: float, max_wrong: float, *
 def check_png() -> None:
     """Raises ConfigError where no PNG can be made, so that nobody waits for one in vain."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError('--png needs matplotlib, which is not installed: pip install "ollama-cacheproxy[plot]"')
+        raise ConfigError("--png needs matplotlib, which is not installed: pip install matplotlib")
 
 
 def write_png(
