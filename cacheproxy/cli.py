@@ -151,6 +151,7 @@ def purge(
     selector = {name: value for name, value in chosen.items() if value}
     if len(selector) != 1:
         refuse("give exactly one of --all, --model, --id, --partition")
+    entries.check_selector(selector, "--id")
     entries.remove(selector, port_of(config_file, admin, token), yes=yes, as_json=as_json)
 
 

@@ -70,6 +70,8 @@ def show(
     """Show one entry; question and answer only where log.prompts allows it."""
     from cacheproxy.commands import entries as command
 
+    with failures():
+        command.check_id("ID", entry_id)
     port = port_of(config_file, admin, token)
     with failures():
         command.show_entry(port, entry_id, as_json=as_json)
@@ -98,6 +100,7 @@ def rm(
         selector["older"] = str(_age_s(older))
     if len(selector) != 1:
         refuse("give exactly one of ID, --all, --model, --partition, --older")
+    check_selector(selector, "ID")
     remove(selector, port_of(config_file, admin, token), yes=yes, as_json=as_json)
 
 
@@ -111,12 +114,25 @@ def _age_s(text: str) -> int:
     return int(age_s)
 
 
+def check_selector(selector: dict[str, str], id_name: str) -> None:
+    """End the program for a value that can name nothing. `id_name`: what an id is given as."""
+    from cacheproxy.commands import entries as command
+
+    with failures():
+        if "id" in selector:
+            command.check_id(id_name, selector["id"])
+        if "partition" in selector:
+            command.check_partition(selector["partition"])
+
+
 def remove(selector: dict[str, str], port: admin_port.AdminPort, *, yes: bool, as_json: bool = False) -> None:
     """Delete what the one pair of `selector` names, after a question where a person is there, and say how many went."""
+    from cacheproxy.commands import entries as command
+
     if "all" in selector and not yes and admin_port.is_person():
         typer.confirm(f"Forget every entry of {port.url}?", abort=True, err=True)
     with failures():
-        count = admin_port.purge(port, selector)
+        count = command.remove(port, selector)
     typer.echo(f'{{"deleted": {count}}}' if as_json else f"forgot {count:,} entr{'y' if count == 1 else 'ies'}")
 
 

@@ -1,8 +1,9 @@
-"""`cacheproxy ls` and `show`: what is stored, as a table and one by one. The operator's port tells it."""
+"""`cacheproxy ls`, `show` and `rm`: what is stored, listed, shown and taken away. The operator's port does it."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,12 +11,15 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from cacheproxy.commands.admin_port import AdminPort
+from cacheproxy.commands.admin_port import AdminPort, purge
 from cacheproxy.commands.explain import plain
 from cacheproxy.commands.stats import columns, duration, size
+from cacheproxy.errors import ConfigError
 
 QUESTION_CHARS = 60
 """Of a question in a table; `show` and the JSON have it whole."""
+_HEX = re.compile(r"[0-9a-f]{32}")
+"""An entry's id, and a partition."""
 
 
 def list_entries(port: AdminPort, *, limit: int, model: str, question: str, as_json: bool) -> None:
@@ -29,6 +33,26 @@ def show_entry(port: AdminPort, entry_id: str, *, as_json: bool) -> None:
     """Print one entry. Raises AdminPortError."""
     found = port.ask(f"/entries/{quote(entry_id, safe='')}")
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(sheet(found, time.time())))
+
+
+def remove(port: AdminPort, selector: dict[str, str]) -> int:
+    """Delete what the one pair of `selector` names; how many went. Raises AdminPortError, also for an unknown model."""
+    count = purge(port, selector)
+    if not count and "model" in selector:
+        port.ask(f"/entries?{urlencode({'limit': 1, 'model': selector['model']})}")  # refuses one that is not installed
+    return count
+
+
+def check_id(name: str, text: str) -> None:
+    """Raises ConfigError for what is no id of an entry. `name`: what it was given as."""
+    if not _HEX.fullmatch(text):
+        raise ConfigError(f"{name} {text}: an entry's id is the X-Cache-Entry of a reply, or from ls: 32 hex digits")
+
+
+def check_partition(text: str) -> None:
+    """The same for a partition."""
+    if not _HEX.fullmatch(text):
+        raise ConfigError(f'--partition {text}: a partition is 32 hex digits, as "show ID" tells it of an entry')
 
 
 def table(found: Mapping[str, Any], now: float) -> Iterator[str]:

@@ -99,13 +99,39 @@ async def test_rm_wants_exactly_one_selector(arguments):
 
 
 async def test_an_entry_that_is_not_there_is_an_error_that_says_so(house):
-    """Exit code 1; what is no id is told what one looks like."""
-    port = ("--admin", house.app.admin_url)
-    unknown = await run_beside("show", 32 * "0", *port, check=1)
-    malformed = await run_beside("show", "../stats", *port, check=1)
+    """Exit code 1."""
+    unknown = await run_beside("show", 32 * "0", "--admin", house.app.admin_url, check=1)
 
     assert "no such entry" in unknown.stderr
-    assert "32 hex digits" in malformed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["show", "../stats"], "ID ../stats: an entry's id is the X-Cache-Entry of a reply, or from ls: 32 hex digits"),
+        (["rm", "xyz"], "ID xyz: an entry's id is"),
+        (["purge", "--id", "zz"], "--id zz: an entry's id is"),
+        (["rm", "--partition", "zz"], "--partition zz: a partition is 32 hex digits"),
+        (["purge", "--partition", "default"], "--partition default: a partition is 32 hex digits"),
+    ],
+)
+async def test_what_can_name_no_entry_is_told_its_form(arguments, told):
+    """Wrong use: no port is asked."""
+    done = await run_beside(*arguments, check=2)
+
+    assert done.stderr.startswith(f"cacheproxy: {told}")
+
+
+@pytest.mark.parametrize("command", [["rm", "-m"], ["purge", "--model"]])
+async def test_forgetting_a_model_that_nobody_installed_is_no_success(house, command):
+    """It is a typo; one that is installed and has no entries is fine."""
+    port = ("--admin", house.app.admin_url)
+    unknown = await run_beside(*command, "nope", *port, check=1)
+    empty = await run_beside(*command, "llama3.2", *port)
+
+    assert "no model 'nope' is installed" in unknown.stderr
+    assert unknown.stdout == ""
+    assert empty.stdout == "forgot 0 entries\n"
 
 
 def test_hostile_text_cannot_reach_the_terminal():
