@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from cacheproxy import config, log
 from cacheproxy.app import App, running
 from cacheproxy.commands import admin_port
 from cacheproxy.commands.stats import duration, share
+from cacheproxy.commands.store import reached
 from cacheproxy.counting.outcomes import hit_rate
 from cacheproxy.demo.ollama import SimulatedOllama
 
@@ -246,16 +248,25 @@ class Tour:
 
 
 def run(*, fast: bool, stay: bool, redis_url: str) -> bool:
-    """Give the tour; False when an answer was wrong. `fast`: without thinking time. Raises ConfigError."""
+    """Give the tour; False when an answer was wrong. `fast`: without thinking time.
+
+    Ctrl-C and SIGTERM end it as a success. Raises ConfigError, StoreUnavailableError.
+    """
     # Highlighting would colour digits in the questions; without a terminal, rows are plain lines of any width.
     out = Console(highlight=False)
     log.configure(config.Log(level="error"))
-    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="cacheproxy-demo-") as folder:
+    ends = contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError)
+    with ends, tempfile.TemporaryDirectory(prefix="cacheproxy-demo-") as folder:
         return asyncio.run(_tour(out, folder, fast=fast, stay=stay, redis_url=redis_url))
     return True
 
 
 async def _tour(out: Console, folder: str, *, fast: bool, stay: bool, redis_url: str) -> bool:
+    if task := asyncio.current_task():  # or SIGTERM would leave the directory and its Redis behind
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if redis_url != "embedded":  # or each ask of the tour would be a miss
+        async with reached(_settings("http://127.0.0.1", folder, redis_url)):
+            pass
     ollama = SimulatedOllama(
         answers=answer_to,
         seconds_to_first_token=0.0 if fast else SECONDS_TO_FIRST_TOKEN,
@@ -338,9 +349,14 @@ def _footer(tour: Tour) -> Iterator[Callable[[], None]]:
 
 async def _ask_all(url: str, tour: Tour, refresh: Callable[[], None]) -> None:
     for asks in script():
-        for done in asyncio.as_completed([asyncio.to_thread(send, url, ask) for ask in asks]):
-            tour.show(await done)
-            refresh()
+        tasks = [asyncio.create_task(asyncio.to_thread(send, url, ask)) for ask in asks]
+        try:
+            for done in asyncio.as_completed(tasks):
+                tour.show(await done)
+                refresh()
+        finally:
+            for task in tasks:  # who ends the tour in their midst need not hear how they broke off
+                task.cancel()
 
 
 def send(url: str, ask: Ask) -> Reply:

@@ -72,6 +72,36 @@ def test_on_a_terminal_the_words_are_coloured_and_the_figures_run_along(tmp_path
     assert "asks, hit rate" not in shown.rpartition("\x1b[2K")[2]
 
 
+def test_a_redis_that_is_away_is_told_before_the_tour(tmp_path):
+    """Without it there would be nothing to show; the directory is gone."""
+    command = [*COMMAND, "--fast", "--redis", "redis://127.0.0.1:1"]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=30, env=environment(tmp_path), cwd=ROOT
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("cacheproxy: redis at 127.0.0.1:1 ")
+    assert done.stderr.endswith("start it, or name another with --redis\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_sigterm_in_the_midst_of_the_tour_leaves_nothing_behind(tmp_path):
+    """The embedded Redis and its directory go, as they do on Ctrl-C."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path), cwd=ROOT
+    )
+    async with asyncio.timeout(60):
+        while not ROW.match((await process.stdout.readline()).decode()):
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+
+    assert process.returncode == 0
+    assert errors == b""
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_the_tour_goes_on_serving_when_asked_to(tmp_path):
     """Its proxy answers at the address it tells until Ctrl-C, which is no failure and leaves nothing behind."""
     process = await asyncio.create_subprocess_exec(
