@@ -60,7 +60,7 @@ def _is_model(name: str, wanted: str) -> bool:
 
 
 def line(told: Mapping[str, Any]) -> str:
-    """`12:01:07 SEMANTIC 0.947  8.9 ms  llama3.2:3b  key 9f2c…`. Pure."""
+    """`12:01:07  SEMANTIC  0.947  8.9 ms  llama3.2:3b  chat  entry 9f2c…`, the id whole, as `show` takes it. Pure."""
     similarity = told.get("similarity")
     parts = [
         time.strftime("%H:%M:%S", time.localtime(told["at"])),
@@ -72,7 +72,7 @@ def line(told: Mapping[str, Any]) -> str:
     ]
     if told.get("entry"):
         answered = told["outcome"] in ("exact", "semantic", "stale")
-        parts.append(f"{'entry' if answered else 'near'} {told['entry'][:12]}")
+        parts.append(f"{'entry' if answered else 'near'} {told['entry']}")
     if why := told.get("reason") or _verdict(told):
         parts.append(why)
     if told.get("count", 1) > 1:

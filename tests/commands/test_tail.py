@@ -71,7 +71,7 @@ async def test_decisions_are_printed_as_they_fall_until_ctrl_c(house):
         _, errors = await asyncio.wait_for(process.communicate(), 20)
 
     assert re.match(r"\d\d:\d\d:\d\d  MISS  .* ms?  llama3\.2:latest  chat", miss)
-    assert re.match(r"\d\d:\d\d:\d\d  EXACT  .* ms  llama3\.2:latest  chat  entry [0-9a-f]{12}\n", hit)
+    assert re.match(r"\d\d:\d\d:\d\d  EXACT  .* ms  llama3\.2:latest  chat  entry [0-9a-f]{32}\n", hit)
     assert "\x1b" not in miss + hit
     assert process.returncode == 0
     assert errors == b""
@@ -110,7 +110,7 @@ async def test_an_unknown_outcome_and_a_proxy_that_is_away_are_told():
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({}, ["SEMANTIC  0.947    8.9 ms  llama3.2:3b  chat  entry aaaaaaaaaaaa"]),
+        ({}, [f"SEMANTIC  0.947    8.9 ms  llama3.2:3b  chat  entry {32 * 'a'}"]),
         ({"outcome": "miss", "verdict": "guard:numbers", "entry": ""}, ["MISS    ", "chat  guard:numbers"]),
         ({"outcome": "bypass", "similarity": None, "verdict": "", "reason": "images"}, ["BYPASS  ", "images"]),
         ({"count": 7}, ["x7"]),
