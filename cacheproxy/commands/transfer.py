@@ -137,8 +137,12 @@ async def _import(settings: Config, file: BinaryIO, key: bytes, space: str) -> I
         try:
             count = parcel.verify(file, sealer)
         except ParcelError as error:
-            hint = "" if head.by == "key" else "; it was signed by the secret of another Redis: export it with --key"
-            raise ParcelError(f"{error}{hint}") from error
+            if head.by == "key":
+                raise
+            raise ParcelError(
+                "the signature is wrong: either the file was changed or cut off, or the secret of another Redis signed "
+                "it; for this Redis export it there with --key"
+            ) from error
         shelf = Shelf(connection, settings.redis.prefix)
         found = Imported(
             secret_taken_over=head.by == "key" and await _share(connection, shelf, sealer.hide(head.secret))

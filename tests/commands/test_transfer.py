@@ -89,7 +89,7 @@ async def test_without_a_key_only_the_same_redis_takes_the_file_back(fake_ollama
         back = json.loads((await run_beside("import", str(file), "--json", **same)).stdout)
         again = await house.chat("why?", stream=False)
 
-    assert "export it with --key" in other.stderr
+    assert "or the secret of another Redis signed it; for this Redis export it there with --key" in other.stderr
     assert other_redis.call("KEYS", "*:answer:*") == []
     assert back["kept"] == 1
     assert again.header("X-Cache") == "EXACT"
@@ -114,19 +114,23 @@ async def test_vectors_of_another_embedder_are_dropped(fake_ollama, clean_redis,
 
 async def test_a_changed_file_is_refused_whole(fake_ollama, clean_redis, tmp_path):
     """Nothing of it is kept; a missing file and a short key are told as wrong use."""
-    file = tmp_path / "entries"
+    file, signed_here = tmp_path / "entries", tmp_path / "signed_here"
     redis = {"CACHEPROXY_REDIS__URL": clean_redis.unix_url}
     async with open_house(fake_ollama, clean_redis) as house:
         await filled(house, "why?")
         await run_beside("export", str(file), "--key", KEY, **redis)
+        await run_beside("export", str(signed_here), **redis)
         await house.admin("DELETE", "/entries?all=true")
-    file.write_bytes(file.read_bytes().replace(b"stop", b"stoq"))
+    for one in (file, signed_here):
+        one.write_bytes(one.read_bytes().replace(b"stop", b"stoq"))
+    changed_here = await run_beside("import", str(signed_here), check=1, **redis)
     changed = await run_beside("import", str(file), "--key", KEY, check=1, **redis)
     keyless = await run_beside("import", str(file), check=1, **redis)
     short = await run_beside("export", str(file), "--key", "short", check=2, **redis)
     absent = await run_beside("import", str(tmp_path / "nothing"), check=2, **redis)
 
     assert "signature is wrong" in changed.stderr
+    assert "signature is wrong: either the file was changed or cut off, or" in changed_here.stderr
     assert "CACHEPROXY_EXPORT_KEY" in keyless.stderr
     assert "8 at least" in short.stderr
     assert "nothing" in absent.stderr
