@@ -41,7 +41,17 @@ _WHYS = {
 def run(port: AdminPort, asked: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the story of an ask (as `POST /explain` takes it). Raises AdminPortError."""
     told = port.ask("/explain", method="POST", body=asked)
-    typer.echo(json.dumps(told, indent=2) if as_json else "\n".join(lines(told, time.time())))
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    away = _why_away(port) if told["why"] == "unknown-model" else ""
+    typer.echo("\n".join(lines(told, time.time(), away)))
+
+
+def _why_away(port: AdminPort) -> str:
+    """Why no model is known to the proxy; empty if it knows which there are. Raises AdminPortError."""
+    ollama = port.ask("/stats").get("parts", {}).get("upstream", {})
+    return str(ollama["reason"]) if ollama.get("state") == "down" else ""
 
 
 def asked(
@@ -77,8 +87,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def lines(told: Mapping[str, Any], now: float) -> Iterator[str]:
-    """The story for a person. `now`: Unix time, s. Pure."""
+def lines(told: Mapping[str, Any], now: float, away: str = "") -> Iterator[str]:
+    """The story for a person. `now`: Unix time, s. `away`: why Ollama could not be asked for the model. Pure."""
     if told["key"]:
         yield f"{'exact':<10}{_exact(told, now)}"
     for rank, one in enumerate(told["neighbours"]):
@@ -87,7 +97,7 @@ def lines(told: Mapping[str, Any], now: float) -> Iterator[str]:
         yield f"{'nearest':<10}not looked for: {_why(told['near_off'])}"
     if not told["prompts"] and told["neighbours"]:
         yield f"{'':<10}(their questions are not shown: log.prompts is off)"
-    yield f"{'verdict':<10}{_verdict(told)}"
+    yield f"{'verdict':<10}{f'502, Ollama is away: {away}' if away else _verdict(told)}"
 
 
 def _exact(told: Mapping[str, Any], now: float) -> str:

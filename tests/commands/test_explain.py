@@ -10,6 +10,7 @@ from cacheproxy.commands import explain
 from cacheproxy.errors import ConfigError
 from tests.fakes.command import run_beside
 from tests.fakes.house import near_ready, open_house
+from tests.fakes.redis_server import free_port
 
 STORY = {
     "outcome": "miss",
@@ -52,6 +53,26 @@ async def test_the_story_of_an_ask_before_and_after_it_was_answered(fake_ollama,
     assert after[0].endswith(before[0].split("(")[1])
     assert after[-1] == "verdict   EXACT, answered from the entry under its key"
     assert told["outcome"] == "exact"
+
+
+async def test_ollama_that_was_never_reached_is_told_as_what_it_is(fake_ollama, clean_redis):
+    """Nobody knows whether it has the model, and a real ask gets the same status."""
+    away = f"http://127.0.0.1:{free_port()}"
+    async with open_house(fake_ollama, clean_redis, ready=False, upstream={"url": away}) as house:
+        await house.app.wait_ready(10)
+        told = await run_beside("explain", "why?", "-m", "llama3.2", "--admin", house.app.admin_url)
+        real = await house.chat("why?", stream=False)
+
+    assert told.stdout.splitlines()[-1].startswith("verdict   502, Ollama is away: ")
+    assert "connection refused" in told.stdout
+    assert real.status == 502
+
+
+async def test_a_model_that_ollama_does_not_list_is_told_as_before(house):
+    """With Ollama there, it is the model that is wrong."""
+    told = await run_beside("explain", "why?", "-m", "llama9", "--admin", house.app.admin_url)
+
+    assert told.stdout.splitlines()[-1] == "verdict   BYPASS, goes around the cache: Ollama does not list the model"
 
 
 def test_a_guarded_neighbour_is_told_with_its_guard():
