@@ -67,12 +67,16 @@ def run(
     """Measure, clean up, and print. Raises AskFailedError, AdminPortError, ConfigError."""
     if png is not None:
         curve.check_png()
+    for path in (out, png):
+        if path is not None:
+            curve.check_writable(path)
     if not as_json:
         typer.echo(announcement(plan, proxy_url), err=True)
     port.ask("/healthz")  # without it nothing could be deleted afterwards
     times = Times()
     number = 10**9 + secrets.randbelow(9 * 10**9)
     with Client(proxy_url) as proxy, Client(ollama_url) as ollama:
+        _check_direct(ollama, plan, number)
         try:
             _measure_hits(proxy, plan, number, times)
             _measure_misses(proxy, ollama, plan, number, times)
@@ -80,11 +84,11 @@ def run(
             deleted = sum(purge(port, {"id": entry}) for entry in times.entries)
     report = told(times, plan, proxy_url, deleted)
     text = json.dumps(report, indent=2)
+    typer.echo(text if as_json else "\n".join(lines(report)))
     if out is not None:
         _write(out, text)
     if png is not None:
         curve.write_times_png(png, times.seconds, title=f"cacheproxy {__version__}, {plan.model}")
-    typer.echo(text if as_json else "\n".join(lines(report)))
 
 
 def announcement(plan: Plan, proxy_url: str) -> str:
@@ -94,6 +98,16 @@ def announcement(plan: Plan, proxy_url: str) -> str:
         f"of one token each; {plan.repeats + plan.rewordings:,} asks for what is stored. What it adds to the cache "
         "(one entry, rarely some more) it deletes at the end; the asks stay in the statistics."
     )
+
+
+def _check_direct(ollama: Client, plan: Plan, number: int) -> None:
+    """Load the model, and make sure that it is Ollama that is asked directly. Raises AskFailedError, ConfigError."""
+    reply = _checked(ollama.ask("/api/chat", _body(plan.model, f"What is the balance of account {number}?", tokens=1)))
+    if reply.proxied:
+        raise ConfigError(
+            f"{ollama.url} is a cacheproxy itself, so nothing could be compared with Ollama; "
+            "name Ollama's own address with --upstream"
+        )
 
 
 def _measure_hits(proxy: Client, plan: Plan, number: int, times: Times) -> None:
@@ -144,7 +158,6 @@ def _wait_kept(proxy: Client, body: Mapping[str, Any]) -> str:
 def _measure_misses(proxy: Client, ollama: Client, plan: Plan, number: int, times: Times) -> None:
     """Fresh questions directly and through the proxy in turn, so that what slows the machine slows both."""
     fresh = (f"What is the balance of account {number + step}?" for step in itertools.count(1))
-    _checked(ollama.ask("/api/chat", _body(plan.model, next(fresh), tokens=1)))  # loads the model
     for turn in range(plan.rounds):
         asked: list[tuple[str, Client]] = [("direct", ollama), ("miss", proxy)]
         for name, client in asked if turn % 2 else reversed(asked):

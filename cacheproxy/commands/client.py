@@ -34,6 +34,8 @@ class Reply:
     """From the first byte sent to the last byte received."""
     error: str = ""
     """What an answer with a status of 400 or more says."""
+    proxied: bool = False
+    """True where a cacheproxy stood on the way, by `Via`; `X-Cache` is what other caches send too."""
 
 
 class Client:
@@ -77,6 +79,7 @@ class Client:
             answer.headers.get("X-Cache-Entry", ""),
             seconds,
             _error(start) if answer.status >= 400 else "",
+            "cacheproxy" in answer.headers.get("Via", ""),
         )
 
 

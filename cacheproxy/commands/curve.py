@@ -6,6 +6,7 @@ The PNG needs matplotlib, which is an extra (`plot`): nobody who serves answers 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,18 @@ def _framed(area: list[list[str]], right: float, top: float, max_wrong: float, *
     return [*lines, f"{'':7}{'   '.join([*signs, f'{_CHOSEN} chosen'] if with_choice else signs)}"]
 
 
+def check_writable(path: Path) -> None:
+    """Raises ConfigError where no file can be written, so that nobody waits for one in vain."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{path}: may not be written")
+
+
 def check_png() -> None:
-    """Raises ConfigError where no PNG can be made, so that nobody waits for one in vain."""
+    """Raises ConfigError where no PNG can be made, for the same reason."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError("--png needs matplotlib, which is not installed: pip install matplotlib")
 

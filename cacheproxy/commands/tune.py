@@ -57,6 +57,7 @@ def run(
             raise ConfigError(f"{name} {value:g}: expected a share between 0 and 1, such as 0.005 for half a per cent")
     if png is not None:
         curve.check_png()
+        curve.check_writable(png)
     evidence = of_shadow(settings, alike=alike) if pairs is None else of_pairs(pairs, settings)
     report = judge(evidence, max_wrong=max_wrong, in_use=settings.semantic.threshold)
     if as_json:

@@ -63,6 +63,21 @@ async def test_what_cannot_be_measured_is_told(house):
     assert "is no cacheproxy" in ollama.stderr
 
 
+async def test_what_cannot_be_written_or_compared_is_told_before_anything_is_measured(house, tmp_path):
+    """A file in a folder that is not there, and a proxy in place of Ollama; both are wrong use."""
+    ports = ("--url", house.app.proxy_url, "--admin", house.app.admin_url, "--upstream")
+    missing = str(tmp_path / "none" / "x")
+    out = await run_beside("bench", "-m", "llama3.2", *ports, house.ollama.url, "--out", missing, check=2)
+    png = await run_beside("bench", "-m", "llama3.2", *ports, house.ollama.url, "--png", missing, check=2)
+    calls = house.calls("/api/chat")
+    proxy = await run_beside("bench", "-m", "llama3.2", *ports, house.app.proxy_url, check=2)
+
+    assert out.stderr == png.stderr == f"cacheproxy: {missing}: there is no {tmp_path / 'none'}\n"
+    assert calls == 0
+    assert f"{house.app.proxy_url} is a cacheproxy itself" in proxy.stderr
+    assert house.calls("/api/chat") == 1
+
+
 def test_rewordings_are_all_different_and_none_is_the_stored_question():
     """A repeated one would be told from memory and be faster than a reworded question is."""
     found = list(bench.rewordings(7))

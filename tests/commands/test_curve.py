@@ -88,6 +88,16 @@ def test_a_png_that_cannot_be_written_is_told(tmp_path):
         curve.write_png(path, tabulate(HALF, THRESHOLDS), max_wrong=0.1, in_use=0.92, chosen=None, title="")
 
 
+@pytest.mark.parametrize(("name", "reason"), [("none/x.png", "there is no "), ("", "is a directory")])
+def test_a_file_that_cannot_be_written_is_told_ahead(tmp_path, name, reason):
+    """Before minutes of measuring; one that can be is left as it is."""
+    with pytest.raises(ConfigError, match=reason):
+        curve.check_writable(tmp_path / name)
+
+    curve.check_writable(tmp_path / "new.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_matplotlib_it_is_told_what_to_install(monkeypatch):
     """Before anything is computed for a picture nobody can draw."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
