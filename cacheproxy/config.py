@@ -205,6 +205,24 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _listen_such_as(example: str) -> Any:
+    def check(listen: str) -> str:
+        if problem := _listen_problem(listen, example):
+            raise ValueError(problem)
+        return listen
+
+    return AfterValidator(check)
+
+
+def _listen_problem(listen: str, example: str) -> str:
+    """Why it is no HOST:PORT; empty for one."""
+    _, colon, port = listen.rpartition(":")
+    if colon and port.isdecimal() and int(port) <= PORT_MAX:
+        return ""
+    far = f"port {port} is above {PORT_MAX}; " if colon and port.isdecimal() else ""
+    return f'{far}expected HOST:PORT, for example "{example}"'
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 Period = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 """A duration that cannot be none at all."""
@@ -222,7 +240,7 @@ class _Section(BaseModel):
 class Server(_Section):
     """[server]: the port that clients of Ollama use."""
 
-    listen: str = "127.0.0.1:11435"
+    listen: Annotated[str, _listen_such_as("127.0.0.1:11435")] = "127.0.0.1:11435"
     workers: int = Field(1, ge=1, le=64)
     origins: Annotated[tuple[str, ...], AfterValidator(_check_origins)] = ()
     repeat_lane: bool = True
@@ -235,7 +253,7 @@ class Server(_Section):
 class Admin(_Section):
     """[admin]: the operator's port."""
 
-    listen: str = "127.0.0.1:11436"
+    listen: Annotated[str, _listen_such_as("127.0.0.1:11436")] = "127.0.0.1:11436"
     token: str = Field("", repr=False)
     hosts: tuple[str, ...] = ()
 
@@ -433,10 +451,9 @@ _NO_RULE = ModelRule()
 
 def split_listen(listen: str) -> tuple[str, int]:
     """Host and port of `"127.0.0.1:11435"`, `":11435"` (all interfaces) or `"[::1]:11435"`. Raises ConfigError."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
-        far = f"port {port} is above {PORT_MAX}; " if colon and port.isdecimal() else ""
-        raise ConfigError(f'listen = "{listen}": {far}expected HOST:PORT, for example "127.0.0.1:11435"')
+    if problem := _listen_problem(listen, "127.0.0.1:11435"):
+        raise ConfigError(f'listen = "{listen}": {problem}')
+    host, _, port = listen.rpartition(":")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - the operator wrote ":PORT", which means all interfaces
 
 
@@ -452,8 +469,10 @@ def load(
     if path is not None:
         try:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: is no text in UTF-8; a config file is TOML, as config.toml shows") from error
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     env = dict(os.environ) if env is None else env
     flags = overrides or {}
     variables = _variables(env)

@@ -63,6 +63,8 @@ def refusal(tree, **arguments):
         ({"semantic": {"threshold": 10**400}}, "semantic.threshold = "),
         ({"models": {"a*": {"threshold": 92}}}, "models.a*.threshold = 92: similarity is between 0 and 1"),
         ({"redis": {"prefix": "a:b"}}, "redis.prefix = 'a:b': String should match pattern"),
+        ({"admin": {"listen": "foo"}}, "admin.listen = 'foo': expected HOST:PORT, for example \"127.0.0.1:11436\""),
+        ({"server": {"listen": "a:70000"}}, "server.listen = 'a:70000': port 70000 is above 65535; expected HOST:PORT"),
         ({"redis": {"connections": 1}}, "redis.connections = 1: Input should be greater than or equal to 2"),
         ({"upstream": {"parallel": 0}}, "upstream.parallel = 0: Input should be greater than or equal to 1"),
         ({"server": {"workers": "two"}}, "server.workers = 'two': Input should be a valid integer"),
@@ -111,7 +113,12 @@ def test_no_repr_shows_a_password():
 @pytest.mark.fault(114)
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"[cache", "Expected ']'"), (b"a = \xff", "utf-8"), (None, "No such file"), (b"a=1\na=2", "overwrite")],
+    [
+        (b"[cache", "Expected ']'"),
+        (b"a = \xff", "is no text in UTF-8"),
+        (None, "mine.toml: No such file or directory"),
+        (b"a=1\na=2", "overwrite"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content, expected):
     """With the reason and, for TOML, the line."""
@@ -122,6 +129,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, expected):
         load(path, env={})
 
     assert expected in str(caught.value)
+    assert "Errno" not in str(caught.value)
 
 
 def test_a_key_in_a_file_is_refused_under_the_files_name(tmp_path):
