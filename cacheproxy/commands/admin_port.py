@@ -34,14 +34,28 @@ class AdminPort:
             try:
                 answer = json.loads(reply.read(_ANSWER_BYTES_MAX))
             except ValueError as error:
-                raise AdminPortError(
-                    f"{self.url} is no operator's port of a cacheproxy: its answer is not JSON"
-                ) from error
+                raise AdminPortError(f"{self._no_port(reply)}: its answer is not JSON") from error
             except (OSError, http.client.HTTPException) as error:
                 raise AdminPortError(f"the answer of {self.url} broke off ({plain(error)})") from error
         if not isinstance(answer, dict):
-            raise AdminPortError(f"{self.url} is no operator's port of a cacheproxy: its answer is no JSON object")
+            raise AdminPortError(f"{self._no_port(reply)}: its answer is no JSON object")
         return answer
+
+    def _refusal(self, error: urllib.error.HTTPError, path: str) -> str:
+        """What an answer with a status of 400 or more comes to, and what to do."""
+        told = _told(error)
+        if error.code == 401:
+            given = "--token or admin.token is not its token" if self.token else "it has a token, and none was given"
+            return f"{self.url} refused: {given}; give it with --token, or as admin.token (CACHEPROXY_ADMIN__TOKEN)"
+        if "cacheproxy" in error.headers.get("Via", "") or (error.code == 404 and not told):
+            return f"{self._no_port(error)}: it has no {path.partition('?')[0]} (status {error.code})"
+        return f"{self.url} refused: {f'{told} (status {error.code})' if told else f'status {error.code}'}"
+
+    def _no_port(self, reply: http.client.HTTPResponse | urllib.error.HTTPError) -> str:
+        """That something else answered there; the port for clients tells itself by `Via`."""
+        if "cacheproxy" in reply.headers.get("Via", ""):
+            return f"{self.url} is a cacheproxy's port for clients; name its operator's port with --admin"
+        return f"{self.url} is no operator's port of a cacheproxy"
 
     def events(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and content of each server-sent event at `path`, for ever. Raises AdminPortError when it ends."""
@@ -65,7 +79,7 @@ class AdminPort:
         try:
             reply = opener.open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
-            raise AdminPortError(f"{self.url} refused: {_reason(error)}") from error
+            raise AdminPortError(self._refusal(error, path)) from error
         except (OSError, http.client.HTTPException) as error:
             raise AdminPortError(
                 f"no cacheproxy answers at {self.url} ({plain(error)}): "
@@ -136,9 +150,9 @@ def purge(port: AdminPort, selector: dict[str, str]) -> int:
     return int(answer.get("deleted", 0))
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _told(error: urllib.error.HTTPError) -> str:
+    """The `error` in a refusal; empty for one that is not of a cacheproxy or Ollama."""
     try:
-        told = json.loads(error.read(4096))["error"]
+        return str(json.loads(error.read(4096))["error"])
     except (ValueError, KeyError, TypeError, OSError):
-        return f"status {error.code}"
-    return f"{told} (status {error.code})"
+        return ""

@@ -41,7 +41,18 @@ async def test_the_token_comes_from_the_environment(fake_ollama, clean_redis):
         await run_beside("stats", "--admin", url, CACHEPROXY_ADMIN__TOKEN="secret")
         refused = await run_beside("stats", "--admin", url, "--token", "guess", check=1)
 
-    assert "admin token" in refused.stderr
+        tokenless = await run_beside("stats", "--admin", url, check=1)
+
+    assert "--token or admin.token is not its token; give it with --token" in refused.stderr
+    assert "it has a token, and none was given; give it with --token" in tokenless.stderr
+
+
+async def test_the_port_for_clients_is_told_as_what_it_is(house):
+    """The two stand beside each other, so they are easily mixed up."""
+    done = await run_beside("stats", "--admin", house.app.proxy_url, check=1)
+
+    expected = f"{house.app.proxy_url} is a cacheproxy's port for clients; name its operator's port with --admin"
+    assert done.stderr.startswith(f"cacheproxy: {expected}")
 
 
 def test_a_proxy_that_is_not_there_is_told_with_the_remedy():
@@ -55,8 +66,9 @@ def test_a_proxy_that_is_not_there_is_told_with_the_remedy():
 
 def test_what_is_no_operators_port_is_told(simulated):
     """The proxy port, or any other server, is a common mistake in --admin."""
-    with pytest.raises(AdminPortError, match=r"refused|no operator's port"):
-        AdminPort(simulated).ask("/")
+    for path in ("/", "/stats", "/entries?limit=1"):
+        with pytest.raises(AdminPortError, match=f"{simulated} is no operator's port of a cacheproxy: it"):
+            AdminPort(simulated).ask(path)
 
 
 def test_the_admin_port_is_found_from_the_configuration():
