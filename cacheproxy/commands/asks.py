@@ -60,7 +60,14 @@ def read(path: Path, *, lines_max: int = LINES_MAX) -> Iterator[Recorded]:
                     raise ConfigError(f"{path}: more than {lines_max:,} asks; take a part of it")
                 yield parse(text, f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
+        raise ConfigError(f"{path}: {why_unreadable(error)}") from error
+
+
+def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """What is wrong with a file of lines, in a few words. Pure."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "is no text in UTF-8; expected a file of lines"
 
 
 def parse(text: str, where: str) -> Recorded:

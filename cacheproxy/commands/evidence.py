@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from cacheproxy.commands.asks import why_unreadable
 from cacheproxy.commands.store import quiet, reached
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError, EmbedderError
@@ -83,7 +84,7 @@ def read_pairs(path: Path) -> Iterator[Labelled]:
                         raise ConfigError(f"{path}: more than {PAIRS_MAX:,} pairs; take a sample of them")
                     yield _labelled(line, f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
+        raise ConfigError(f"{path}: {why_unreadable(error)}") from error
 
 
 def _labelled(line: str, where: str) -> Labelled:

@@ -67,5 +67,8 @@ def test_a_file_that_cannot_be_read_or_is_too_long_is_told(tmp_path):
 
     with pytest.raises(ConfigError, match="more than 1 asks"):
         list(asks.read(file, lines_max=1))
+    file.write_bytes(b"why?\n\x89PNG\xff")
+    with pytest.raises(ConfigError, match=r"asks\.txt: is no text in UTF-8; expected a file of lines"):
+        list(asks.read(file))
     with pytest.raises(ConfigError, match="No such file"):
         list(asks.read(tmp_path / "absent"))

@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, pairs, monkeypatch):
     with pytest.raises(ConfigError, match=r"none\.jsonl: No such file"):
         list(read_pairs(tmp_path / "none.jsonl"))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="bytes: 'utf-8'"):
+    with pytest.raises(ConfigError, match="bytes: is no text in UTF-8"):
         list(read_pairs(tmp_path / "bytes"))
     monkeypatch.setattr(evidence, "PAIRS_MAX", 2)
     with pytest.raises(ConfigError, match="more than 2 pairs"):
