@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -373,6 +374,8 @@ async def _listen(server: Server, section: str, *, shared: bool = False) -> None
         await server.open()
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno and error.errno > 0:  # below are those of name look-ups, which only their text tells
+            reason = os.strerror(error.errno).lower()
         raise ConfigError(
             f"[{section}] listen: cannot listen on {server.host}:{server.port} ({reason}); "
             f"is another cacheproxy running there? Choose another port."

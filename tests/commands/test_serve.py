@@ -66,6 +66,18 @@ def test_without_ollama_serve_says_so_in_one_line_and_goes_on(tmp_path):
     assert [line for line in errors.splitlines() if "no Ollama" in line] == [expected]
 
 
+def test_a_port_that_is_taken_is_told_in_one_plain_sentence(tmp_path):
+    """With its section and the remedy; exit code 1, for it may be free at the next try."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("serve", "--listen", listen, check=1, CACHEPROXY_REDIS__DATA_DIR=str(tmp_path))
+
+    assert done.stderr.splitlines()[-1] == (
+        f"cacheproxy: [server] listen: cannot listen on {listen} (address already in use); "
+        "is another cacheproxy running there? Choose another port."
+    )
+
+
 def test_sighup_reads_the_configuration_again(tmp_path, simulated):
     """What can change does, what cannot is named, and a mistake changes nothing; it goes on serving in any case."""
     path = tmp_path / "cacheproxy.toml"
