@@ -5,7 +5,9 @@ url="${CACHEPROXY_URL:-http://127.0.0.1:11435}"
 body='{"model":"llama3.2","stream":false,"messages":[{"role":"user","content":"Why is fire hot?"}]}'
 
 ask() {
-    curl --silent --show-error --fail --include "$url/api/chat" --data "$body" "$@" | grep -iE '^(x-cache|cache-status|age):'
+    # Not straight into grep: a pipe would hide that curl failed.
+    headers="$(curl --silent --show-error --fail --dump-header - --output /dev/null "$url/api/chat" --data "$body" "$@")"
+    echo "$headers" | grep -iE '^(x-cache|cache-status|age):'
 }
 
 ask                                  # X-Cache: MISS

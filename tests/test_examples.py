@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cacheproxy.wire.dialects import BY_PATH
-from tests.fakes.house import House
+from tests.fakes.house import House, open_house
+from tests.fakes.redis_server import free_port
 
 EXAMPLES = sorted(
     path for path in (Path(__file__).parent.parent / "examples").iterdir() if path.suffix in (".py", ".sh")
@@ -53,6 +54,19 @@ async def test_an_example_prints_an_answer_and_the_second_time_from_the_cache(ho
 
 def _calls(house):
     return sum(house.calls(path) for path in BY_PATH)
+
+
+async def test_the_shell_example_stops_at_its_first_failure(fake_ollama, clean_redis):
+    """The status of its last ask, or of a pipe, must not hide that an earlier one got no answer."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    example = next(path for path in EXAMPLES if path.name == "curl.sh")
+    away = f"http://127.0.0.1:{free_port()}"
+    async with open_house(fake_ollama, clean_redis, ready=False, upstream={"url": away}) as house:
+        with pytest.raises(AssertionError, match="502") as caught:
+            await run(example, house.app.proxy_url)
+
+    assert str(caught.value).count("502") == 1
 
 
 async def test_the_shell_example_shows_a_miss_a_hit_and_a_fresh_answer(house: House):
