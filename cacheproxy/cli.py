@@ -269,7 +269,8 @@ def _section(context: typer.Context) -> str:
 _DESCRIPTION_HEAD = """\
 # The command line
 
-This page is made from `cacheproxy --help`; a test holds the two together.
+This page is made from `cacheproxy --help`; a test holds the two together. After `make run` the command is
+`.venv/bin/cacheproxy`.
 
 * **Configuration**: flags are stronger than `CACHEPROXY_SECTION__KEY` in the environment, that is stronger than the
   file, and the file is stronger than the defaults. The file is the one that `--config` or `CACHEPROXY_CONFIG` names;

@@ -89,6 +89,12 @@ def test_commands_in_the_text_exist_with_their_options(page):
 
 
 @pages
+def test_a_command_to_paste_is_found_where_the_readme_installs_it(page):
+    """Nobody has it on the path after `make run`."""
+    assert [words for words in shell_lines(page) if words[:1] == ["cacheproxy"]] == []
+
+
+@pages
 def test_make_targets_in_the_text_exist(page):
     """`make` alone lists them; a page may name no other."""
     targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), flags=re.MULTILINE))

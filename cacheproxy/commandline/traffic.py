@@ -101,7 +101,7 @@ def replay(
     ] = "",
     as_json: AsJSON = False,
 ) -> None:
-    """Go through recorded asks at other thresholds: the exact hit rate of each.
+    """Go through recorded asks at other thresholds: the true hit rate of each.
 
     A threshold also decides what gets stored, so rates at another one cannot be read off the similarities of today's
     hits. Each line of FILE is a request's body, or {"question": TEXT} with, if known, "scope" (all else that must be
