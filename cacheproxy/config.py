@@ -475,10 +475,10 @@ def load(
             raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     env = dict(os.environ) if env is None else env
     flags = overrides or {}
-    variables = _variables(env)
+    variables = {setting: name for name in sorted(env) if (setting := _setting_of(name))}
     _merge(tree, _from_env(env, variables))
     _merge(tree, flags)
-    problems = [f"environment: {problem}" for problem in _strays(env, variables)]
+    problems = [f"environment: {problem}" for problem in _strays(env)]
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -494,21 +494,20 @@ _Variables = Mapping[tuple[str, str], str]
 """The names of variables that set something, by section and key."""
 
 
-def _variables(env: Mapping[str, str]) -> _Variables:
-    found = {}
-    for name in sorted(env):
-        section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
-        keys = _valid_names([section])
-        if name.startswith(ENV_PREFIX) and separator and section in Config.model_fields and (not keys or key in keys):
-            found[section, key] = name
-    return found
+def _setting_of(name: str) -> tuple[str, str] | None:
+    """Section and key that a variable sets; None for one that sets nothing."""
+    section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+    if not name.startswith(ENV_PREFIX) or not separator or section not in Config.model_fields:
+        return None
+    keys = _valid_names([section])
+    return (section, key) if key in keys or not keys else None  # [models] has none of its own: any pattern is one
 
 
-def _strays(env: Mapping[str, str], variables: _Variables) -> Iterator[str]:
+def _strays(env: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with the variables that look like ours and set nothing; their values are not quoted."""
-    for name in sorted(env.keys() - set(variables.values())):
+    for name in sorted(env):
         rest = name.removeprefix(ENV_PREFIX)
-        if rest == name or ("__" not in rest and _NO_SETTING.fullmatch(rest)):
+        if rest == name or _setting_of(name) or ("__" not in rest and _NO_SETTING.fullmatch(rest)):
             continue
         near = _nearest_variable(rest)
         hint = f"did you mean {near}?" if near else f"settings are called {ENV_PREFIX}SECTION__KEY"

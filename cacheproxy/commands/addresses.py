@@ -7,13 +7,16 @@ spelt alike. A port 0 is chosen by the system when it listens, so it meets nothi
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cacheproxy.config import Config, split_listen
 from cacheproxy.upstream.address import Address
 
-_LOOPBACKS = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
+_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+_LOOPBACK: Mapping[int, _IP] = {4: ipaddress.ip_address("127.0.0.1"), 6: ipaddress.ip_address("::1")}
+"""By the version of IP."""
 
 
 def clashes(settings: Config) -> Iterator[str]:
@@ -42,21 +45,17 @@ def reaches(host: str, listen_host: str) -> bool:
     host, listen_host = host.lower().removesuffix("."), listen_host.lower()
     if host == listen_host:
         return True
-    goals, heard = _addresses(host), _addresses(listen_host)
+    goals = [_LOOPBACK[goal.version] if goal.is_unspecified else goal for goal in _addresses(host)]
     return any(
         goal == here or (here.is_unspecified and goal.version == here.version and _is_own(goal))
-        for goal in (_LOOPBACKS[goal.version == 6] if goal.is_unspecified else goal for goal in goals)
-        for here in heard
+        for goal, here in itertools.product(goals, _addresses(listen_host))
     )
-
-
-_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _addresses(host: str) -> tuple[_IP, ...]:
     """What a host stands for; nothing for a name that would have to be looked up."""
     if host == "localhost":
-        return _LOOPBACKS
+        return tuple(_LOOPBACK.values())
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
