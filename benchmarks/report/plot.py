@@ -22,7 +22,7 @@ def plot(figures: Sequence[Figure], file: Path) -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise UnavailableError("the PNG needs matplotlib: pip install 'ollama-cacheproxy[plot]'") from None
+        raise UnavailableError("the PNG needs matplotlib: pip install matplotlib") from None
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
