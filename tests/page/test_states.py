@@ -42,17 +42,21 @@ async def test_a_proxy_that_stops_and_comes_back_is_live_again_without_a_reload(
     assert all("Failed to load" in said for said in screen.errors), screen.errors
 
 
-async def test_redis_away_is_said_first_and_ends_by_itself(quiet: House, browser: Browser) -> None:
+async def test_redis_away_is_said_first_and_ends_by_itself(
+    ollama: FakeOllama, clean_redis: RedisServer, browser: Browser
+) -> None:
     """With its reason, and what it means; what needs the history says so."""
-    assert quiet.redis is not None
-    await quiet.chat("why?")
-    await counted(quiet)
-    async with looking_at(browser, quiet, careful=False) as screen:
+    async with (
+        open_house(ollama, clean_redis, redis={"timeout": 0.5}) as house,
+        looking_at(browser, house, careful=False) as screen,
+    ):
+        await house.chat("why?")
+        await counted(house)
         await screen.shows("#condition", "All parts work")
-        quiet.redis.freeze()
+        clean_redis.freeze()
         try:
             for question in ("a?", "b?", "c?", "d?", "e?"):
-                await quiet.chat(question)
+                await house.chat(question)
             await screen.shows("#condition h1", "Redis is away")
             assert "Asks go to Ollama" in await screen.text("#condition p")
             assert await screen.find("#condition.bad").count() == 1
@@ -61,7 +65,7 @@ async def test_redis_away_is_said_first_and_ends_by_itself(quiet: House, browser
             )
             await screen.shows('[data-key="rate-now"]', "this proxy since its start")
         finally:
-            quiet.redis.thaw()
+            clean_redis.thaw()
         await screen.shows("#condition", "All parts work")
 
 
