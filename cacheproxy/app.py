@@ -75,7 +75,7 @@ class App:
     def _build_store(self) -> None:
         self._stored = stored = Stored.of(self.config, self._clock, self.metrics)
         self.embedded, self.connection, self.memory = stored.embedded, stored.connection, stored.memory
-        self.exact, self.shelf, self.ledger, self._shadow = stored.exact, stored.shelf, stored.ledger, stored.shadow
+        self.exact, self.shelf, self.ledger = stored.exact, stored.shelf, stored.ledger
         self.account, self.apart, self.semantic = stored.account, stored.apart, stored.semantic
         self.decisions.listeners += [self.metrics.decided, self.ledger.decided]
         if self.traces is not None:

@@ -19,13 +19,13 @@ from cacheproxy.counting.exposition import CONTENT_TYPE, Exposition
 from cacheproxy.counting.faults import Fault
 from cacheproxy.counting.gauges import Gauges
 from cacheproxy.counting.labels import OTHER, TIERS, Group, Labels
-from cacheproxy.counting.outcomes import Window, hit_rate
+from cacheproxy.counting.outcomes import Window
 from cacheproxy.counting.snapshot import snapshot
 from cacheproxy.lately import Lately
 from cacheproxy.model import Decision
 
 # `Fault` goes with `Metrics`: who counts needs both.
-__all__ = ["OTHER", "SAVED_S_MAX", "SAVED_TOKENS_MAX", "Fault", "Group", "Metrics", "hit_rate"]
+__all__ = ["OTHER", "SAVED_S_MAX", "SAVED_TOKENS_MAX", "Fault", "Group", "Metrics"]
 
 SAVED_S_MAX, SAVED_TOKENS_MAX = 86_400, 10_000_000
 """No answer takes longer or is longer; a figure beyond is not counted."""

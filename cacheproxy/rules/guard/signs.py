@@ -14,11 +14,12 @@ from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.reading import READINGS_MAX
 
 _FORMULA = re.compile(
-    r"\d[a-z]?\s*[-+*/^<>=]\s*[\d(]|\(\s*-?[\d.]+\s*,\s*-?[\d.]+|[{}\[\]<>|^=\\]|&&|!\(|(?<!\w)[*_]+\w", re.IGNORECASE
+    r"\d[a-z]?\s*[-+*/^<>=]\s*[\d(]|\(\s*-?[\d.]+\s*,\s*-?[\d.]+|[{}\[\]<>|^=\\]|&&|!\(|(?<!\w)[*_]{1,4}\w",
+    re.IGNORECASE,
 )
 """What only formulas, code and coordinates have."""
 _SIGNS = re.compile(
-    r"[*/\\_|&+^]{2,}|[-+*/^<>=~|&\\(){}\[\],?]|!(?=[=(\w])|(?<!\w)[*_]+(?=\w)|(?<!\w)\.\d+|\d(?:[\d.,]*\d)?"
+    r"[*/\\_|&+^]{2,}|[-+*/^<>=~|&\\(){}\[\],?]|!(?=[=(\w])|(?<!\w)[*_]{1,4}(?=\w)|(?<!\w)\.\d+|\d(?:[\d.,]*\d)?"
 )
 """All that counts in them besides names, numbers included."""
 _ENDS = frozenset(".?!,;:")
@@ -26,7 +27,7 @@ _DASHES = str.maketrans("\N{EN DASH}\N{EM DASH}", "--")
 _NOT = re.compile(r"(?<![\w!])!(\w+)")
 _LENGTH_MARK = re.compile(r"\d(['\"])(?!\w)")
 _FLAG = re.compile(r"(?<!\S)--?[A-Za-z]\b")
-_SHELL_QUOTE = re.compile(r"['\"](?=\$\w)")
+_SHELL_QUOTE = re.compile(r"['\"](?=\$[A-Za-z_{])")
 _BACKTICKED = re.compile(r"`([^`\n]{1,200})`")
 _WORD = re.compile(r"[^\W\d_]+")
 _SYMBOL_MAX = 3
