@@ -281,7 +281,7 @@ async def test_shadow_mode_answers_from_ollama_and_writes_down_what_it_would_hav
         await stored(house)
         reply = await house.chat(REWORDED, stream=False)
         await house.settled()
-        records = await house.app._shadow.read(10)
+        records = await house.app._stored.shadow.read(10)
 
     assert reply.header("X-Cache") == "MISS"
     (record,) = records
