@@ -59,14 +59,21 @@ def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str |
     """
     if a == b:
         return None
-    first, second = sorted((a, b))
-    pair = compare(read(first), read(second))
-    found = next((name for name, guard in GUARDS.items() if name in enabled and guard(pair)), None)
-    rests = apart(first, second) if found is None else None
+    found = _objection(_laid(a, b), enabled)
+    rests = apart(*sorted((a, b))) if found is None else None
     if rests is None:
         return found
+    pair = _laid(*rests)
     # Two questions over one text: here any word that only one has asks for something else.
-    found = object_to(*rests, enabled)
-    pair = compare(*(read(rest) for rest in sorted(rests)))
     others = any(token.kind is Kind.WORD for token in (*pair.left, *pair.right))
-    return found or ("slots" if others and "slots" in enabled else None)
+    return _objection(pair, enabled) or ("slots" if others and "slots" in enabled else None)
+
+
+def _laid(a: str, b: str) -> Pair:
+    """Side by side in a fixed order, whichever was asked first."""
+    first, second = sorted((a, b))
+    return compare(read(first), read(second))
+
+
+def _objection(pair: Pair, enabled: Collection[str]) -> str | None:
+    return next((name for name, guard in GUARDS.items() if name in enabled and guard(pair)), None)

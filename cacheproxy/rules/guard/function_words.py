@@ -43,6 +43,7 @@ NEGATORS = words(
     """not no never without nor neither none nobody nothing nowhere cannot hardly barely
     pas jamais aucun aucune nicht kein keine keinen nie niet geen nao"""
 )
+"""Of English, and the commonest of French, German, Polish, Dutch and Portuguese that mean nothing in English."""
 
 DEGREE = words("more less fewer most least")
 WEIGHED = DEGREE | words(

@@ -132,10 +132,12 @@ def _asked_side_changed(pair: Pair) -> bool:
 
 
 def _asks_for_doer(reading: Reading) -> bool | None:
-    """Whether *who*, *what* or *which* opens the text as its subject; None when it is neither subject nor object."""
-    start = next((place for place, token in enumerate(reading.tokens) if token.apposed), 0)
-    if not reading.tokens or reading.tokens[0].text in QUESTION_WORDS:
-        start = 0
+    """Whether *who*, *what* or *which* opens the text as its subject; None when it is neither subject nor object.
+
+    What stands before a comma is passed over (`In this play, who …`).
+    """
+    asks_at_once = bool(reading.tokens) and reading.tokens[0].text in QUESTION_WORDS
+    start = 0 if asks_at_once else next((place for place, token in enumerate(reading.tokens) if token.apposed), 0)
     opening = [token.text for token in reading.tokens[start : start + _OPENING_MAX]]
     if opening[:1] not in (["who"], ["what"], ["which"]) or not _BE.isdisjoint(opening):
         return None

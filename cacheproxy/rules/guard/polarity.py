@@ -99,8 +99,8 @@ def _other_mode(pair: Pair) -> bool:
 def _mode(reading: Reading) -> tuple[str, str]:
     """The question word it opens with, if it does and it is not *how*, and the mode of the helping verb after it."""
     opening = [token.text for token in reading.tokens[:2]]
-    asked = opening[0] if opening and opening[0] in QUESTION_WORDS - {"how"} else ""
-    return asked, _MODES.get(opening[1] if asked and len(opening) > 1 else "".join(opening[:1]), "")
+    asked = opening.pop(0) if opening and opening[0] in QUESTION_WORDS - {"how"} else ""
+    return asked, _MODES.get(opening[0], "") if opening else ""
 
 
 def _excluded(left: set[str], right: set[str]) -> bool:

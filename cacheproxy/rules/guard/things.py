@@ -137,10 +137,9 @@ def _asked(reading: Reading) -> set[str]:
 
 def _only_whether(one: Reading, other: Reading) -> bool:
     """One asks why, when or how it is, the other only whether it is so."""
-    if _opening(one) == [] or _opening(one)[0] not in QUESTION_WORDS or not other.tokens:
+    if QUESTION_WORDS.isdisjoint(_opening(one)) or _AUXILIARIES.isdisjoint(_opening(other)):
         return False
-    asks_both = other.texts & (QUESTION_WORDS | {"if", "whether", "there"})
-    return other.tokens[0].text in _AUXILIARIES and not asks_both
+    return other.texts.isdisjoint(QUESTION_WORDS | {"if", "whether", "there"})
 
 
 def _measure(how: str, after: Sequence[Token]) -> str:
