@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping
 
 from cacheproxy.config import Config, split_listen
+from cacheproxy.edge.hosts import address_of
 from cacheproxy.upstream.address import Address
 
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -56,11 +57,8 @@ def _addresses(host: str) -> tuple[_IP, ...]:
     """What a host stands for; nothing for a name that would have to be looked up."""
     if host == "localhost":
         return tuple(_LOOPBACK.values())
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return ()
-    return (getattr(address, "ipv4_mapped", None) or address,)
+    address = address_of(host)
+    return () if address is None else (address,)
 
 
 def _is_own(address: _IP) -> bool:
