@@ -33,7 +33,7 @@ from cacheproxy.edge.seek import Seek
 from cacheproxy.edge.server import Server
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.loop import loop_factory
-from cacheproxy.metrics import SAVED_S_MAX, SAVED_TOKENS_MAX, Fault
+from cacheproxy.metrics import Fault
 from cacheproxy.model import Decision, Plan
 from cacheproxy.reload import own, take_over
 from cacheproxy.store.connection import Connection
@@ -67,15 +67,13 @@ class _Sum:
     saved_tokens: int = 0
 
     def add(self, decision: Decision, count: int) -> None:
-        """More of them; figures that are no use to anybody are left out, as whoever counts them does."""
+        """More of them."""
         self.kind = decision
         self.count += count
         self.seconds += decision.seconds * count
         self.first_byte_s += (decision.first_byte_s or 0.0) * count
-        if 0 < decision.saved_s <= SAVED_S_MAX:
-            self.saved_ms += round(decision.saved_s * 1000) * count
-        if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
-            self.saved_tokens += decision.saved_tokens * count
+        self.saved_ms += round(decision.saved_s * 1000) * count
+        self.saved_tokens += decision.saved_tokens * count
 
     def told(self) -> list[tuple[Decision, int]]:
         """As decisions whose sums are those of all: each has the mean, and as many as must have 1 ms or token more."""

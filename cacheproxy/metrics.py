@@ -25,10 +25,8 @@ from cacheproxy.lately import Lately
 from cacheproxy.model import Decision
 
 # `Fault` goes with `Metrics`: who counts needs both.
-__all__ = ["OTHER", "SAVED_S_MAX", "SAVED_TOKENS_MAX", "Fault", "Group", "Metrics"]
+__all__ = ["OTHER", "Fault", "Group", "Metrics"]
 
-SAVED_S_MAX, SAVED_TOKENS_MAX = 86_400, 10_000_000
-"""No answer takes longer or is longer; a figure beyond is not counted."""
 WRONG, BY_MEANING = "wrong", "by_meaning"
 
 
@@ -100,7 +98,10 @@ class Metrics:
         self._window.count(outcome, count)
         if decision.reason:
             self._counts.add("bypass_total", (decision.reason,), count)
-        self._saved(decision, count)
+        if decision.saved_s:
+            self._counts.add("saved_seconds_total", (), decision.saved_s * count)
+        if decision.saved_tokens:
+            self._counts.add("saved_tokens_total", (), decision.saved_tokens * count)
         self._found(decision, count)
 
     def _found(self, decision: Decision, count: int) -> None:
@@ -156,16 +157,6 @@ class Metrics:
     def not_kept(self, reason: str) -> None:
         """Count one answer that was not kept."""
         self._counts.add("not_kept_total", (reason,))
-
-    def _saved(self, decision: Decision, count: int) -> None:
-        """Add what the original answer had cost. Figures no answer can have (over a day, over 10 million) add nothing.
-
-        They come from what Ollama once said, so they are not trusted: a counter must never fall or become infinite.
-        """
-        if 0 < decision.saved_s <= SAVED_S_MAX:
-            self._counts.add("saved_seconds_total", (), decision.saved_s * count)
-        if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
-            self._counts.add("saved_tokens_total", (), decision.saved_tokens * count)
 
     def dropped(self, messages: int) -> None:
         """Count one chat that was cut to fit the context, and the messages it lost."""

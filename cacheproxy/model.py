@@ -296,7 +296,7 @@ class Decision:
     neighbour: Neighbour | None = None
     """None where nothing was compared by meaning, or nothing was near."""
     saved_s: float = 0.0
-    """What Ollama took for the answer now given from the cache, as it said; not checked."""
+    """What Ollama took for the answer now given from the cache, as it said; 0 where that cannot be (`Tally`)."""
     saved_tokens: int = 0
     """Tokens of that answer."""
     trail: str = ""

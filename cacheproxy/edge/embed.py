@@ -125,7 +125,8 @@ class Embed:
                 return await self._pass_on(
                     request, found, headers.relayed(found.outcome, call.plan, found.head.status) + extra
                 )
-            tally.tier, tally.saved_s = found.tier, found.saved_s
+            tally.tier = found.tier
+            tally.save_s(found.saved_s)
             return await self._send(request, call, found, extra)
 
     async def _send(

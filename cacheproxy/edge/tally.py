@@ -16,8 +16,8 @@ from cacheproxy.flow.found import Hit
 from cacheproxy.model import Answer, Decision, Outcome
 from cacheproxy.trail import Trail
 
-_NUMBER_MAX = 2.0**63
-"""Ollama counts in 64 bits (nanoseconds of a duration, tokens)."""
+SAVED_S_MAX, SAVED_TOKENS_MAX = 86_400, 10_000_000
+"""No answer takes longer or is longer; a figure beyond saves nothing."""
 
 
 class InFlight:
@@ -55,8 +55,16 @@ class Tally:
 
     def save(self, answer: Answer) -> None:
         """The answer now given from the cache; what Ollama once said that it took is saved."""
-        self.saved_s = _number(answer.final.get("total_duration")) / 1e9
-        self.saved_tokens = int(_number(answer.final.get("eval_count")))
+        self.save_s(_number(answer.final.get("total_duration")) / 1e9)
+        tokens = _number(answer.final.get("eval_count"))
+        self.saved_tokens = int(tokens) if 0 < tokens <= SAVED_TOKENS_MAX else 0
+
+    def save_s(self, seconds: float) -> None:
+        """So much of Ollama's time is saved.
+
+        What no answer can have taken is none: whoever counts trusts this, and no count may fall or become infinite.
+        """
+        self.saved_s = seconds if 0 < seconds <= SAVED_S_MAX else 0.0
 
     def replied(self, reply: web.StreamResponse) -> None:
         """It gets this reply. When the first byte of one that is streamed went out, its trail was told."""
@@ -86,5 +94,5 @@ class Tally:
 
 
 def _number(value: object) -> float:
-    """A figure of Ollama's; 0 for what is none, or so large that it has no use."""
-    return float(value) if isinstance(value, (int, float)) and abs(value) < _NUMBER_MAX else 0.0
+    """A figure of Ollama's, which counts in 64 bits; 0 for what is none."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) < 2.0**63 else 0.0

@@ -19,7 +19,7 @@ from typing import Any
 from cacheproxy.behind import Behind
 from cacheproxy.clock import Clock
 from cacheproxy.errors import CacheError
-from cacheproxy.metrics import OTHER, SAVED_S_MAX, SAVED_TOKENS_MAX, Fault, Group, Metrics
+from cacheproxy.metrics import OTHER, Fault, Group, Metrics
 from cacheproxy.model import Decision, Neighbour, Outcome
 from cacheproxy.store import columns, recent
 from cacheproxy.store.batch import SCRIPT, Batch, Keys, call
@@ -104,10 +104,8 @@ class Ledger:
                 key = (*key[:4], OTHER if decision.partition else "")
             cell = self._cells.setdefault(key, [0, 0, 0])
         cell[0] += count
-        if 0 < decision.saved_s <= SAVED_S_MAX:
-            cell[1] += round(decision.saved_s * 1000) * count
-        if 0 < decision.saved_tokens <= SAVED_TOKENS_MAX:
-            cell[2] += decision.saved_tokens * count
+        cell[1] += round(decision.saved_s * 1000) * count
+        cell[2] += decision.saved_tokens * count
         if decision.neighbour is not None:
             self._compared(minute, decision, decision.neighbour, count)
         if len(self._asks) < ASKS_A_SECOND:

@@ -59,10 +59,13 @@ def test_a_reply_begins_when_its_trail_was_told_or_when_it_is_out() -> None:
         ({}, (0.0, 0)),
         ({"total_duration": "long", "eval_count": None}, (0.0, 0)),
         ({"total_duration": float("inf"), "eval_count": 10**400}, (0.0, 0)),
+        ({"total_duration": -1_000_000_000, "eval_count": -5}, (0.0, 0)),
+        ({"total_duration": float("nan"), "eval_count": 10**9}, (0.0, 0)),
+        ({"total_duration": 86_401 * 10**9, "eval_count": float("nan")}, (0.0, 0)),
     ],
 )
 def test_what_an_answer_saved_is_what_ollama_said_it_took(final: dict[str, object], saved: tuple[float, int]) -> None:
-    """A figure that is none, or larger than Ollama can count, saves nothing."""
+    """A figure that is none, or that no answer can have, saves nothing: counters neither fall nor become infinite."""
     tally = Tally(outcome=Outcome.EXACT)
     tally.save(Answer("Rayleigh scattering.", final=final))
 
