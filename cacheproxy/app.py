@@ -150,6 +150,7 @@ class App:
             answering.routes.handle,
             config.server.listen,
             config.server,
+            fault=self.metrics.fault,
             known=answering.replay if config.server.repeat_lane else None,
             reuse_port=bool(len(self.fronts)),
         )
@@ -208,7 +209,7 @@ class App:
             front=dashboard.front,
             allowed_hosts=config.admin.hosts,
         )
-        self._admin = Server(admin.handle, config.admin.listen, config.server)
+        self._admin = Server(admin.handle, config.admin.listen, config.server, fault=self.metrics.fault)
 
     @property
     def proxy_url(self) -> str:
@@ -254,7 +255,8 @@ class App:
         config = self.config
         try:
             path = self.fronts.make_inside()
-            self._inside = Server(self._answering.routes.handle, config.server.listen, config.server, path=path)
+            handle, fault = self._answering.routes.handle, self.metrics.fault
+            self._inside = Server(handle, config.server.listen, config.server, fault=fault, path=path)
             await self._inside.open()
         except OSError as error:
             raise ConfigError(f"server.workers: no socket for them can be made: {error}") from error

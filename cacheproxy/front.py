@@ -172,7 +172,9 @@ class Process:
         replay = self._build_replay(lookup)
         known = replay if config.server.repeat_lane else None
         handle = self._build_front(lookup, replay).handle
-        self.server = Server(handle, config.server.listen, config.server, known=known, reuse_port=True)
+        self.server = Server(
+            handle, config.server.listen, config.server, fault=self.telling.fault, known=known, reuse_port=True
+        )
 
     def _secret(self) -> bytes:
         return self.connection.secret

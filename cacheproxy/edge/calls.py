@@ -19,9 +19,8 @@ from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.plain import ASK_TRAIL
 from cacheproxy.edge.request import header_pairs
 from cacheproxy.edge.tally import InFlight, Tally
-from cacheproxy.errors import CallerError
 from cacheproxy.flow.coalesce import Reply
-from cacheproxy.metrics import Fault, Metrics
+from cacheproxy.metrics import Metrics
 from cacheproxy.model import Ask, Identity, Plan
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.fleet import Fleet
@@ -49,16 +48,12 @@ class Calls:
 
     @contextmanager
     def one(self, request: web.BaseRequest, dialect: str, trail: Trail) -> Iterator[Tally]:
-        """One call, told as what its tally says when it has ended; a defect that ends it is counted."""
+        """One call, told as what its tally says when it has ended."""
         tally = Tally()
         request[ASK_TRAIL] = trail
         self._now.count += 1
         try:
             yield tally
-        except Exception as error:
-            if not isinstance(error, CallerError | OSError):  # an OSError is a caller who left
-                self.metrics.fault(Fault.INTERNAL)
-            raise
         finally:
             self._now.count -= 1
             trail.tell_to(self.metrics.step)  # behind the reply, which waits for nothing that is only counted

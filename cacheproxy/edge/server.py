@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +111,16 @@ class _Connection(KnownConnection):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Say what Go's server says to a malformed request, and nothing about our insides to anyone."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("a reply had begun when the handler failed")
         if status == 400:
             _log.debug("malformed request refused: %s", message)
             reply = Plain(status=400, text="400 Bad Request")
         else:
-            _log.error("a handler failed", exc_info=exc)
+            if not isinstance(exc, OSError):  # which is a caller who left
+                _log.error("a handler failed", exc_info=exc)
+                self._listener.fault(Fault.INTERNAL)
             reply = error_reply(request.path, status, "cacheproxy failed on this request; its log says why")
+        if request.writer.output_size > 0:
+            raise ConnectionError("a reply had begun when the handler failed")
         reply.force_close()
         return reply
 
@@ -142,18 +145,23 @@ class _Serving:
             self.empty.set()
 
 
-def _never(_fault: Fault) -> None:
-    """Counts what fails in the outbox of a port on which nothing is known: it stays empty."""
-
-
 class _Listener(web.Server):
     """aiohttp's factory of connections, making ours."""
 
-    def __init__(self, handler: Handler, *, head_timeout_s: float, known: Known | None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        head_timeout_s: float,
+        known: Known | None,
+        fault: Callable[[Fault], None],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(handler, handler_cancellation=True, **kwargs)
         self._head_timeout_s = head_timeout_s
         self._known = known
-        self._outbox = Outbox(self._loop, _never if known is None else known.fault)
+        self.fault = fault
+        self._outbox = Outbox(self._loop, fault)
         self._serving = _Serving()
         self.leaving = False
 
@@ -202,8 +210,8 @@ class _Listener(web.Server):
 class Server:
     """One listening port. `listen`: HOST:PORT, port 0 lets the system choose.
 
-    Every request goes to `handler`, but for those that `known` answers. With `path` it listens on a Unix socket there
-    instead; with `reuse_port` other processes may listen beside it.
+    Every request goes to `handler`, but for those that `known` answers; `fault` counts a defect that ends one. With
+    `path` it listens on a Unix socket there instead; with `reuse_port` other processes may listen beside it.
     """
 
     def __init__(
@@ -212,6 +220,7 @@ class Server:
         listen: str,
         settings: config.Server,
         *,
+        fault: Callable[[Fault], None],
         known: Known | None = None,
         reuse_port: bool = False,
         path: Path | None = None,
@@ -219,6 +228,7 @@ class Server:
         self._handler = handler
         self._host, self._port = config.split_listen(listen)
         self._settings = settings
+        self._fault = fault
         self._known = known
         self._reuse_port = reuse_port
         self._path = path
@@ -244,6 +254,7 @@ class Server:
             self._guarded,
             head_timeout_s=self._settings.header_timeout,
             known=self._known,
+            fault=self._fault,
             keepalive_timeout=self._settings.idle_timeout,
             access_log=None,
             max_line_size=HEAD_BYTES_MAX,

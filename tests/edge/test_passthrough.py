@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from cacheproxy import config
+from cacheproxy.counting.faults import Fault
 from cacheproxy.edge.body import read_body
 from cacheproxy.edge.passthrough import Passthrough
 from cacheproxy.edge.request import Headers
@@ -47,7 +48,7 @@ async def relaying(
         body = None if read_first is None else await read_body(req, read_first, settings)
         return await passthrough.handle(req, body, extra_headers=extra)
 
-    server = Server(handle, "127.0.0.1:0", settings)
+    server = Server(handle, "127.0.0.1:0", settings, fault=none_expected)
     await client.open()
     await server.open()
     try:
@@ -55,6 +56,11 @@ async def relaying(
     finally:
         await server.close()
         await client.close()
+
+
+def none_expected(kind: Fault) -> None:
+    """Nothing here is a defect of ours."""
+    raise AssertionError(kind)
 
 
 @contextlib.asynccontextmanager
@@ -392,7 +398,7 @@ async def test_last_hook_runs_before_a_client_can_know_of_success() -> None:
         async def handle(req: web.BaseRequest) -> web.StreamResponse:
             return await passthrough.handle(req, before_end=before_end)
 
-        server = Server(handle, "127.0.0.1:0", config.Server())
+        server = Server(handle, "127.0.0.1:0", config.Server(), fault=none_expected)
         await server.open()
         async with await connect(server.port) as wire:
             await wire.send(request("POST", "/api/pull", b"{}"))

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from cacheproxy import config
+from cacheproxy.counting.faults import Fault
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.connection import Handler
 from cacheproxy.edge.plain import REPLY_HEADERS, Plain, PlainStream, error_reply
@@ -20,9 +21,10 @@ OK = b"ok"
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Handler, **settings: object) -> AsyncIterator[Server]:
-    """An open server with this handler."""
-    server = Server(handler, "127.0.0.1:0", config.Server(**settings))
+async def serving(handler: Handler, *, faults: list[Fault] | None = None, **settings: object) -> AsyncIterator[Server]:
+    """An open server with this handler; what it counts goes to `faults`."""
+    counted: list[Fault] = [] if faults is None else faults
+    server = Server(handler, "127.0.0.1:0", config.Server(**settings), fault=counted.append)
     await server.open()
     try:
         yield server
@@ -62,6 +64,35 @@ async def test_replies_hold_no_header_nobody_asked_for() -> None:
     assert (failed.status, failed.header("server")) == (500, None)
     assert "secret" not in failed.text
     assert "error" in failed.json()
+
+
+@pytest.mark.parametrize("path", ["/at-once", "/begun"])
+async def test_a_defect_in_a_handler_is_counted_and_said_in_the_log(path: str, caplog) -> None:
+    """Also one that ends a reply midway, which its caller sees as a broken connection."""
+
+    async def handler(req: web.BaseRequest) -> web.StreamResponse:
+        if req.path == "/begun":
+            await PlainStream().prepare(req)
+        raise RuntimeError("a defect")
+
+    faults: list[Fault] = []
+    async with serving(handler, faults=faults) as server, await connect(server.port) as wire:
+        await wire.send(request("GET", path))
+        await closed(wire)
+    assert faults == [Fault.INTERNAL]
+    assert "a defect" in caplog.text
+
+
+async def test_a_caller_who_leaves_is_no_defect(caplog) -> None:
+    """What the handler meets then is an OSError."""
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        raise ConnectionResetError
+
+    faults: list[Fault] = []
+    async with serving(handler, faults=faults) as server:
+        await ask(server.port, "GET", "/")
+    assert (faults, caplog.text) == ([], "")
 
 
 async def test_headers_left_on_the_request_are_on_every_reply() -> None:
@@ -507,7 +538,7 @@ async def test_port_is_known_once_open_and_taken_ports_are_an_error() -> None:
     """Port 0 becomes a real one; two servers cannot share it by accident."""
     async with serving(say_ok) as server:
         assert server.port > 0
-        second = Server(say_ok, f"127.0.0.1:{server.port}", config.Server())
+        second = Server(say_ok, f"127.0.0.1:{server.port}", config.Server(), fault=[].append)
         with pytest.raises(OSError, match="in use"):
             await second.open()
         await second.close()
