@@ -359,6 +359,20 @@ FAMILIES = (
         "Worry when it keeps rising: answers leave before `cache.ttl`; give Redis more memory (`redis.memory`).",
         read=True,
     ),
+    Family(
+        "near_index_entries",
+        "gauge",
+        (),
+        "Entries in the index that near look-ups search, as last looked at (every 10 s); absent without an index.",
+        "Worry when it stays far below `redis_keys`, but for the hours after a new `embedding.model`.",
+    ),
+    Family(
+        "near_index_refused",
+        "gauge",
+        (),
+        "Entries that this index could not take, for their vectors have another length.",
+        "Worry at any: something else writes under this `redis.prefix`, and those entries are found by key only.",
+    ),
     Family("redis_up", "gauge", (), "1 while Redis answers.", "Worry when 0 for a minute: every miss goes to Ollama."),
     Family(
         "breaker_open",

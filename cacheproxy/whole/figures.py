@@ -58,6 +58,7 @@ class Figures:
         metrics.watch("ledger_waiting", lambda: float(self.ledger.waiting))
         metrics.watch_labelled("dependency_up", self.parts.dependencies)
         self._watch_redis()
+        self._watch_index()
         self._watch_embedder()
 
     def _watch_redis(self) -> None:
@@ -68,6 +69,15 @@ class Figures:
         metrics.watch_if_known("redis_memory_max_bytes", lambda: sizes.last.memory_max_bytes if sizes.last else None)
         metrics.watch_if_known("redis_keys", lambda: sizes.last.keys if sizes.last else None)
         metrics.watch_if_known("redis_evicted_keys_total", lambda: sizes.last.evicted if sizes.last else None)
+
+    def _watch_index(self) -> None:
+        self.metrics.watch_if_known("near_index_entries", lambda: self._of_index("documents"))
+        self.metrics.watch_if_known("near_index_refused", lambda: self._of_index("failures"))
+
+    def _of_index(self, figure: Literal["documents", "failures"]) -> float | None:
+        """What was last seen of the index; None while there is none to be seen."""
+        semantic = self.parts.semantic
+        return float(getattr(semantic.statistics(), figure)) if semantic.state in ("building", "ready") else None
 
     def _watch_embedder(self) -> None:
         metrics, vectors = self.metrics, self.vectors

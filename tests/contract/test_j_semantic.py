@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from cacheproxy.model import Verdict
 from cacheproxy.rules.accept import accept
+from cacheproxy.store.entry import vector_field
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.redis_server import RedisServer
@@ -400,3 +401,23 @@ async def test_concurrent_rewordings_agree_with_those_asked_one_by_one(near: Hou
     for position, reply in enumerate(together):
         assert reply.header("X-Cache") == alone[position % 3].header("X-Cache") == "SEMANTIC"
         assert reply.header("X-Cache-Similarity") == alone[position % 3].header("X-Cache-Similarity")
+
+
+async def test_operators_see_what_the_index_holds(near: House) -> None:
+    """Its entries, and those it could not take, which somebody else must have written."""
+    await stored(near)
+    space = near.app.semantic.space
+    assert near.redis is not None
+    near.redis.call("HSET", "cacheproxy:answer:x:y:z", "scope", "s", vector_field(space), b"too short")
+    await near.app.semantic.ensure_index()
+
+    shown = (await near.admin("GET", "/metrics")).text
+
+    assert "cacheproxy_near_index_entries 1.0\n" in shown
+    assert "cacheproxy_near_index_refused 1.0\n" in shown
+
+
+async def test_without_an_index_nothing_is_said_of_it(fake_ollama: FakeOllama, clean_redis: RedisServer) -> None:
+    """A figure of 0 would look like an empty one."""
+    async with open_house(fake_ollama, clean_redis, semantic={"mode": "off"}) as house:
+        assert "\ncacheproxy_near_index_entries " not in (await house.admin("GET", "/metrics")).text
