@@ -22,6 +22,7 @@ from cacheproxy.flow.storing import store
 from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Entry, Identity, Plan
 from cacheproxy.rules import keep
+from cacheproxy.rules.standing import CHECK_MISMATCH, EXPIRED, HIT, standing
 from cacheproxy.store.exact import Exact
 from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
@@ -130,14 +131,13 @@ class VectorShelf:
     def _judge(self, entry: Entry, plan: Plan, on_shelf: Found) -> None:
         """Put an entry found by its key on the shelf if it is the plan's and young enough."""
         now = self.clock.now()
-        if not self.exact.proves(entry, plan):
+        word = standing(entry, plan, now)
+        if word == CHECK_MISMATCH:
             self.metrics.fault(Fault.CHECK_MISMATCH)
-        elif plan.max_age_s is not None and now - entry.made > plan.max_age_s:
-            return
-        elif entry.expires > now:
+        elif word == HIT:
             on_shelf.fresh[plan.key] = entry
             on_shelf.tier = "redis"
-        elif now - entry.expires <= plan.stale_if_error_s:
+        elif word == EXPIRED and now - entry.expires <= plan.stale_if_error_s:
             on_shelf.stale[plan.key] = entry
             on_shelf.tier = "redis"
 

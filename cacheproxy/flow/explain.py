@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 from cacheproxy.config import Config
 from cacheproxy.errors import CacheError, EmbedderError, EntryCorruptError, UnkeyableError
-from cacheproxy.flow.lookup import HIT, standing
 from cacheproxy.flow.near import NO_VECTOR, Nearness
 from cacheproxy.flow.serve import Serve
 from cacheproxy.flow.vectors import Embedded
@@ -22,6 +21,7 @@ from cacheproxy.rules.admit import admit, admit_near
 from cacheproxy.rules.controls import Controls, read_controls
 from cacheproxy.rules.guards import object_to
 from cacheproxy.rules.question import Template
+from cacheproxy.rules.standing import HIT, standing
 from cacheproxy.store.shelf import Shelf
 from cacheproxy.trail import Trail
 from cacheproxy.upstream.catalog import Catalog

@@ -13,12 +13,10 @@ from cacheproxy.errors import CacheError, EntryCorruptError
 from cacheproxy.flow.found import Hit, Looked
 from cacheproxy.metrics import Fault
 from cacheproxy.model import Entry, Outcome, Plan
+from cacheproxy.rules.standing import CHECK_MISMATCH, EXPIRED, HIT, standing
 from cacheproxy.store.exact import Exact, Values
 from cacheproxy.store.memory import Memory
 from cacheproxy.trail import Trail
-
-HIT, EXPIRED, CHECK_MISMATCH = "hit", "expired", "check-mismatch"
-"""What an entry found by its key can be to an ask, among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +79,3 @@ class LookUp:
             return Hit(entry, Outcome.EXACT, "redis", values=values)
         stale = word == EXPIRED and now - entry.expires <= plan.stale_if_error_s
         return Hit(entry, Outcome.STALE, "redis") if stale else None
-
-
-def standing(entry: Entry, plan: Plan, now: float) -> str:
-    """What an entry found under a plan's key is to it: `hit`, or in one word why it may not answer. Pure."""
-    if not Exact.proves(entry, plan):
-        return CHECK_MISMATCH
-    if plan.max_age_s is not None and now - entry.made > plan.max_age_s:
-        return "too-old"
-    if entry.answer.missing & plan.needs:
-        return "lacks-" + min(entry.answer.missing & plan.needs)
-    return HIT if entry.expires > now else EXPIRED

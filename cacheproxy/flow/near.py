@@ -27,6 +27,7 @@ from cacheproxy.metrics import Fault, Metrics
 from cacheproxy.model import Match, NearPlan, Neighbour, Plan, Verdict
 from cacheproxy.rules.accept import accept
 from cacheproxy.rules.guards import rehearse
+from cacheproxy.rules.standing import shortcoming
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.trail import Trail
@@ -158,8 +159,7 @@ class Near:
 
     def suits(self, match: Match, plan: Plan) -> bool:
         """Whether a neighbour is as young as the caller wants it, and tells all a reply needs."""
-        young = plan.max_age_s is None or self.clock.now() - match.entry.made <= plan.max_age_s
-        return young and not match.entry.answer.missing & plan.needs
+        return not shortcoming(match.entry, plan, self.clock.now())
 
     def _judge(self, near: NearPlan, embedded: Embedded, matches: Sequence[Match], trail: Trail) -> Nearness:
         """The first match that may be served; if there is none, the nearest with what spoke against it."""

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from hmac import compare_digest
 from typing import NamedTuple, TypeAlias
 
 from cacheproxy.errors import CacheError, EntryCorruptError, StoreUnavailableError
@@ -89,11 +88,6 @@ class Exact:
         Another proxy's purge is heard of within a second, by whoever wants to put an entry at once.
         """
         return self._connection.epoch
-
-    @staticmethod
-    def proves(entry: Entry, plan: Plan) -> bool:
-        """Whether an entry is the plan's: equal keyed digest and equal partition."""
-        return compare_digest(entry.check, plan.check) and entry.partition == plan.partition
 
     def read(self, plan: Plan) -> Awaitable[Values]:
         """What Redis holds under the plan's key, as it is. Raises StoreUnavailableError."""
