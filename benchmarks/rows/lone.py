@@ -6,7 +6,8 @@ done before the first byte is passed on. A figure is the difference of the same 
 or one through a forwarder made of the same framework, which looks up, keeps and counts nothing.
 
 Each side is asked by itself, one ask after the other, as a caller does who goes on; or, where it says so, all sides in
-turns, so that each has been idle for as long as two streams of the others take.
+turns, so that each has been idle for as long as two streams of the others take. Between two asks the cores have nothing
+to do and go to sleep, and waking up is then half of what is read; where it says so they are kept awake.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from benchmarks.bench import Bench, Row
 from benchmarks.load import peers, servers
 from benchmarks.load.asks import chat, request
-from benchmarks.load.processes import Cores, Meter
+from benchmarks.load.processes import Cores, Meter, awake
 from benchmarks.load.servers import Target
 from benchmarks.load.wire import Client, Reply
 from benchmarks.report.figures import Aim, Figure, Skipped, UnavailableError, percentile, side
@@ -40,13 +41,17 @@ class Case:
     stream: bool
     near: bool = False
     in_turns: bool = False
+    awake: bool = False
     origin: Sequence[str] = ()
     aims: tuple[Aim | None, Aim | None] = (None, None)
     """For the first byte: p50, p99."""
 
 
+AIMS = Aim(1.0, at_least=False), Aim(3.0, at_least=False)
+"""p50 and p99 of the first byte, ms."""
 CASES = (
-    Case("streamed", stream=True, origin=TOKEN_BY_TOKEN, aims=(Aim(1.0, at_least=False), Aim(3.0, at_least=False))),
+    Case("streamed", stream=True, origin=TOKEN_BY_TOKEN, aims=AIMS),
+    Case("streamed, cores kept awake", stream=True, awake=True, origin=TOKEN_BY_TOKEN, aims=AIMS),
     Case("streamed, after 50 ms of quiet", stream=True, in_turns=True, origin=TOKEN_BY_TOKEN),
     Case("whole", stream=False),
     Case("300 tokens in one write", stream=True),
@@ -67,6 +72,8 @@ def lone(bench: Bench) -> Iterator[Figure | Skipped]:
             targets = [proxy.target, origin.target]
             if not case.near:
                 targets.append(stack.enter_context(peers.aiohttp_forwarder(bench.folder, bench.cores, origin)))
+            if case.awake:
+                stack.enter_context(awake(bench.folder, bench.cores.both))
             _one_round(targets, case, WARM_ASKS, bench.cores)
             rounds = [
                 _one_round(targets if number % 2 else targets[::-1], case, bench.asks, bench.cores)

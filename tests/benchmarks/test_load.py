@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -119,6 +120,22 @@ def test_a_process_that_ends_at_once_says_why(tmp_path):
         pytest.raises(UnavailableError, match="no such setting"),
     ):
         processes.wait_until(lambda: False, running, seconds=60)
+
+
+def test_cores_are_kept_awake_by_what_gives_way(tmp_path):
+    """One process a core, which any other comes before, and which is gone afterwards."""
+    core, before = min(os.sched_getaffinity(0)), {*processes.tree(os.getpid())}
+    with processes.awake(tmp_path, frozenset({core})):
+        (spinning,) = {*processes.tree(os.getpid())} - before
+        deadline = time.monotonic() + 10
+        while os.sched_getscheduler(spinning) != os.SCHED_IDLE and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert os.sched_getscheduler(spinning) == os.SCHED_IDLE
+        assert os.getpriority(os.PRIO_PROCESS, spinning) == 19
+        assert os.sched_getaffinity(spinning) == {core}
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(spinning, 0)
 
 
 @pytest.mark.slow
