@@ -24,7 +24,7 @@ from cacheproxy.clock import SystemClock
 from cacheproxy.config import Config
 from cacheproxy.decisions import Decisions
 from cacheproxy.edge.admission import Admission
-from cacheproxy.edge.front import Front, Relay
+from cacheproxy.edge.front import Front, ToMain
 from cacheproxy.edge.lane import LANE_SHARE, Lane
 from cacheproxy.edge.origin import Origins
 from cacheproxy.edge.plans import Plans
@@ -203,7 +203,7 @@ class Process:
             admission=replay.admission,
             replay=replay,
             lookup=lookup,
-            relay=Relay(self.client, self.config.server),
+            relay=ToMain(self.client, self.config.server),
             origins=replay.origins,
             config=self.config,
             decisions=self._decisions,

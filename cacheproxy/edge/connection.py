@@ -42,7 +42,7 @@ LENGTH_DIGITS_MAX = 20
 """Of a Content-Length; the parser takes any number of leading zeros."""
 
 
-class Found(Protocol):
+class SoughtReply(Protocol):
     """A reply that was sought (`edge/seek.py`)."""
 
     @property
@@ -56,7 +56,7 @@ class Found(Protocol):
         ...
 
 
-Search: TypeAlias = Callable[[], Awaitable[Found | None]]
+Search: TypeAlias = Callable[[], Awaitable[SoughtReply | None]]
 
 
 class Known(Protocol):

@@ -39,7 +39,7 @@ from cacheproxy.wire.dialects import Dialect
 _log = logging.getLogger("cacheproxy.edge")
 
 
-class Relay:
+class ToMain:
     """Relays requests to the main process; `settings` give the deadlines for bodies."""
 
     def __init__(self, client: UpstreamClient, settings: config.Server) -> None:
@@ -87,7 +87,7 @@ class Front:
     admission: Admission
     lookup: LookUp
     replay: Replay
-    relay: Relay
+    relay: ToMain
     origins: Origins
     config: config.Config
     decisions: Decisions

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from cacheproxy.clock import Clock
 from cacheproxy.errors import UnkeyableError, UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.embed_flights import EmbedFlights, Flight, Joins, Passed
-from cacheproxy.flow.embed_shelf import EmbedCall, Found, VectorShelf
+from cacheproxy.flow.embed_shelf import EmbedCall, OnShelf, VectorShelf
 from cacheproxy.model import Entry, Outcome
 from cacheproxy.wire.embedding import Cost, Made, Vector, seconds
 
@@ -119,7 +119,7 @@ class Embeddings:
         The caller closes the `rest` of a `Passed`.
         """
         await self.shelf.wait_landed(call.plans)
-        found = await self.shelf.look_up(call) if call.plan.read else Found()
+        found = await self.shelf.look_up(call) if call.plan.read else OnShelf()
         vectors = self.shelf.usable(call, found.fresh)
         if None not in vectors:
             return self._from_store(call, vectors, found, Outcome.EXACT)
@@ -135,7 +135,7 @@ class Embeddings:
             return self._from_store(call, vectors, found, Outcome.STALE)
 
     def _from_store(
-        self, call: EmbedCall, vectors: Sequence[Vector | None], found: Found, outcome: Outcome
+        self, call: EmbedCall, vectors: Sequence[Vector | None], found: OnShelf, outcome: Outcome
     ) -> Assembled:
         """The reply to an ask each of whose vectors is stored."""
         there = [vector for vector in vectors if vector is not None]
@@ -143,7 +143,7 @@ class Embeddings:
         entries = [(found.stale | found.fresh)[plan.key] for plan in call.plans]
         return Assembled(call.dialect.whole(made), outcome, entries, found.tier, saved_s=seconds(made.stored))
 
-    async def _ask_ollama(self, call: EmbedCall, vectors: Sequence[Vector | None], found: Found) -> EmbedServed:
+    async def _ask_ollama(self, call: EmbedCall, vectors: Sequence[Vector | None], found: OnShelf) -> EmbedServed:
         """Join what is under way, fetch the rest in one call, and put all in its place."""
         gathered, joins = _Gathered(call, list(vectors)), Joins.ANY
         while gathered.missing:
@@ -231,7 +231,7 @@ class Embeddings:
             joins = Joins.NONE
         return joins
 
-    def _assembled(self, gathered: _Gathered, found: Found) -> Assembled:
+    def _assembled(self, gathered: _Gathered, found: OnShelf) -> Assembled:
         """The reply to an ask each of whose vectors is there, not all of them from the store."""
         call = gathered.call
         there = [vector for vector in gathered.vectors if vector is not None]

@@ -58,7 +58,7 @@ class EmbedCall:
 
 
 @dataclass(slots=True)
-class Found:
+class OnShelf:
     """What is stored of an ask's texts, by key."""
 
     fresh: dict[str, Entry] = field(default_factory=dict)
@@ -97,9 +97,9 @@ class VectorShelf:
         if landing := {self._landing[plan.key] for plan in plans if plan.key in self._landing}:
             await asyncio.wait(landing, timeout=LANDING_S_MAX)
 
-    async def look_up(self, call: EmbedCall) -> Found:
+    async def look_up(self, call: EmbedCall) -> OnShelf:
         """What is stored of the ask's texts and young enough for it; raises nothing."""
-        on_shelf = Found()
+        on_shelf = OnShelf()
         plans = {plan.key: plan for plan in call.plans}
         with call.trail.timed("memory"):
             for key, plan in plans.items():
@@ -128,7 +128,7 @@ class VectorShelf:
         call.trail.note("exact", f"{len(on_shelf.fresh) - here}/{len(missing)}")
         return on_shelf
 
-    def _judge(self, entry: Entry, plan: Plan, on_shelf: Found) -> None:
+    def _judge(self, entry: Entry, plan: Plan, on_shelf: OnShelf) -> None:
         """Put an entry found by its key on the shelf if it is the plan's and young enough."""
         now = self.clock.now()
         word = standing(entry, plan, now)

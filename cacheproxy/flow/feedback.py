@@ -14,7 +14,7 @@ from cacheproxy.model import Entry
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.exact import Doomed, Exact
 from cacheproxy.store.memory import Memory
-from cacheproxy.store.served import Pairing, Served
+from cacheproxy.store.served import Pairing, Pairings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Feedback:
     exact: Exact
     memory: Memory
     apart: Apart
-    served: Served
+    served: Pairings
     metrics: Metrics
     clock: Clock
 

@@ -85,7 +85,7 @@ class Absent:
     outcome: Outcome = Outcome.MISS
 
 
-Served: TypeAlias = Hit | Relay | Absent
+Found: TypeAlias = Hit | Relay | Absent
 
 
 def without_askers_own(answer: Answer) -> Answer:

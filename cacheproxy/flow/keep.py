@@ -26,7 +26,7 @@ from cacheproxy.upstream.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedAt:
     """When Ollama was asked: by the store's epoch, and in Unix time, s."""
 
     epoch: int
@@ -55,7 +55,7 @@ class Keeper:
         """Whether an answer is of a kind that is never kept."""
         return bool(keep.refuse(answer, self.settings))
 
-    async def keep(self, flight: Flight, plan: Plan, near: Nearness, identity: Identity, asked: Asked) -> None:
+    async def keep(self, flight: Flight, plan: Plan, near: Nearness, identity: Identity, asked: AskedAt) -> None:
         """Store the flight's answer if it may be. Never raises."""
         self.metrics.step("upstream_total", flight.seconds)
         if flight.head.status != 200:
@@ -77,7 +77,7 @@ class Keeper:
         if self.compare is not None:
             await self.compare.note(near, answer, identity.short)
 
-    async def _lifetime_s(self, flight: Flight, plan: Plan, identity: Identity, asked: Asked) -> float:
+    async def _lifetime_s(self, flight: Flight, plan: Plan, identity: Identity, asked: AskedAt) -> float:
         """How long to keep an answer; 0, and counted, if not at all."""
         lifetime_s = keep.lifetime_s(plan, self.settings, spread=self.spread())
         model, source = flight.ask.model, flight.head.source

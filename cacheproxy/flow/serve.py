@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from cacheproxy.clock import Clock
 from cacheproxy.errors import UpstreamError, UpstreamUnreachableError
 from cacheproxy.flow.coalesce import Fetch, Flights, Follower
-from cacheproxy.flow.found import Absent, Hit, Kin, Looked, Relay, Served
-from cacheproxy.flow.keep import Asked, Keeper
+from cacheproxy.flow.found import Absent, Found, Hit, Kin, Looked, Relay
+from cacheproxy.flow.keep import AskedAt, Keeper
 from cacheproxy.flow.lookup import LookUp
 from cacheproxy.flow.near import Near, Nearness
 from cacheproxy.flow.nearby import Question
@@ -50,7 +50,7 @@ class Serve:
     keeper: Keeper
     clock: Clock
 
-    async def serve(self, call: Call) -> Served:
+    async def serve(self, call: Call) -> Found:
         """Answer a cacheable ask. Raises UpstreamError where Ollama must be asked and cannot be.
 
         A `Relay` holds a follower: the caller must leave it through `flights.leave`.
@@ -138,7 +138,7 @@ class Serve:
 
     async def _ask_ollama(self, call: Call, near: Nearness) -> Relay:
         """Follow the flight for this ask, starting one if there is none, until its head has come."""
-        asked = Asked(self.exact.epoch, self.clock.now())
+        asked = AskedAt(self.exact.epoch, self.clock.now())
         follower, started = self.flights.follow(
             self.flight_key(call.plan),
             call.ask,

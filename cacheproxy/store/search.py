@@ -30,7 +30,7 @@ ROUNDING_MAX = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class Document:
     """One document of a reply."""
 
     key: str
@@ -126,7 +126,7 @@ def index_for(prefix: str, fingerprint: str, dims: int, algorithm: Algorithm = "
     )
 
 
-def neighbours(reply: Any, alias: str) -> list[Neighbour]:
+def neighbours(reply: Any, alias: str) -> list[Document]:
     """The documents of an FT.SEARCH, in its order. Raises ValueError for anything that is not the reply asked for."""
     try:
         name = alias.encode()
@@ -165,10 +165,10 @@ def _similarity(distance: bytes | None) -> float:
     return max(-1.0, min(1.0, similarity))
 
 
-def _neighbour(key: bytes, fields: Mapping[bytes, bytes], alias: bytes) -> Neighbour:
+def _neighbour(key: bytes, fields: Mapping[bytes, bytes], alias: bytes) -> Document:
     if not fields:
-        return Neighbour(key.decode(), (), 0.0)
-    return Neighbour(key.decode(), tuple(map(fields.get, _NAMES)), _similarity(fields.get(alias)))
+        return Document(key.decode(), (), 0.0)
+    return Document(key.decode(), tuple(map(fields.get, _NAMES)), _similarity(fields.get(alias)))
 
 
 def _documents(reply: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:

@@ -24,7 +24,7 @@ from cacheproxy.store import entry as entry_codec
 from cacheproxy.store.breaker import Breaker, State
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.half import halved
-from cacheproxy.store.search import About, Index, Neighbour, about, index_for, neighbours, timed_out
+from cacheproxy.store.search import About, Document, Index, about, index_for, neighbours, timed_out
 from cacheproxy.wire.float32 import norm_squared
 
 _log = logging.getLogger("cacheproxy.store")
@@ -190,7 +190,7 @@ class Semantic:
         self._counts.empty += not matches
         return matches
 
-    async def _ask(self, index: Index, scope: str, vector: bytes, k: int, timeout_s: float) -> list[Neighbour]:
+    async def _ask(self, index: Index, scope: str, vector: bytes, k: int, timeout_s: float) -> list[Document]:
         # The distance gets a name of this query's own: a reply that belongs to another query has none under it.
         alias = f"distance_{next(self._aliases)}"
         timeout_ms = max(1, int(timeout_s * 1000 * QUERY_SHARE))
@@ -211,7 +211,7 @@ class Semantic:
             self._metrics.fault(Fault.CHECK_MISMATCH)
             raise StoreUnavailableError("redis gave no reply to the near look-up it was asked for") from None
 
-    def _match(self, neighbour: Neighbour, scope: str, partition: str) -> Match | None:
+    def _match(self, neighbour: Document, scope: str, partition: str) -> Match | None:
         """The neighbour, if it is alive and of this scope and partition."""
         if not neighbour.values or neighbour.values[1] is None:
             return None  # without answer: expired or deleted, but not yet out of the index

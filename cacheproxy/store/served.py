@@ -24,7 +24,7 @@ class Pairing:
     asked: str
 
 
-class Served:
+class Pairings:
     """The lists, over one connection. `prefix` is `redis.prefix`."""
 
     def __init__(self, connection: Connection, prefix: str) -> None:

@@ -19,7 +19,7 @@ from cacheproxy.store.ledger import Ledger
 from cacheproxy.store.memory import Memory
 from cacheproxy.store.notes import Notes
 from cacheproxy.store.semantic import Semantic
-from cacheproxy.store.served import Served
+from cacheproxy.store.served import Pairings
 from cacheproxy.store.shadow import Shadow
 from cacheproxy.store.shelf import Shelf
 from cacheproxy.store.size import Sizes
@@ -36,7 +36,7 @@ class Stored:
     exact: Exact
     shelf: Shelf
     notes: Notes
-    served: Served
+    served: Pairings
     shadow: Shadow
     ledger: Ledger
     account: Account
@@ -61,7 +61,7 @@ class Stored:
             exact=Exact(connection, prefix),
             shelf=Shelf(connection, prefix),
             notes=Notes(connection, prefix),
-            served=Served(connection, prefix),
+            served=Pairings(connection, prefix),
             shadow=Shadow(connection, prefix, prompts=prompts),
             ledger=Ledger(connection, prefix, clock, metrics),
             account=account,
