@@ -34,6 +34,7 @@ from cacheproxy.reload import Changes, own, take_over
 from cacheproxy.traces import Traces
 from cacheproxy.upstream.view import view_of
 from cacheproxy.whole.answering import Answering
+from cacheproxy.whole.embedder import load_embedder
 from cacheproxy.whole.figures import Figures
 from cacheproxy.whole.ollamas import Ollamas
 from cacheproxy.whole.operators import Operators
@@ -42,7 +43,6 @@ from cacheproxy.whole.report import Report, Seen, near_line, redis_line, redis_n
 from cacheproxy.whole.stored import Stored
 from cacheproxy.workers.fronts import Fronts, take_alone
 from cacheproxy.workers.messages import Report as FrontReport
-from embeddings.load import load
 
 
 class App:
@@ -84,13 +84,7 @@ class App:
     def _build_embedder(self) -> None:
         settings = self.config.embedding
         self.vectors = Vectors(
-            lambda: load(
-                settings.model,
-                engine=settings.engine,
-                path=settings.path or None,
-                threads=settings.threads,
-                ollama_url=self.config.upstream.url,
-            ),
+            lambda: load_embedder(self.config),
             window_s=settings.window,
             batch_max=settings.batch,
             timeout_s=settings.timeout,

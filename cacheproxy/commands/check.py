@@ -37,8 +37,8 @@ from cacheproxy.errors import CacheproxyError, ConfigError
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
 from cacheproxy.upstream import tuning
+from cacheproxy.whole.embedder import load_embedder
 from embeddings.errors import EmbeddingsError
-from embeddings.load import load as load_embedder
 
 TIMEOUT_S = 5.0
 """How long one thing may take to answer. All are local or near."""
@@ -235,17 +235,9 @@ def near(settings: Config) -> Finding:
     """Whether questions can become vectors. Without, exact answers go on, so nothing fails. Downloads nothing."""
     if settings.semantic.mode == "off":
         return Finding("ok", "near", "near answers are switched off: semantic.mode")
-    wanted = settings.embedding
     began = time.monotonic()
     try:
-        embedder = load_embedder(
-            wanted.model,
-            engine=wanted.engine,
-            path=wanted.path or None,
-            threads=wanted.threads,
-            offline=True,
-            ollama_url=settings.upstream.url,
-        )
+        embedder = load_embedder(settings, offline=True)
         embedder.embed(["Is anybody there?"])
     except EmbeddingsError as error:
         return Finding("warn", "near", f"only exact answers for now: {error}")

@@ -24,8 +24,8 @@ from cacheproxy.errors import ConfigError, EmbedderError
 from cacheproxy.rules.guards import object_to
 from cacheproxy.rules.tuning import Scored
 from cacheproxy.store.shadow import Shadow, ShadowRecord
+from cacheproxy.whole.embedder import load_embedder
 from embeddings.errors import EmbeddingsError
-from embeddings.load import load
 from embeddings.protocol import Embedder
 
 PAIRS_MAX = 200_000
@@ -102,17 +102,6 @@ def _labelled(line: str, where: str) -> Labelled:
         told = f'"y" is {json.dumps(row["y"])}' if "y" in row else '"y" is missing'
         raise ConfigError(f"{where}: {told}; expected 1 where one answer serves both questions, else 0")
     return Labelled(row["a"], row["b"], bool(row["y"]), str(row.get("fam") or ""))
-
-
-def load_embedder(settings: Config) -> Embedder:
-    """The embedder the proxy would use. Raises EmbeddingsError."""
-    return load(
-        settings.embedding.model,
-        engine=settings.embedding.engine,
-        path=settings.embedding.path or None,
-        threads=settings.embedding.threads,
-        ollama_url=settings.upstream.url,
-    )
 
 
 def _scored(rows: Sequence[Labelled], embedder: Embedder, settings: Config) -> Iterator[Scored]:

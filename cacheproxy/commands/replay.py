@@ -17,13 +17,14 @@ from typing import Any, TypeAlias
 import typer
 
 from cacheproxy.commands import asks as files
-from cacheproxy.commands.evidence import load_embedder, with_progress
+from cacheproxy.commands.evidence import with_progress
 from cacheproxy.commands.stats import columns, share
 from cacheproxy.config import Config
 from cacheproxy.errors import ConfigError, EmbedderError, UnkeyableError
 from cacheproxy.rules.guards import object_to
 from cacheproxy.rules.question import Template, split, templates_of
 from cacheproxy.rules.replay import Neighbours, Played, Result, play
+from cacheproxy.whole.embedder import load_embedder
 from cacheproxy.wire.dialects import BY_PATH
 from cacheproxy.wire.jsontext import write
 from embeddings.errors import EmbeddingsError

@@ -21,7 +21,6 @@ from typing import BinaryIO
 import typer
 
 from cacheproxy import __version__
-from cacheproxy.commands.evidence import load_embedder
 from cacheproxy.commands.stats import counted
 from cacheproxy.commands.store import quiet, reached
 from cacheproxy.config import Config
@@ -31,6 +30,7 @@ from cacheproxy.store import parcel
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.entry import space_of
 from cacheproxy.store.shelf import BATCH, Shelf
+from cacheproxy.whole.embedder import load_embedder
 from embeddings.errors import EmbeddingsError
 
 KEY_CHARS_MIN = 8
