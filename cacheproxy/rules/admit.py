@@ -53,7 +53,7 @@ def admit(
         plain_check=plain_check,
         partition=partition,
         ttl_s=min(_ttl_s(identity, controls, config), longest_s),
-        ttl_max_s=longest_s,
+        ttl_max_s=longest_s if controls.ttl_s is None else min(controls.ttl_s, longest_s),
         max_age_s=controls.max_age_s,
         needs=ask.needs - (_WITHOUT_DURATIONS if config.cache.without_durations else ALL_THERE),
         read=not controls.no_cache and controls.max_age_s != 0,

@@ -203,6 +203,12 @@ def test_lifetimes_stay_within_what_the_operator_allows(config, identity, wish_s
     assert plan(identity=identity, config=config, controls=Controls(ttl_s=wish_s)).ttl_s == expected_s
 
 
+@pytest.mark.parametrize(("wish_s", "longest_s"), [(None, 30 * 24 * HOUR_S), (5.0, 5.0), (1e12, 30 * 24 * HOUR_S)])
+def test_jitter_carries_no_lifetime_past_the_callers_wish(wish_s, longest_s):
+    """Who says ten minutes gets no answer of eleven."""
+    assert plan(controls=Controls(ttl_s=wish_s)).ttl_max_s == longest_s
+
+
 @pytest.mark.fault(126)
 @pytest.mark.parametrize(
     ("offered", "wish_s", "expected_s"),

@@ -46,6 +46,13 @@ def test_lifetimes_vary_by_no_more_than_the_jitter(ttl_s, jitter, spread):
     assert ttl_s * (1 - jitter) * 0.999999 <= found <= ttl_s * (1 + jitter) * 1.000001
 
 
+def test_no_lifetime_is_longer_than_the_longest():
+    """That is the caller's own wish, where there is one."""
+    plan, settings = Plan(ttl_s=100, ttl_max_s=100), Cache(ttl_jitter=0.1)
+
+    assert [lifetime_s(plan, settings, spread=spread) for spread in (0, 0.5, 1)] == pytest.approx([90, 100, 100])
+
+
 def test_lifetimes_use_the_whole_of_the_jitter():
     """What was stored together expires apart."""
     plan, settings = Plan(ttl_s=100), Cache(ttl_jitter=0.1)
