@@ -280,6 +280,7 @@ class Fleet:
             return False
         if not isinstance(error, UpstreamStaleError):
             self._failed(member, str(error))
+            member.models.unknown_nowait()  # whether it is there at all is known by its list
         if isinstance(error, UpstreamAwayError):
             return True
         body = request().body

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 
-from aiohttp import ClientError, EofStream, SocketTimeoutError
+from aiohttp import ClientError, ClientPayloadError, EofStream, SocketTimeoutError
 from aiohttp.http import HttpProcessingError
 
 from cacheproxy.errors import UpstreamBrokenError, UpstreamDroppedError, UpstreamError, UpstreamUnreachableError
@@ -44,6 +44,8 @@ def told(error: BaseException) -> str:
         return "its certificate is not trusted"
     if isinstance(error, ssl.SSLError):
         return "TLS failed"
+    if isinstance(error, ClientPayloadError):
+        return "it ended before its end"
     if isinstance(error, OSError):
         # asyncio joins the failures of several addresses in one text, without a number of its own.
         numbered = re.search(r"\[Errno (\d+)\]", str(error))

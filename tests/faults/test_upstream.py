@@ -28,6 +28,17 @@ async def test_without_ollama_hits_go_on_and_the_rest_is_told_why(house: House) 
     assert "ollama" in other.json()["error"].lower()
 
 
+async def test_an_ask_that_finds_ollama_away_has_readyz_say_so_at_once(house: House) -> None:
+    """Not only when the list of models is next read, which may be seconds later."""
+    before = (await house.admin("GET", "/readyz")).json()["degraded"]
+    await house.ollama.close()
+    assert (await house.chat("unknown?", stream=False)).status == 502
+
+    async with asyncio.timeout(1):
+        await until(lambda: not house.app.fleet.models.reachable)
+    assert (await house.admin("GET", "/readyz")).json()["degraded"] != before == []
+
+
 @pytest.mark.fault(51)
 @pytest.mark.parametrize("framing", POISONED_FRAMINGS)
 async def test_bytes_on_an_idle_connection_never_become_an_answer(house: House, framing: str) -> None:
