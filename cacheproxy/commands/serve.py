@@ -50,9 +50,8 @@ def run(settings: Config, *, source: Path | None, load: Callable[[], Config]) ->
 async def _serve(app: App, source: Path | None, load: Callable[[], Config]) -> bool:
     ended = asyncio.Event()
     _on_hangup(ended, lambda: _reload(app, load))
-    _on_signals(
-        ended, f"stopping; replies under way have {app.config.server.drain_timeout:g} s, Ctrl-C again cuts them"
-    )
+    stopping = f"stopping; replies under way have {app.config.server.drain_timeout:g} s, Ctrl-C again cuts them"
+    _on_signals(ended, lambda: _tell_event(app, logging.INFO, stopping))
     try:
         await app.open()
     except ConfigError as error:
@@ -63,7 +62,7 @@ async def _serve(app: App, source: Path | None, load: Callable[[], Config]) -> b
         report = app.report()
         _tell("\n".join(banner(report, source)))
         for line in missing(report):
-            _tell(line, err=True)
+            _tell_event(app, logging.WARNING, line)
         heap.settle()
         app.vectors.on_ready.append(lambda _embedder: heap.settle())
         await ended.wait()
@@ -72,8 +71,8 @@ async def _serve(app: App, source: Path | None, load: Callable[[], Config]) -> b
     return True
 
 
-def _on_signals(ended: asyncio.Event, message: str) -> None:
-    """The first SIGINT or SIGTERM sets `ended`; the next one ends the process at once, as if nobody listened."""
+def _on_signals(ended: asyncio.Event, tell: Callable[[], None]) -> None:
+    """The first SIGINT or SIGTERM sets `ended` and tells so; the next ends the process, as if nobody listened."""
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -81,7 +80,7 @@ def _on_signals(ended: asyncio.Event, message: str) -> None:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
         ended.set()
-        _tell(message, err=True)
+        tell()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
@@ -156,6 +155,14 @@ def _cause(reason: str) -> str:
     """The cause within a reason meant for callers: `connection refused` of `cannot … (connection refused); …`."""
     named = re.search(r"\(([^()]+)\)", reason)
     return named[1] if named else reason
+
+
+def _tell_event(app: App, level: int, line: str) -> None:
+    """A line for whoever reads standard error: as an event of the log where that is a machine."""
+    if app.config.log.format == "json":
+        _log.log(level, "%s", line)
+    else:
+        _tell(line, err=True)
 
 
 def _tell(text: str, *, err: bool = False) -> None:

@@ -1,6 +1,7 @@
 """The proxy as a service manager and a person at a terminal meet it: its banner, its complaints, its end."""
 
 import asyncio
+import json
 import os
 import pty
 import signal
@@ -47,6 +48,19 @@ def test_a_signal_ends_serve_with_exit_code_0(tmp_path, number):
     assert process.returncode == 0
     assert "stopping" in errors
     assert "Traceback" not in errors
+
+
+def test_with_a_log_of_json_all_of_standard_error_is_json(tmp_path):
+    """What is missing and the end of the run too: a machine reads it line by line."""
+    url = f"http://127.0.0.1:{free_port()}"
+    with serving(tmp_path, "--upstream", url, CACHEPROXY_LOG__FORMAT="json") as process:
+        read_banner(process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+
+    told = [json.loads(line) for line in errors.splitlines()]
+    assert any("no Ollama at" in str(one) for one in told)
+    assert any("stopping" in str(one) for one in told)
 
 
 def test_without_ollama_serve_says_so_in_one_line_and_goes_on(tmp_path):
