@@ -122,8 +122,9 @@ def _parse_similarity(value: object) -> object:
         percent = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else 0.0
     except (ValueError, OverflowError):
         return value  # no number, or one far out of range: the type's own error says so
-    if 1 < percent <= 100:
-        raise ValueError(f"similarity is between 0 and 1, did you mean {percent / 100:g}?")
+    if percent > 1:
+        hint = f", did you mean {percent / 100:g}?" if 50 <= percent <= 100 else ""
+        raise ValueError(f"similarity is between 0 and 1{hint}")
     return value
 
 
@@ -568,13 +569,27 @@ def _explain(problem: Any, where: str, variables: _Variables, flags: Mapping[str
     elif not key and any(section == one for one, _key in variables):  # of the section as a whole
         where = f"{where} and environment"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _valid_names(location[:-1]), n=1)
-        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        hint = _hint(location)
         table = f"[{'.'.join(location[:-1])}] " if len(location) > 1 else ""
         return f'{where}: {table}unknown key "{location[-1]}"{hint}'
     message = str(problem["msg"]).removeprefix("Value error, ")
     shown = "..." if location[-1] in _SECRET_KEYS else repr(problem["input"])
     return f"{where}: {dotted} = {shown}: {message}"
+
+
+def _hint(location: list[str]) -> str:
+    """What an unknown key may have been meant to be, in brackets; empty if nothing is near."""
+    near = difflib.get_close_matches(location[-1], _valid_names(location[:-1]), n=1)
+    if near:
+        return f' (did you mean "{near[0]}"?)'
+    if len(location) > 1:
+        return ""
+    homes = [section for section in Config.model_fields if location[0] in _valid_names([section])]
+    return (
+        f" (it belongs under [{'] or ['.join(homes)}])"
+        if homes
+        else f"; the tables are {', '.join(Config.model_fields)}"
+    )
 
 
 def _valid_names(location: list[str]) -> list[str]:
