@@ -54,7 +54,7 @@ class Traces:
         chance: Callable[[], float] = random.random,
     ) -> None:
         if make_exporter is None:
-            _check_installed()
+            check_installed()
         self._settings = settings
         self._metrics = metrics
         self._make_exporter = make_exporter or self._otlp
@@ -116,7 +116,8 @@ def endpoint(url: str) -> str:
     return url if urlsplit(url).path.strip("/") else url.rstrip("/") + PATH
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise ConfigError, with the line that installs it, where what sends traces is missing."""
     for package in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
         try:
             found = importlib.util.find_spec(package)

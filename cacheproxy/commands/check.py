@@ -34,8 +34,10 @@ from cacheproxy.config import Config
 from cacheproxy.edge.admin import check_exposure
 from cacheproxy.edge.hosts import is_loopback
 from cacheproxy.errors import CacheproxyError, ConfigError
+from cacheproxy.store.address import parse
 from cacheproxy.store.connection import Connection
 from cacheproxy.store.embedded import Embedded
+from cacheproxy.traces import check_installed
 from cacheproxy.upstream import tuning
 from cacheproxy.whole.embedder import load_embedder
 from embeddings.errors import EmbeddingsError
@@ -45,6 +47,7 @@ TIMEOUT_S = 5.0
 OLLAMA_PORT = 11434
 _NAMES_MAX = 5
 _ANSWER_BYTES_MAX = 16 * 1024**2
+_OTHER_DATABASE = "near answers will be off: Redis searches its database 0 only; leave the number out of redis.url"
 _COLOURS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 
 
@@ -98,6 +101,7 @@ def look(path: Path | None) -> Iterator[Finding]:
     yield from _port("clients", settings.server.listen, proxy_url)
     yield from _port("admin", settings.admin.listen, admin_url)
     yield from _exposure(settings)
+    yield from _tracing(settings)
     yield from _environment(settings, os.environ.get("OLLAMA_HOST", ""))
 
 
@@ -224,6 +228,8 @@ async def _contact(settings: config.Redis) -> list[Finding]:
         parts += [f"search {found.search_version}"] if found.search_version else []
         parts += [f"maxmemory {found.maxmemory / 1024**2:.0f} MiB ({found.policy})"] if found.maxmemory else []
         findings = [Finding("ok", "redis", ", ".join(parts))]
+        if embedded is None and parse(settings.url).database:
+            findings.append(Finding("warn", "redis", _OTHER_DATABASE))
         return findings + ([Finding("warn", "redis", found.note)] if found.note else [])
     finally:
         await connection.close()
@@ -267,7 +273,7 @@ def _port(thing: str, listen: str, url: str) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         yield Finding("FAIL", thing, f"{listen} is taken by something that is no cacheproxy ({plain(error)})")
     else:
-        if page.proxied or b"/entries" in page.body:
+        if page.proxied or b"/entries" in page.body or b"admin.token" in page.body:  # the last refuses a stranger
             yield Finding("ok", thing, f"{listen}: a cacheproxy is serving there")
         elif page.body.startswith(b"Ollama is running"):
             advice = "was OLLAMA_HOST set where it was started? Unset it there"
@@ -295,6 +301,17 @@ def _exposure(settings: Config) -> Iterator[Finding]:
         yield Finding("ok", "admin", "only this machine reaches it" if near else "open to the network, with a token")
     if not is_loopback(config.split_listen(settings.server.listen)[0]):
         yield Finding("warn", "clients", f"{settings.server.listen}: whoever reaches this port can use your Ollama")
+
+
+def _tracing(settings: Config) -> Iterator[Finding]:
+    if not settings.tracing.endpoint:
+        return
+    try:
+        check_installed()
+    except ConfigError as error:
+        yield Finding("FAIL", "tracing", str(error))
+    else:
+        yield Finding("ok", "tracing", f"asks are told to {settings.tracing.endpoint}")
 
 
 def _environment(settings: Config, ollama_host: str) -> Iterator[Finding]:

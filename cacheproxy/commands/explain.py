@@ -34,8 +34,10 @@ _WHYS = {
     "unsuited": "the nearest is too old for the caller, or lacks what the reply needs",
     "no-store": "the caller wants to stay out of the cache",
     "unknown-model": "Ollama does not list the model",
-    "temperature": "it is above cache.max_temperature",
+    "temperature": "its temperature is above cache.max_temperature",
 }
+_WHYS_NEAR = _WHYS | {"temperature": "its temperature is above semantic.max_temperature"}
+"""The same words, where they say why nothing near was looked for."""
 
 
 def run(port: AdminPort, asked: Mapping[str, Any], *, as_json: bool) -> None:
@@ -94,7 +96,7 @@ def lines(told: Mapping[str, Any], now: float, away: str = "") -> Iterator[str]:
     for rank, one in enumerate(told["neighbours"]):
         yield from _neighbour(one, told["threshold"], "nearest" if rank == 0 else "next")
     if told["near_off"] and told["outcome"] != "bypass":
-        yield f"{'nearest':<10}not looked for: {_why(told['near_off'])}"
+        yield f"{'nearest':<10}not looked for: {_WHYS_NEAR.get(told['near_off'], told['near_off'])}"
     if not told["prompts"] and told["neighbours"]:
         yield f"{'':<10}(their questions are not shown: log.prompts is off)"
     yield f"{'verdict':<10}{f'502, Ollama is away: {away}' if away else _verdict(told)}"
@@ -116,7 +118,7 @@ def _neighbour(one: Mapping[str, Any], threshold: float, title: str) -> Iterator
     question = f'"{plain(one["stored"])}"' if one["stored"] else f"entry {one['entry']}"
     reached = one["similarity"] >= threshold
     yield f"{title:<10}{one['similarity']:.3f}  {question}  {'>=' if reached else '<'} {threshold:.3f}"
-    if one["guards"]:
+    if one["guards"] and reached:
         yield f"{'guard':<10}{', '.join(one['guards'])}  ->  rejected"
     elif reached and one["verdict"] not in ("serve", "below_threshold"):
         yield f"{'':<10}rejected: {_why(one['verdict'])}"
@@ -133,7 +135,10 @@ def _verdict(told: Mapping[str, Any]) -> str:
     if told["why"] == "only-if-cached":
         return "MISS, answered with 504: nothing that is stored may answer it, and the caller wants nothing else"
     kept = f"and stored for {duration(told['ttl_s'])}" if told["ttl_s"] else "and not stored"
-    return f"MISS, would be forwarded {kept}: {_why(told['why'])}"
+    if told["exact"] == "away":
+        kept = "and not stored while Redis is away"
+    why = _WHYS_NEAR.get(told["why"], told["why"]) if told["why"] == told["near_off"] else _why(told["why"])
+    return f"MISS, would be forwarded {kept}: {why}"
 
 
 def _why(word: str) -> str:

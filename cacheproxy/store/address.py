@@ -42,6 +42,11 @@ class Address:
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     """Arguments for redis-py's connections. May hold a password, so it is not in the repr."""
 
+    @property
+    def database(self) -> int:
+        """Its number; only 0 can be searched."""
+        return int(self.options.get("db") or 0)
+
 
 def parse(url: str) -> Address:
     """The address a URL stands for. Raises ConfigError, whose text never repeats a password."""

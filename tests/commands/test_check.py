@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cacheproxy import config
+from cacheproxy import config, traces
 from cacheproxy.commands.check import Finding, Installed, differences, look, near, ollama_address, tunings
 from tests.fakes.command import COMMAND, environment, run
 from tests.fakes.house import open_house
@@ -119,6 +119,39 @@ async def test_check_knows_a_running_cacheproxy_and_ollama_on_its_ports(fake_oll
     assert ("FAIL", "clients") not in states(found)
     assert next(one.text for one in found if one.thing == "admin").endswith("a cacheproxy is serving there")
     assert any("OLLAMA_HOST" in one.text for one in with_ollama if one.state == "FAIL" and one.thing == "clients")
+
+
+async def test_check_knows_its_own_admin_port_behind_a_token(fake_ollama, clean_redis, monkeypatch):
+    """It says so without the token, which it sends to nobody it does not know."""
+    monkeypatch.setenv("CACHEPROXY_ADMIN__TOKEN", "sekrit")
+    monkeypatch.setenv("CACHEPROXY_UPSTREAM__URL", fake_ollama.url)
+    monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+    async with open_house(fake_ollama, clean_redis, admin={"token": "sekrit"}) as house:
+        monkeypatch.setenv("CACHEPROXY_ADMIN__LISTEN", f"127.0.0.1:{house.admin_port}")
+        found = await asyncio.to_thread(lambda: list(look(None)))
+
+    assert next(one for one in found if one.thing == "admin").text.endswith("a cacheproxy is serving there")
+
+
+def test_check_fails_where_traces_cannot_be_sent(clean_redis, monkeypatch):
+    """As `serve` does, with the line that installs what is missing."""
+    monkeypatch.setattr(traces, "PACKAGES", ("some-package",))
+    monkeypatch.setattr(traces.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setenv("CACHEPROXY_TRACING__ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("CACHEPROXY_REDIS__URL", clean_redis.url)
+    (found,) = [one for one in look(None) if one.thing == "tracing"]
+
+    assert found.state == "FAIL"
+    assert "pip install some-package" in found.text
+
+
+def test_check_warns_of_a_database_that_cannot_be_searched(clean_redis, monkeypatch):
+    """Exact answers go on there; near ones do not."""
+    monkeypatch.setenv("CACHEPROXY_REDIS__URL", f"redis://127.0.0.1:{clean_redis.port}/1")
+    found = [one for one in look(None) if one.thing == "redis"]
+
+    assert ("ok", "redis") in states(found)
+    assert any(one.state == "warn" and "database 0 only" in one.text for one in found)
 
 
 async def test_check_knows_a_running_cacheproxy_whose_ollama_is_away(fake_ollama, clean_redis, monkeypatch):

@@ -87,6 +87,14 @@ def test_a_guarded_neighbour_is_told_with_its_guard():
     ]
 
 
+def test_of_a_neighbour_that_is_not_near_no_guard_is_told():
+    """It decides nothing there."""
+    far = NEIGHBOUR | {"similarity": 0.3, "verdict": "below_threshold"}
+    lines = list(explain.lines(STORY | {"neighbours": [far], "why": "below_threshold"}, 0.0))
+
+    assert not any(line.startswith("guard") for line in lines)
+
+
 def test_neighbours_are_named_by_id_where_no_text_may_be_shown():
     """And it is said why."""
     lines = list(explain.lines(STORY | {"prompts": False, "neighbours": [NEIGHBOUR | {"stored": ""}]}, 0.0))
@@ -105,6 +113,15 @@ def test_neighbours_are_named_by_id_where_no_text_may_be_shown():
         ({"near_off": "mode-off", "why": "mode-off"}, "near answers are switched off (semantic.mode)"),
         ({"why": "none", "ttl_s": 0.0}, "MISS, would be forwarded and not stored: nothing near is stored"),
         ({"why": "something-new"}, "something-new"),
+        (
+            {"outcome": "bypass", "why": "temperature", "key": ""},
+            "BYPASS, goes around the cache: its temperature is above cache.max_temperature",
+        ),
+        (
+            {"near_off": "temperature", "why": "temperature"},
+            "and stored for 1 h 0 m: its temperature is above semantic.max_temperature",
+        ),
+        ({"exact": "away", "near_off": "away", "why": "away"}, "and not stored while Redis is away: Redis is away"),
     ],
 )
 def test_every_end_has_its_words(changes, end):
