@@ -7,7 +7,7 @@ Guards see only the two texts; they know neither similarity nor answers, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from cacheproxy.rules.guard import order, polarity, slots, things, values
@@ -59,13 +59,25 @@ def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str |
     """
     if a == b:
         return None
-    found = _objection(_laid(a, b), enabled)
-    rests = apart(*sorted((a, b))) if found is None else None
-    if rests is None:
-        return found
-    pair = _laid(*rests)
-    # Two questions over one text: here any word that only one has asks for something else.
-    others = any(token.kind is Kind.WORD for token in (*pair.left, *pair.right))
+    first, second = sorted((a, b))
+    lines, sentences = apart(first, second), apart(first, second, sentences=True)
+    return (
+        _objection(_laid(first, second), enabled)
+        or (_objection_over_text(*lines, enabled, any) if lines else None)
+        or (_objection_over_text(*sentences, enabled, all) if sentences and sentences != lines else None)
+    )
+
+
+def _objection_over_text(
+    a: str, b: str, enabled: Collection[str], sides: Callable[[Iterable[bool]], bool]
+) -> str | None:
+    """Of two questions over one text: here a word that only one has asks for something else.
+
+    After lines of text a question is short, so one word more is enough (`any` of the sides); among sentences each must
+    have one (`all`), as *what is its area* and *please calculate its area* are one.
+    """
+    pair = _laid(a, b)
+    others = sides(any(token.kind is Kind.WORD for token in side) for side in (pair.left, pair.right))
     return _objection(pair, enabled) or ("slots" if others and "slots" in enabled else None)
 
 

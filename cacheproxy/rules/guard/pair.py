@@ -6,7 +6,8 @@ which was asked first, so callers pass the two in a fixed order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from cacheproxy.rules.guard.function_words import DEGREE, WEIGHED
@@ -66,6 +67,10 @@ class Pair:
     left: tuple[Token, ...]
     """Tokens of `a` that nothing in `b` matches, function words included, in order."""
     right: tuple[Token, ...]
+    own_left: tuple[Token, ...]
+    """In a frame: tokens of the places where the two differ that have no counterpart in such a place of `b`, one for
+    one. A word of `a` may stand here that `b` has elsewhere. Without a frame the same as `left`."""
+    own_right: tuple[Token, ...]
     changes: tuple[Change, ...]
     """The places where the two differ, in order; together with what is equal they make up both texts."""
     framed: bool
@@ -77,6 +82,7 @@ class Pair:
 def compare(a: Reading, b: Reading) -> Pair:
     """Lay two readings side by side."""
     left, right = _unmatched(a, b), _unmatched(b, a)
+    lacking = (*left, *right)
     if left and right and len(left) + len(right) <= 2 * _SPELLED_MAX:
         _cancel_short_forms(left, right, a, b)
         _cancel_short_forms(right, left, b, a)
@@ -85,8 +91,20 @@ def compare(a: Reading, b: Reading) -> Pair:
         changes.remove(change)
         _drop(left, change.left)
         _drop(right, change.right)
-    opposed = tuple(_opposed(left, right))
-    return Pair(a=a, b=b, left=tuple(left), right=tuple(right), changes=tuple(changes), framed=framed, opposed=opposed)
+    unmatched = {id(token) for token in (*left, *right)}
+    explained = {id(token) for token in lacking} - unmatched
+    own_left, own_right = _own(changes, unmatched, explained) if framed else (left, right)
+    return Pair(
+        a=a,
+        b=b,
+        left=tuple(left),
+        right=tuple(right),
+        own_left=tuple(own_left),
+        own_right=tuple(own_right),
+        changes=tuple(changes),
+        framed=framed,
+        opposed=tuple(_opposed([*left, *own_left], [*right, *own_right])),
+    )
 
 
 def matches(one: Token, other: Token) -> bool:
@@ -126,6 +144,36 @@ def _matched(token: Token, other: Reading) -> bool:
 
 def _drop(tokens: list[Token], dropped: Sequence[Token]) -> None:
     tokens[:] = [token for token in tokens if not any(token is other for other in dropped)]
+
+
+def _own(
+    changes: Sequence[Change], unmatched: Collection[int], explained: Collection[int]
+) -> tuple[list[Token], list[Token]]:
+    """What is left of the differing places when each word was put beside one like it of the other side.
+
+    By identity: `unmatched` are the tokens that are like none of the other text, `explained` the short forms in it.
+    """
+    left = [token for change in changes for token in change.left if id(token) not in explained]
+    right = [token for change in changes for token in change.right if id(token) not in explained]
+    there, here = Counter(token.form for token in right), Counter(token.form for token in left)
+    left, right = (
+        [token for token in left if not _taken(token, there)],
+        [token for token in right if not _taken(token, here)],
+    )
+    free = [token for token in right if id(token) not in unmatched][:_MATCHED_MAX]
+    for token in [token for token in left if id(token) not in unmatched][:_MATCHED_MAX]:
+        like = next((other for other in free if matches(token, other)), None)
+        if like is not None:
+            _drop(left, [token])
+            _drop(right, [like])
+            _drop(free, [like])
+    return left, right
+
+
+def _taken(token: Token, counts: Counter[str]) -> bool:
+    """Whether there is one of the form yet, which is then taken."""
+    counts[token.form] -= 1
+    return counts[token.form] >= 0
 
 
 def _cancel_short_forms(own: list[Token], theirs: list[Token], reading: Reading, other: Reading) -> None:

@@ -6,23 +6,30 @@ must be looked at by themselves. Refuses to read: it cuts where lines and labels
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 
 _WORDS_MIN = 5
 """Words that the shared parts have together at least to be taken for a context or instructions."""
 
+_LINES = (re.compile(r"\n|: "), re.compile(r"\n"))
+"""After what a question may begin that stands in lines of its own, and what begins the text after it."""
+_SENTENCES = (re.compile(r"\n|(?::|[.?!]['\")»”]?) "), re.compile(r"\n|(?<=[.?!]) +(?=\S)"))
+"""The same where it may also be a sentence among others."""
 
-def apart(a: str, b: str) -> tuple[str, str] | None:
+
+def apart(a: str, b: str, *, sentences: bool = False) -> tuple[str, str] | None:
     """What each has for itself, if they share a beginning or an end; None if they do not, or one has nothing more.
 
     The beginning ends after a line or a label (`: `), the end begins with a line: what stands between is a question.
+    With `sentences` both may also end and begin with a sentence.
     """
-    start = _alike(a, b)
-    start = max(a.rfind("\n", 0, start) + 1, a.rfind(": ", 0, start) + 2 if ": " in a[:start] else 0)
+    ends, follows = _SENTENCES if sentences else _LINES
+    start = max((end.end() for end in ends.finditer(a, 0, _alike(a, b))), default=0)
     rest_a, rest_b = a[start:], b[start:]
     ending = rest_a[len(rest_a) - _alike(rest_a[::-1], rest_b[::-1]) :]
-    line = ending.find("\n")
-    ending = ending[line:] if line >= 0 else ""
+    following = follows.search(ending)
+    ending = ending[following.start() :] if following else ""
     if len(a[:start].split()) + len(ending.split()) < _WORDS_MIN:
         return None
     one, other = rest_a.removesuffix(ending).strip(), rest_b.removesuffix(ending).strip()

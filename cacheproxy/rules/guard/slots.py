@@ -32,24 +32,42 @@ def slots(pair: Pair) -> bool:
 
 
 def _refilled(pair: Pair) -> bool:
-    """Slots were filled otherwise, and nothing else in the sentence changed but its opening and idle words."""
-    new = _unmatched(pair)
-    refilled = [_slot(change, new) for change in pair.changes]
-    return any(refilled) and all(
-        slot or _idle(change) or _opening(change, pair) for change, slot in zip(pair.changes, refilled, strict=True)
+    """Slots were filled otherwise, and nothing else in the sentence changed but its opening and idle words.
+
+    Both sides must have a word of their own in them: two fillings that only changed places are for the guard of order.
+    """
+    own = _own(pair)
+    if not own:
+        return False
+    moved = {token.form for change in pair.changes for token in change.left} & {
+        token.form for change in pair.changes for token in change.right
+    }
+    slots = [change for change in pair.changes if _slot(change, own, moved)]
+    left = any(token.form in own for change in slots for token in change.left)
+    right = any(token.form in own for change in slots for token in change.right)
+    others = {id(change) for change in pair.changes}.difference(map(id, slots))
+    return (
+        left
+        and right
+        and all(_idle(change) or _opening(change, pair) for change in pair.changes if id(change) in others)
     )
 
 
-def _unmatched(pair: Pair) -> frozenset[str]:
-    """What only one side has. Opposites are left out: the guards for negation and comparison weigh them."""
-    opposed = {token.form for opposites in pair.opposed for token in (opposites.left, opposites.right)}
-    return frozenset(token.form for token in (*pair.left, *pair.right)) - opposed
+def _own(pair: Pair) -> frozenset[str]:
+    """Words only one side has. Opposites are left out: the guards for negation and comparison weigh them."""
+    own = frozenset(token.form for token in (*pair.own_left, *pair.own_right) if token.kind is Kind.WORD)
+    return own - {token.form for opposites in pair.opposed for token in (opposites.left, opposites.right)}
 
 
-def _slot(change: Change, new: frozenset[str]) -> bool:
-    """Both sides put something of their own there, in the same bindings."""
-    for side in (change.left, change.right):
-        if not 0 < sum(token.kind is Kind.WORD and token.form in new for token in side) <= _FILLING_MAX:
+def _slot(change: Change, own: frozenset[str], moved: set[str]) -> bool:
+    """Both sides put something else there, in the same bindings: a word of their own, or one from elsewhere."""
+    for side, other in ((change.left, change.right), (change.right, change.left)):
+        there = {token.form for token in other} if moved else moved
+        count = sum(
+            token.kind is Kind.WORD and (token.form in own or token.form in moved) and token.form not in there
+            for token in side
+        )
+        if not 0 < count <= _FILLING_MAX:
             return False
     return _bindings(change.left) == _bindings(change.right)
 
