@@ -69,7 +69,9 @@ def direction(pair: Pair) -> bool:
         return True
     if not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
         return False
-    return _asked_side_changed(pair) or _swapped(pair) or _role_moved(pair) or _reversed(pair)
+    return (
+        _asked_side_changed(pair) or _swapped(pair) or _predicate_swapped(pair) or _role_moved(pair) or _reversed(pair)
+    )
 
 
 def _in_sequence(pair: Pair) -> bool:
@@ -157,6 +159,29 @@ def _swapped(pair: Pair) -> bool:
                     return False  # whole phrases moved and took their roles along
                 return not _JOINING.issuperset(joint) or ARTICLES.issuperset(joint)
     return False
+
+
+def _predicate_swapped(pair: Pair) -> bool:
+    """*Are all squares rectangles* and *are all rectangles squares*: nothing joins the two but the opening *are*."""
+    left, right = (_after_be(reading) for reading in (pair.a, pair.b))
+    if not left or len(left) != len(right) or left[0] != right[0]:
+        return False
+    return any(left[1:at] == right[-at + 1 :] and left[at:] == right[1 : -at + 1] for at in range(2, len(left)))
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _after_be(reading: Reading) -> list[str]:
+    """Where a text opens with *is* or *are*: its function words up to the first other word, then nothing but words.
+
+    Empty for all other texts, and for longer ones.
+    """
+    tokens = reading.tokens
+    at = next((place for place, token in enumerate(tokens) if token.kind is not Kind.FUNCTION), 0)
+    if not at or tokens[0].text not in _BE or not 1 < len(tokens) - at <= 2 * _SWAPPED_MAX:
+        return []
+    if any(token.kind is not Kind.WORD for token in tokens[at:]):
+        return []
+    return [" ".join(token.text for token in tokens[:at]), *(token.form for token in tokens[at:])]
 
 
 def _middle(a: Sequence[Token], b: Sequence[Token]) -> tuple[list[str], list[str]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, QUESTION_WORDS
+from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, PREPOSITIONS, QUESTION_WORDS
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.opposites import graded
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.stems import stem
+from cacheproxy.rules.guard.words import same_word
 
 _UNSURE = words("know sure understand certain see")
 """*Not sure how* asks how; it denies nothing."""
@@ -37,6 +38,8 @@ _MODES = {
     for helper in helpers.split()
 }  # fmt: skip
 """What kind of yes a question wants that opens with its helping verb."""
+_INVERTING = words("why when where how")
+"""Question words after which verb and subject change places."""
 _NECESSITY = words("must should required ought necessary obliged mandatory")
 _POSSIBILITY = words("may can could might allowed permitted possible")
 
@@ -144,17 +147,28 @@ def _denies_other(pair: Pair) -> bool:
     """Both deny, but each denies what the other affirms."""
     left, right = _denied(pair.a), _denied(pair.b)
     only_left, only_right = left - right, right - left
-    return bool(only_left and only_right) and only_left <= pair.b.forms and only_right <= pair.a.forms
+    if not only_left or not only_right or any(same_word(one, other) for one in only_left for other in only_right):
+        return False
+    lacking = [{token.form for token in side} for side in (pair.left, pair.right)]
+    return only_left.isdisjoint(lacking[0]) and only_right.isdisjoint(lacking[1])
 
 
 @lru_cache(maxsize=READINGS_MAX)
 def _denied(reading: Reading) -> set[str]:
-    """The words that stand straight after a negator."""
-    return {
-        after.form
-        for token, after in zip(reading.tokens, reading.tokens[1:], strict=False)
-        if token.text in NEGATORS and after.kind is not Kind.FUNCTION
-    }
+    """The first word after each negator, or after its preposition (*not in the EU*).
+
+    In *aren't cats* and *why aren't cats* the subject follows, which nothing denies.
+    """
+    found = set()
+    asks = bool(reading.tokens) and reading.tokens[0].text in _INVERTING
+    for index, token in enumerate(reading.tokens):
+        if token.text in NEGATORS and not (index == 1 or (index == 2 and asks)):
+            after = reading.tokens[index + 1 : index + 4]
+            if after and after[0].text in PREPOSITIONS:
+                after = tuple(other for other in after[1:] if other.text not in ARTICLES)
+            if after and after[0].kind is not Kind.FUNCTION:
+                found.add(after[0].form)
+    return found
 
 
 def _quantified(tokens: Iterable[Token]) -> set[str]:

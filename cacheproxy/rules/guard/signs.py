@@ -90,7 +90,7 @@ def marks(text: str) -> Marks:
     found = _WORD.findall(text)
     lines = [line for line in text.strip().split("\n") if line.strip()]
     return Marks(
-        formula=tuple(_SIGNS.findall(text.rstrip("?.! "))) if _FORMULA.search(text) else (),
+        formula=tuple(_SIGNS.findall(text.rstrip().rstrip("?.! "))) if _FORMULA.search(text) else (),
         alone=_alone(text),
         lengths=tuple(_LENGTH_MARK.findall(text)),
         denied=tuple(_NOT.findall(text)) if "!" in text else (),
@@ -124,6 +124,6 @@ def _spelled_otherwise(a: str, b: str, one: Marks, other: Marks) -> bool:
     about = one.about | other.about
     if about & _ON_CASE and a != b and a.lower() == b.lower():
         return True
-    if about & _ON_MARKS and _MARK.findall(a.rstrip("?. ")) != _MARK.findall(b.rstrip("?. ")):
+    if about & _ON_MARKS and _MARK.findall(a.strip().rstrip("?. ")) != _MARK.findall(b.strip().rstrip("?. ")):
         return True
     return bool(about & _ON_WORDS) and one.accented != other.accented
