@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cacheproxy.rules.guard.lists import groups
-from cacheproxy.rules.guard.stems import stem
+from cacheproxy.rules.guard.stems import base_form, stem
 
 _ORDERING = """
 more less; more fewer; most least; most fewest; best worst; better worse; good bad; good poor; great terrible;
@@ -110,17 +110,6 @@ ORDERING = _pairs(_ORDERING)
 CONTRARY = _pairs(_CONTRARY) | (GRADED - ORDERING)
 _ANY = ORDERING | CONTRARY
 _HAVE_OPPOSITE = frozenset(word for pair in _ANY for word in pair)
-
-
-def base_form(word: str) -> str:
-    """A stem without the ending of a comparative or superlative: `biggest` is `big`, `happier` is `happy`."""
-    for ending in ("est", "er"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            bare = word[: -len(ending)]
-            if bare[-1] == bare[-2] and bare[-1] not in "ls":
-                bare = bare[:-1]
-            return bare[:-1] + "y" if bare.endswith("i") else bare
-    return word
 
 
 @lru_cache(maxsize=16384)

@@ -70,6 +70,17 @@ def stem(word: str) -> str:
     return _without_e(word)
 
 
+def base_form(word: str) -> str:
+    """A stem without the ending of a comparative or superlative: `biggest` is `big`, `happier` is `happy`."""
+    for ending in ("est", "er"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            bare = word[: -len(ending)]
+            if bare[-1] == bare[-2] and bare[-1] not in "ls":
+                bare = bare[:-1]
+            return bare[:-1] + "y" if bare.endswith("i") else bare
+    return word
+
+
 def _american(word: str) -> str:
     for british, american in _SPELLINGS.items():
         if word.endswith(british) and len(word) > len(british) + 2:

@@ -7,7 +7,7 @@ costs a wrong answer.
 from __future__ import annotations
 
 from cacheproxy.rules.guard.lists import groups
-from cacheproxy.rules.guard.stems import stem
+from cacheproxy.rules.guard.stems import base_form, stem
 
 _GROUPS = """
 make produce create generate; write compose author; build construct; fix repair resolve solve; buy purchase acquire;
@@ -88,5 +88,9 @@ for _group in groups(_GROUPS):
 
 
 def root(word: str) -> str:
-    """What stands for a stem's group of synonyms; the stem itself when it has none."""
-    return ROOTS.get(word, word)
+    """What stands for a stem's group of synonyms; the stem itself when it has none. *Biggest* goes with *largest*."""
+    if word in ROOTS:
+        return ROOTS[word]
+    ending = next((ending for ending in ("est", "er") if word.endswith(ending)), "")
+    group = ROOTS.get(base_form(word), "") if ending else ""
+    return f"{group} {ending}" if group else word

@@ -8,7 +8,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cacheproxy.rules.guard.lists import groups, words
-from cacheproxy.rules.guard.opposites import base_form, opposition
+from cacheproxy.rules.guard.opposites import opposition
+from cacheproxy.rules.guard.stems import base_form
 from cacheproxy.rules.guard.synonyms import root
 
 _ENDINGS = words(
