@@ -177,7 +177,7 @@ PHRASES: dict[tuple[str, ...], str] = {
 }
 """Several words that act as one. Longer phrases win."""
 
-PARTICLES = words("on off in out up down")
+PARTICLES = words("on off in out up down away")
 _PARTICLE_VERBS = """
 turn turns turned turning: on enable, off disable, up increase, down decrease
 switch switches switched switching: on enable, off disable
@@ -190,8 +190,11 @@ sign signs signed signing: in login, out logout, off logout
 zoom zooms zoomed zooming: in magnify, out demagnify
 opt opts opted opting: in accept, out decline
 breathe breathes breathed breathing: in inhale, out exhale
+throw throws threw thrown throwing: away discard, out discard
+toss tosses tossed tossing: away discard, out discard
 """
-"""Verbs whose particles stand for opposites, in all their forms, and what verb and particle mean together."""
+"""Verbs whose particles make another verb of them, mostly one of two opposites, in all their forms, and what verb and
+particle mean together."""
 PHRASES |= {
     (verb, particle): meaning
     for verbs, meanings in (line.split(":") for line in _PARTICLE_VERBS.strip().splitlines())

@@ -72,7 +72,8 @@ novice expert; truth lie; ally rival; wake sleep; sit stand; laugh cry; smile fr
 vertical horizontal; authenticate deny; compliment insult; praise criticize; promote demote; reward punish;
 reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest divest; inhale exhale; lead follow;
 strengthen weaken; improve worsen; improve ruin; encourage discourage; build demolish; assemble disassemble;
-except only; with without; stain bleach; wear remove
+except only; with without; stain bleach; wear remove;
+keep drop; keep delete; keep remove; keep toss; keep sell; keep lose; keep dump; retain discard; retain drop
 """
 
 _GRADED = """

@@ -14,6 +14,7 @@ from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.persons import another_person
 from cacheproxy.rules.guard.reading import Kind, Reading, Token
+from cacheproxy.rules.guard.stems import stems
 
 _FILLING_MAX = 3
 """Content words the filling of a slot has at most; longer ones are other sentences."""
@@ -22,10 +23,13 @@ _IDLE = ARTICLES | words("my your our their its some any is are do does can so v
 """Function words that come and go without another word being asked for; `persons.py` weighs whose a thing is."""
 _OPENING_VERBS = words("is are am was were do does did can could will would should may might must has have had")
 
+_PERFORMING = stems("perform conduct execute undergo undertake calculate compute determine compile prepare")
+"""Verbs that with a noun say what the noun's verb says alone (*perform a search of* is *search*)."""
+
 
 def slots(pair: Pair) -> bool:
     """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
-    if (pair.framed and (_refilled(pair) or _narrowed(pair))) or another_person(pair):
+    if (pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair))) or another_person(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
     return not left.isdisjoint(right)
@@ -69,7 +73,14 @@ def _slot(change: Change, own: frozenset[str], moved: set[str]) -> bool:
         )
         if not 0 < count <= _FILLING_MAX:
             return False
-    return _bindings(change.left) == _bindings(change.right)
+    left, right = _bindings(change.left), _bindings(change.right)
+    return left == right or _verb_with_preposition(change.left, change.right)
+
+
+def _verb_with_preposition(left: Sequence[Token], right: Sequence[Token]) -> bool:
+    """One word stands for two of which the second binds the first to its object (`won`, `played in`)."""
+    one, two = sorted((left, right), key=len)
+    return len(one) == 1 and len(two) == 2 and two[1].text in PREPOSITIONS
 
 
 def _bindings(tokens: Sequence[Token]) -> set[str]:
@@ -102,6 +113,25 @@ def _narrowed(pair: Pair) -> bool:
         if all(token.text in _IDLE for token in less) and _modifies(more, reading):
             return True
     return False
+
+
+def _done_to_deed(pair: Pair) -> bool:
+    """One does it, the other does something to the doing (`veto a bill`, `override a veto of a bill`)."""
+    changes = [change for change in pair.changes if not _idle(change)]
+    if len(changes) != 2:
+        return False
+    first, second = changes
+    if first.right or second.right:
+        return not (first.left or second.left) and _acts_on_deed(first.right, second.right, pair.b)
+    return _acts_on_deed(first.left, second.left, pair.a)
+
+
+def _acts_on_deed(verb: Sequence[Token], joint: Sequence[Token], reading: Reading) -> bool:
+    """`verb` is a verb with an article at most, and `joint` the *of* after the one word that follows it."""
+    added = [token for token in verb if token.text not in ARTICLES]
+    if len(added) != 1 or added[0].kind is not Kind.WORD or added[0].form in _PERFORMING:
+        return False
+    return [token.text for token in joint] == ["of"] and _place(joint[0], reading) - _place(verb[-1], reading) == 2
 
 
 def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
