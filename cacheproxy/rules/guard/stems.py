@@ -41,6 +41,11 @@ IRREGULAR = {
 _SPELLINGS = {
     "isation": "ization", "ising": "izing", "ise": "ize", "ised": "ized", "ises": "izes", "our": "or",
 }  # fmt: skip
+_BEGINNINGS = {
+    "sulph": "sulf", "haem": "hem", "anaem": "anem", "oestr": "estr", "oesoph": "esoph", "paed": "ped", "foet": "fet",
+    "diarrhoe": "diarrhe", "alumini": "alumin", "caesi": "cesi", "aeropl": "airpl", "sceptic": "skeptic",
+}  # fmt: skip
+"""British beginnings of words, and the American ones."""
 _VOWELS = frozenset("aeiouy")
 _KEPT_DOUBLE = frozenset("lsz")
 
@@ -82,6 +87,9 @@ def base_form(word: str) -> str:
 
 
 def _american(word: str) -> str:
+    for british, american in _BEGINNINGS.items():
+        if word.startswith(british):
+            word = american + word[len(british) :]
     for british, american in _SPELLINGS.items():
         if word.endswith(british) and len(word) > len(british) + 2:
             return word[: -len(british)] + american

@@ -64,6 +64,8 @@ authentication auth; administrator admin; information info; document doc; specif
 minimum min; approximate approx roughly about; television-set telly; refrigerator fridge; advertisement ad advert;
 laboratory lab; mathematics math maths; gymnasium gym-hall; influenza flu; veterinarian vet; temperature temp;
 kilometre kilometer; colour color; centre center; favourite favorite; organise organize; analyse analyze; grey gray;
+fibre fiber; defence defense; offence offense; catalogue catalog; dialogue dialog; mould mold; plough plow;
+pyjamas pajamas; jewellery jewelry; yoghurt yogurt; doughnut donut;
 theatre theater; licence license; programme program-show; behaviour behavior; usa us america american; france french;
 spain spanish; china chinese; netherlands dutch holland; greece greek; switzerland swiss; denmark danish dane;
 sweden swedish swede; norway norwegian; finland finnish; poland polish; turkey turkish; ireland irish; wales welsh;

@@ -42,6 +42,8 @@ heal heel; bear beer; pear peer; meat meet; weak week
 """
 _UNRELATED = frozenset(frozenset(pair) for pair in groups(_LOOKALIKES))
 """Pairs that look like one family or one typo and are not (as stems, or nearly)."""
+_COMPOUNDS = ("ous", "ic", "at", "it", "id", "in", "an", "en", "yn")
+"""Endings, as stems have them, by which chemistry names other compounds of one element (`sulfite`, `sulfide`)."""
 _VOWELS = frozenset("aeiou")
 _SAME = ({"left", "leav"}, {"los", "loos"})
 """One verb in two spellings that the rules of stems cannot join without joining others."""
@@ -54,9 +56,20 @@ def same_word(one: str, other: str) -> bool:
         return True
     if opposition(one, other) or frozenset((one, other)) in _UNRELATED:
         return False
+    if _other_compound(one, other):
+        return False
     if root(one) == root(other) or base_form(one) == base_form(other) or {one, other} in _SAME:
         return True
     return one.isalpha() and other.isalpha() and (_same_family(one, other) or _mistyped(one, other))
+
+
+def _other_compound(one: str, other: str) -> bool:
+    """Other compounds of one element, by their endings."""
+    for ending in _COMPOUNDS:
+        base = one.removesuffix(ending)
+        if 2 < len(base) < len(one) and other.startswith(base) and other[len(base) :] in _COMPOUNDS:
+            return True
+    return False
 
 
 def exchanged(one: str, other: str) -> bool:
