@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from cacheproxy.rules.guard.lists import words
@@ -19,9 +20,10 @@ _FORMULA = re.compile(
 )
 """What only formulas, code and coordinates have."""
 _SIGNS = re.compile(
+    r"(?<!\w)[*&]{1,2}[a-z_]\w*|"
     r"[*/\\_|&+^]{2,}|[-+*/^<>=~|&\\(){}\[\],?]|!(?=[=(\w])|(?<!\w)[*_]{1,4}(?=\w)|(?<!\w)\.\d+|\d(?:[\d.,]*\d)?"
 )
-"""All that counts in them besides names, numbers included."""
+"""All that counts in them besides names, numbers included; a name counts where a star or `&` stands before it."""
 _ENDS = frozenset(".?!,;:")
 _DASHES = str.maketrans("\N{EN DASH}\N{EM DASH}", "--")
 _NOT = re.compile(r"(?<![\w!])!(\w+)")
@@ -35,6 +37,11 @@ _SYMBOL_MAX = 3
 _RATE = "ps"
 """Ending of a longer one in which they do (`Mbps`, `MBps`)."""
 _MARK = re.compile(r"[^\w\s]|(?<=\S) {2,}")
+_KEYWORDS = re.compile(r"\b(?:[A-Z]{2,} )+[A-Z]{2,}\b")
+_BINDING = words("ALL ANY SOME NOT OR AND ONLY WITH WITHOUT ON BY FOR IF ELSE")
+"""Keywords that change what stands beside them, and in prose are nothing but small words."""
+_OPERATION = re.compile(r"(?<!\S)(\w+) (-|/|//|%|<|>|<=|>=|=|<<|>>|\*\*|\^|->) (?=(\w+))")
+"""Two names and what stands between them, where it matters which comes first."""
 _ON_CASE = words(
     "case uppercase lowercase capital capitals capitalize capitalized capitalised capitalization caps equal"
 )
@@ -58,6 +65,10 @@ class Marks(NamedTuple):
     """Words behind a `!`."""
     exact: tuple[str, ...]
     """Where capitals and the kind of quotes count: flags, code in backticks, variables of a shell."""
+    keywords: frozenset[str]
+    """Two neighbours in capitals of which one binds (`UNION ALL`), in small letters."""
+    operations: frozenset[tuple[str, ...]]
+    """Two names with what stands between them."""
     indents: tuple[int, ...]
     """Of the lines, where there are several."""
     symbols: dict[str, str]
@@ -73,6 +84,10 @@ def differ(a: str, b: str) -> bool:
     one, other = marks(a), marks(b)
     if one.denied != other.denied or one.exact != other.exact:
         return True
+    if turned(one.operations, other.operations):
+        return True
+    if _lacks(one.keywords - other.keywords, b) or _lacks(other.keywords - one.keywords, a):
+        return True
     for mine, yours in (
         (one.formula, other.formula),
         (one.alone, other.alone),
@@ -84,22 +99,45 @@ def differ(a: str, b: str) -> bool:
     return _other_symbol(one.symbols, other.symbols) or _spelled_otherwise(a, b, one, other)
 
 
+def turned(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> bool:
+    """Whether one row has become its reverse. Who has both, speaks of both."""
+    return any(row[::-1] in other for row in one - other if row[::-1] not in one)
+
+
 @lru_cache(maxsize=READINGS_MAX)
 def marks(text: str) -> Marks:
     """What a text has besides its words."""
     found = _WORD.findall(text)
     lines = [line for line in text.strip().split("\n") if line.strip()]
     return Marks(
-        formula=tuple(_SIGNS.findall(text.rstrip().rstrip("?.! "))) if _FORMULA.search(text) else (),
+        formula=tuple(_SIGNS.findall(text.lower().rstrip().rstrip("?.! "))) if _FORMULA.search(text) else (),
         alone=_alone(text),
         lengths=tuple(_LENGTH_MARK.findall(text)),
         denied=tuple(_NOT.findall(text)) if "!" in text else (),
         exact=(*_FLAG.findall(text), *_BACKTICKED.findall(text), *_SHELL_QUOTE.findall(text)),
+        keywords=_keywords(text),
+        operations=frozenset(_OPERATION.findall(text.lower())),
         indents=tuple(len(line) - len(line.lstrip()) for line in lines) if len(lines) > 1 else (),
         symbols={} if text.isupper() else {word.lower(): word for word in found if _is_symbol(word)},
         accented=frozenset(word for word in found if not word.isascii()),
         about=frozenset(word.lower() for word in found) & (_ON_CASE | _ON_MARKS | _ON_WORDS),
     )
+
+
+def _keywords(text: str) -> frozenset[str]:
+    if text.isupper():
+        return frozenset()
+    runs = [run.split() for run in _KEYWORDS.findall(text)]
+    pairs = [pair for run in runs for pair in pairwise(run) if not _BINDING.isdisjoint(pair)]
+    return frozenset(" ".join(pair).lower() for pair in pairs)
+
+
+def _lacks(keywords: frozenset[str], other: str) -> bool:
+    """The other text has one of two neighbours and not both together, in whatever letters."""
+    if not keywords:
+        return False
+    found = " ".join(_WORD.findall(other.lower()))
+    return any(keyword not in found and not set(keyword.split()).isdisjoint(found.split()) for keyword in keywords)
 
 
 def _alone(text: str) -> tuple[str, ...]:

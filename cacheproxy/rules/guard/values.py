@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
+from itertools import pairwise
 
 from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
-from cacheproxy.rules.guard.signs import differ
+from cacheproxy.rules.guard.signs import differ, turned
 from cacheproxy.rules.guard.units import CURRENCIES, LONE_UNITS, UNIT_OF
 
 
@@ -77,9 +78,21 @@ def tokens(pair: Pair) -> bool:
     """Other code, operators, brackets, identifiers, paths, layout, single letters or quoted words."""
     if differ(pair.a.text, pair.b.text) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
+    if turned(_rows(pair.a), _rows(pair.b)):
+        return True
     if pair.a.quoted and pair.b.quoted and _in_order(pair.a) != _in_order(pair.b):
         return pair.a.quoted != pair.b.quoted or (pair.a.texts | pair.b.texts).isdisjoint(SYMMETRIC)
     return any(token.kind is Kind.WORD and len(token.text) == 1 for token in (*pair.left, *pair.right))
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _rows(reading: Reading) -> frozenset[tuple[str, ...]]:
+    """Code that stands straight after other code, as the second argument of a command (`cp a.txt b.txt`)."""
+    return frozenset(
+        (one.form, other.form)
+        for one, other in pairwise(reading.tokens)
+        if one.kind is Kind.CODE and other.kind is Kind.CODE and one.form != other.form and not other.apposed
+    )
 
 
 def _in_order(reading: Reading) -> list[str]:
