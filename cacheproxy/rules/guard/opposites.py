@@ -73,7 +73,8 @@ vertical horizontal; authenticate deny; compliment insult; praise criticize; pro
 reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest divest; inhale exhale; lead follow;
 strengthen weaken; improve worsen; improve ruin; encourage discourage; build demolish; assemble disassemble;
 except only; with without; stain bleach; wear remove;
-keep drop; keep delete; keep remove; keep toss; keep sell; keep lose; keep dump; retain discard; retain drop
+keep drop; keep delete; keep remove; keep toss; keep sell; keep lose; keep dump; retain discard; retain drop;
+share own; share separate; common separate; joint separate
 """
 
 _GRADED = """

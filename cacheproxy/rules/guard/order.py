@@ -42,6 +42,11 @@ _ALIKE = [
 ]
 _PLAIN = {"in", "on", "at", "of", "for", "during"}
 """Those that say no more before a number or a date than that it is the one."""
+_PREFIXES = words(
+    "ab an auf aus bei durch ein fest fort her hin hoch los mit nach rein raus um unter vor weg weiter zu"
+)
+"""What comes off German verbs and ends the clause."""
+_GERMAN_CLAUSES = words("und oder aber wenn weil damit bevor nachdem ohne obwohl falls")
 _ROWS = words("concatenate concat append prepend words strings letters")
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
@@ -60,7 +65,7 @@ def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
     if _gendered(pair.a) != _gendered(pair.b):
         return True
-    if pair.framed and any(_turned(change, pair) for change in pair.changes):
+    if pair.framed and any(_turned(change, pair) or _other_prefix(change, pair) for change in pair.changes):
         return True
     passive = _passive(pair)
     if passive is not None:
@@ -95,9 +100,22 @@ def _turned(change: Change, pair: Pair) -> bool:
     return not both <= _PLAIN and _before_value(change.left[-1], pair.a)
 
 
-def _before_value(token: Token, reading: Reading) -> bool:
+def _other_prefix(change: Change, pair: Pair) -> bool:
+    """The end of another German verb at the end of a clause (`melde … an`, `melde … ab`)."""
+    if len(change.left) != 1 or len(change.right) != 1 or not {change.left[0].text, change.right[0].text} <= _PREFIXES:
+        return False
+    after = _following(change.left[0], pair.a)
+    return after is None or after.apposed or after.text in _GERMAN_CLAUSES
+
+
+def _following(token: Token, reading: Reading) -> Token | None:
     place = next(place for place, other in enumerate(reading.tokens, 1) if other is token)
-    return any(after.kind in (Kind.NUMBER, Kind.DATE) for after in reading.tokens[place : place + 1])
+    return reading.tokens[place] if place < len(reading.tokens) else None
+
+
+def _before_value(token: Token, reading: Reading) -> bool:
+    after = _following(token, reading)
+    return after is not None and after.kind in (Kind.NUMBER, Kind.DATE)
 
 
 def _moved(pair: Pair) -> bool:

@@ -32,12 +32,16 @@ _PHRASE_LENGTHS = sorted({len(phrase) for phrase in PHRASES}, reverse=True)
 _LIGHT_STEMS = frozenset(stem(word) for word in LIGHT_WORDS)
 _BEGINNINGS = (
     PHRASE_STARTS | units.MONTHS.keys() | units.CURRENCY_CODES | units.NUMBER_WORDS | units.WEEKDAYS.keys()
-    | units.RELATIVE_DAYS | units.ORDINALS.keys() | words("next last previous past")
+    | units.RELATIVE_DAYS | units.ORDINALS.keys() | words("next last previous past but")
 )  # fmt: skip
 """Words that may be more than a word; all others are read at once, since reading costs more than all guards."""
 _WORDS_MAX = 16384
 _YEARS = range(1500, 2100)
 _BEFORE_MONTH = words("in of since until last next by")
+_WHOLES = words("all every each any everyone everybody anyone anybody nobody none no which")
+"""What *but* takes something from, where one of `_PARTS`, a number or a name follows. Who *tried everything but the app
+still crashes* excepts nothing, so things are left out."""
+_PARTS = words("one the those this that my your our their his her me you him us them")
 _BEFORE_ROMAN_ONE = words("war part type phase")
 
 
@@ -176,8 +180,18 @@ def _single(pieces: list[Piece], index: int) -> Token:
     counted = index > 0 and pieces[index - 1].proper and pieces[index - 1].text in _BEFORE_ROMAN_ONE
     if piece.raw.isupper() and (text in units.ROMAN or (text == "i" and counted)):
         return Token(units.ROMAN.get(text, "1"), Kind.NUMBER, text)
+    if text == "but" and _excepts(pieces, index):
+        return _word("except")
     country = piece.raw == "US"
     return _word("usa" if country else text, proper=piece.proper or country, apposed=piece.apposed)
+
+
+def _excepts(pieces: list[Piece], index: int) -> bool:
+    """*But* stands for *except* (`all but one`, `every row but the first`)."""
+    before, after = pieces[max(0, index - 2) : index], pieces[index + 1 : index + 2]
+    if not after or pieces[index].apposed or all(piece.text not in _WHOLES for piece in before):
+        return False
+    return after[0].text in _PARTS | units.NUMBER_WORDS or after[0].proper or not after[0].word
 
 
 def _word(text: str, *, proper: bool = False, apposed: bool = False) -> Token:
