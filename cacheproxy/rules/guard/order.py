@@ -16,6 +16,7 @@ from cacheproxy.rules.guard.function_words import (
 )
 from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
+from cacheproxy.rules.guard.polarity import converse
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 
 _JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
@@ -65,14 +66,16 @@ def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
     if _gendered(pair.a) != _gendered(pair.b):
         return True
-    if pair.framed and any(_turned(change, pair) or _other_prefix(change, pair) for change in pair.changes):
+    exchanged = converse(pair)
+    turned = (_turned(change, pair) or _other_prefix(change, pair) for change in pair.changes)
+    if pair.framed and not exchanged and any(turned):
         return True
     passive = _passive(pair)
     if passive is not None:
         return passive
     if not (pair.left or pair.right) and _in_sequence(pair):
         return True
-    if not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
+    if exchanged or not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
         return False
     return (
         _asked_side_changed(pair) or _swapped(pair) or _predicate_swapped(pair) or _role_moved(pair) or _reversed(pair)
