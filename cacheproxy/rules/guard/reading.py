@@ -174,7 +174,7 @@ def _single(pieces: list[Piece], index: int) -> Token:
     if text in units.WEEKDAYS and (len(text) > 4 or piece.proper):
         return Token(units.WEEKDAYS[text], Kind.DATE, text)
     if text in units.RELATIVE_DAYS or (text in ("next", "last", "previous", "past") and following in units.PERIODS):
-        return Token(stem(text), Kind.DATE, text)
+        return Token(units.NAMED_TIMES.get(text, stem(text)), Kind.DATE, text)
     if text in units.ORDINALS:
         return Token(f"{units.ORDINALS[text]} th", Kind.NUMBER, text)
     counted = index > 0 and pieces[index - 1].proper and pieces[index - 1].text in _BEFORE_ROMAN_ONE
@@ -220,6 +220,8 @@ def _value(texts: list[str], index: int) -> tuple[Token, int]:
     if unit == "clock" and texts[index + 1 : index + 2] in (["am"], ["pm"]):
         hour, _, minute = value.partition(":")
         return Token(amounts.clock(int(hour), int(minute), texts[index + 1]), Kind.DATE, text), 2
+    if value in ("12", "12:00") and (time := units.NAMED_TIMES.get("".join(texts[index + 1 : index + 2]))):
+        return Token(time, Kind.DATE, text), 2  # 12 noon
     if unit in ("date", "clock"):
         return Token(value, Kind.DATE, text), 1
     if unit == "th" and value in ("1", "2"):

@@ -25,6 +25,7 @@ _CLASSES = stems(
 _LANGUAGE_LEADS = words("in to into from")
 _SCRIPT_SAMPLE_CHARACTERS = 400
 _SIZES = words("short long simple quick")
+_POINTING = words("this these that those following")
 _ANSWER_FORMS = stems("answer explanation summary essay reply text story description version overview term")
 _ASKED_FOR = {"who": "person", "whom": "person", "whose": "person", "when": "time", "where": "place", "why": "reason"}
 _SAME_ASKED = {
@@ -56,7 +57,16 @@ def language(pair: Pair) -> bool:
 
 def answer_format(pair: Pair) -> bool:
     """Another shape or length of the answer (`as JSON`, `briefly`, `a short explanation`)."""
-    return any(token.text in FORMATS for token in (*pair.left, *pair.right)) or _sizes(pair.a) != _sizes(pair.b)
+    return _shaped(pair.left, pair.a) or _shaped(pair.right, pair.b) or _sizes(pair.a) != _sizes(pair.b)
+
+
+def _shaped(unmatched: Sequence[Token], reading: Reading) -> bool:
+    """A shape is asked for. *This sentence* and *the following table* are what the question is about."""
+    return any(token.text in FORMATS and not _pointed_at(token, reading) for token in unmatched)
+
+
+def _pointed_at(token: Token, reading: Reading) -> bool:
+    return any(after is token and before.text in _POINTING for before, after in pairwise(reading.tokens))
 
 
 def aspect(pair: Pair) -> bool:

@@ -59,6 +59,7 @@ WEEKDAYS = {
 RELATIVE_DAYS = words(
     "today tomorrow yesterday tonight weekday weekdays weekend weekends noon midnight midday bc ad bce"
 )
+NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "0:00"}
 PERIODS = words("year month week day weekend night century decade quarter season summer winter time")
 
 _ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
