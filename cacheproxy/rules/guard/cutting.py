@@ -85,6 +85,8 @@ def _is_proper(core: str, *, fresh: bool) -> bool:
     """A capital where English has none without reason. `fresh`: a sentence begins here."""
     if len(core) == 1:
         return core.isupper() and core not in "IAO" and not fresh
+    if core == "OK":
+        return False
     return (core[0].isupper() and not fresh) or not core[1:].islower()
 
 

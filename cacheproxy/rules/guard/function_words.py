@@ -48,7 +48,7 @@ NEGATORS = words(
 DEGREE = words("more less fewer most least")
 WEIGHED = DEGREE | words(
     """before after above below up down on off in into out minimum maximum many few over under with without same other
-    another both either own"""
+    another both either own each"""
 )
 """Function words whose opposites mean opposition wherever they stand."""
 

@@ -74,7 +74,7 @@ reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest 
 strengthen weaken; improve worsen; improve ruin; encourage discourage; build demolish; assemble disassemble;
 except only; with without; stain bleach; wear remove;
 keep drop; keep delete; keep remove; keep toss; keep sell; keep lose; keep dump; retain discard; retain drop;
-share own; share separate; common separate; joint separate
+share own; share each; share separate; common separate; joint separate
 """
 
 _GRADED = """

@@ -49,11 +49,12 @@ def _refilled(pair: Pair) -> bool:
     slots = [change for change in pair.changes if _slot(change, own, moved)]
     left = any(token.form in own for change in slots for token in change.left)
     right = any(token.form in own for change in slots for token in change.right)
-    others = {id(change) for change in pair.changes}.difference(map(id, slots))
+    filled = {id(change) for change in slots}
+    others = (change for change in pair.changes if id(change) not in filled)
     return (
         left
         and right
-        and all(_idle(change) or _opening(change, pair) for change in pair.changes if id(change) in others)
+        and all(_idle(other) or _opening(other, pair) or _binds_slot(other, slots, pair.a) for other in others)
     )
 
 
@@ -74,13 +75,34 @@ def _slot(change: Change, own: frozenset[str], moved: set[str]) -> bool:
         if not 0 < count <= _FILLING_MAX:
             return False
     left, right = _bindings(change.left), _bindings(change.right)
-    return left == right or _verb_with_preposition(change.left, change.right)
+    return left == right or _verb_with_preposition(change.left, change.right) or _other_place(change)
 
 
 def _verb_with_preposition(left: Sequence[Token], right: Sequence[Token]) -> bool:
     """One word stands for two of which the second binds the first to its object (`won`, `played in`)."""
     one, two = sorted((left, right), key=len)
     return len(one) == 1 and len(two) == 2 and two[1].text in PREPOSITIONS
+
+
+def _other_place(change: Change) -> bool:
+    """Each side is one preposition with what it binds (`on the counter`, `in the fridge`)."""
+    return all(
+        side[0].text in PREPOSITIONS
+        and not any(token.kind is Kind.FUNCTION for token in side[1:] if token.text not in _IDLE)
+        for side in (change.left, change.right)
+    )
+
+
+def _binds_slot(change: Change, slots: Sequence[Change], reading: Reading) -> bool:
+    """One preposition for another, and what it binds is a slot (`on the counter`, `in the fridge`).
+
+    `reading` is the left text.
+    """
+    if not all(len(side) == 1 and side[0].text in PREPOSITIONS for side in (change.left, change.right)):
+        return False
+    after = reading.tokens[_place(change.left[0], reading) + 1 :]
+    bound = next((token for token in after if token.text not in _IDLE), None)
+    return any(slot.left[0] is bound for slot in slots)
 
 
 def _bindings(tokens: Sequence[Token]) -> set[str]:

@@ -15,7 +15,8 @@ from cacheproxy.rules.guard.synonyms import root
 _ENDINGS = words(
     """s es er or ers ing ed d n en an ian ean ese ish ist ism ic ical al ial ally ly y ty ity ness ment tion ion ation
     ition ance ence ant ent able ible ive ative ous ful ize ise izing ized e ation iation cy hood ship dom th est r
-    st ure age ery ry ary ory a t c iv abl ibl ativ anc enc ag ur iz ization isation ified ify ional ionally ti tic"""
+    st ure age ery ry ary ory a t c iv abl ibl ativ anc enc ag ur iz ization isation ified ify ional ionally ti tic
+    lation"""
 )
 """What may be left of two words of one family after their common beginning."""
 
