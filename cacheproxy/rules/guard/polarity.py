@@ -213,9 +213,9 @@ def _denied(reading: Reading) -> set[str]:
     In *aren't cats* and *why aren't cats* the subject follows, which nothing denies.
     """
     found = set()
-    asks = bool(reading.tokens) and reading.tokens[0].text in _INVERTING
     for index, token in enumerate(reading.tokens):
-        if token.text in NEGATORS and not (index == 1 or (index == 2 and asks)):
+        inverted = index == 1 or (index > 1 and reading.tokens[index - 2].text in _INVERTING)
+        if token.text in NEGATORS and not inverted:
             after = reading.tokens[index + 1 : index + 4]
             if after and after[0].text in PREPOSITIONS:
                 after = tuple(other for other in after[1:] if other.text not in ARTICLES)
