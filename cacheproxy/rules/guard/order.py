@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +19,7 @@ from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.polarity import converse
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
+from cacheproxy.rules.guard.signs import turned
 
 _JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
 """What may stand between two things that changed places without meaning anything."""
@@ -48,6 +50,7 @@ _PREFIXES = words(
 )
 """What comes off German verbs and ends the clause."""
 _GERMAN_CLAUSES = words("und oder aber wenn weil damit bevor nachdem ohne obwohl falls")
+_OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (?=(\\w+))")
 _ROWS = words("concatenate concat append prepend words strings letters")
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
@@ -64,11 +67,11 @@ _SWAPPED_MAX = 5
 
 def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
-    if _gendered(pair.a) != _gendered(pair.b):
+    if _gendered(pair.a) != _gendered(pair.b) or turned(_owners(pair.a), _owners(pair.b)):
         return True
     exchanged = converse(pair)
-    turned = (_turned(change, pair) or _other_prefix(change, pair) for change in pair.changes)
-    if pair.framed and not exchanged and any(turned):
+    other_way = (_turned(change, pair) or _other_prefix(change, pair) for change in pair.changes)
+    if pair.framed and not exchanged and any(other_way):
         return True
     passive = _passive(pair)
     if passive is not None:
@@ -134,6 +137,12 @@ def _gendered(reading: Reading) -> list[str]:
         return []
     persons = [GENDERED[token.text] for token in reading.tokens if token.text in GENDERED]
     return persons if len(set(persons)) == 2 else []
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _owners(reading: Reading) -> frozenset[tuple[str, ...]]:
+    """Who has what (`widow's sister`)."""
+    return frozenset(_OWNED.findall(reading.text.lower())) if "s " in reading.text else frozenset()
 
 
 def _symmetric(reading: Reading) -> bool:

@@ -16,16 +16,18 @@ from cacheproxy.rules.guard.words import same_word
 
 _UNSURE = words("know sure understand certain see")
 """*Not sure how* asks how; it denies nothing."""
-_EXCLUSIVE = words("only except instead formerly simultaneously previous previously former originally")
+_EXCLUSIVE = words("only except instead formerly simultaneously previous previously former originally everyother")
 _QUANTIFIERS = {
     word: share
     for share, group in {
         "all": "all every each everything everyone everybody", "any": "any anything anyone anybody",
         "some": "some several something few someone somebody", "most": "most mostly", "always": "always",
-        "often": "sometimes often",
+        "often": "sometimes often", "one": "one",
     }.items()
     for word in group.split()
 }  # fmt: skip
+_ANY_ONE = ({"one", "any"}, {"one", "some"})
+"""Shares that are one: *can one* is *can anyone*."""
 _PRESENT = words("is are am do does will")
 _PAST = words("was were did had")
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
@@ -76,7 +78,7 @@ def scope(pair: Pair) -> bool:
         return False
     for change in pair.changes:
         left, right = _quantified(change.left), _quantified(change.right)
-        if left and right and left.isdisjoint(right):
+        if left and right and left.isdisjoint(right) and (left | right) not in _ANY_ONE:
             return True
     there = _conjunctions(pair.b)
     return any(there.get(sides, how) != how for sides, how in _conjunctions(pair.a).items())
@@ -109,9 +111,13 @@ def converse(pair: Pair) -> bool:
         return False
     opposites = pair.opposed[0]
     one, other = _compared(pair.a, opposites.left), _compared(pair.b, opposites.right)
-    if one is None or other is None or one.middle != other.middle or not (one.tail and other.tail):
+    if one is None or other is None or not (one.tail and other.tail):
         return False
+    if one.head == other.head and one.middle and (one.middle, one.tail) == (other.tail, other.middle):
+        return True  # faster in water than in air
     x, y = len(other.tail), len(one.tail)
+    if one.middle != other.middle:
+        return False
     return one.head[:x] == other.tail and other.head[:y] == one.tail and one.head[x:] == other.head[y:]
 
 
