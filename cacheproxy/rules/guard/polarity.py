@@ -116,9 +116,8 @@ def converse(pair: Pair) -> bool:
     if one.head == other.head and one.middle and (one.middle, one.tail) == (other.tail, other.middle):
         return True  # faster in water than in air
     x, y = len(other.tail), len(one.tail)
-    if one.middle != other.middle:
-        return False
-    return one.head[:x] == other.tail and other.head[:y] == one.tail and one.head[x:] == other.head[y:]
+    subjects_exchanged = one.head[:x] == other.tail and other.head[:y] == one.tail
+    return subjects_exchanged and one.head[x:] == other.head[y:] and one.middle == other.middle
 
 
 class _Compared(NamedTuple):

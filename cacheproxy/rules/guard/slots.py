@@ -26,6 +26,13 @@ _OPENING_VERBS = words("is are am was were do does did can could will would shou
 _PERFORMING = stems("perform conduct execute undergo undertake calculate compute determine compile prepare")
 """Verbs that with a noun say what the noun's verb says alone (*perform a search of* is *search*)."""
 
+_WHICH_IS = stems(
+    """number amount quantity process act practice art game sport subject field topic name case form version model brand
+    city town state country island river language cup glass bottle slice pair group set file folder command theory law
+    theorem phenomenon event disease effect member rest whole entirety majority use area"""
+)
+"""Things that with *of* are what follows, or a measure of it (`the city of Lima`, `the number of days`)."""
+
 
 def slots(pair: Pair) -> bool:
     """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
@@ -124,7 +131,7 @@ def _opening(change: Change, pair: Pair) -> bool:
 
 
 def _narrowed(pair: Pair) -> bool:
-    """All that differs is a modifier on one side, straight before the thing it narrows (`an official organizer`)."""
+    """All that differs is on one side, straight before what it narrows or has (`an official organizer`)."""
     changes = [change for change in pair.changes if not _idle(change)]
     if len(changes) != 1:
         return False
@@ -132,7 +139,7 @@ def _narrowed(pair: Pair) -> bool:
         (changes[0].left, changes[0].right, pair.a),
         (changes[0].right, changes[0].left, pair.b),
     ):
-        if all(token.text in _IDLE for token in less) and _modifies(more, reading):
+        if all(token.text in _IDLE for token in less) and (_modifies(more, reading) or _thing_of(more, reading)):
             return True
     return False
 
@@ -154,6 +161,16 @@ def _acts_on_deed(verb: Sequence[Token], joint: Sequence[Token], reading: Readin
     if len(added) != 1 or added[0].kind is not Kind.WORD or added[0].form in _PERFORMING:
         return False
     return [token.text for token in joint] == ["of"] and _place(joint[0], reading) - _place(verb[-1], reading) == 2
+
+
+def _thing_of(tokens: Sequence[Token], reading: Reading) -> bool:
+    """`tokens` make something else of what follows (`the poster of the film`), and do not only say what it is."""
+    bare = [token for token in tokens if token.text not in ARTICLES]
+    if len(bare) != 2 or bare[0].kind is not Kind.WORD or bare[1].text != "of" or bare[0].form in _WHICH_IS:
+        return False
+    after = reading.tokens[_place(tokens[-1], reading) + 1 :]
+    following = next((token for token in after if token.text not in ARTICLES), None)
+    return following is not None and following.kind is Kind.WORD
 
 
 def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
