@@ -11,6 +11,7 @@ from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 from cacheproxy.rules.guard.signs import differ, turned
 from cacheproxy.rules.guard.units import CURRENCIES, LONE_UNITS, UNIT_OF
+from cacheproxy.rules.guard.verbatim import reworded
 
 
 def numbers(pair: Pair) -> bool:
@@ -75,7 +76,9 @@ def dates(pair: Pair) -> bool:
 
 
 def tokens(pair: Pair) -> bool:
-    """Other code, operators, brackets, identifiers, paths, layout, single letters or quoted words."""
+    """Other code, operators, brackets, identifiers, paths, layout, single letters, quoted words or exact texts."""
+    if reworded(pair.a, pair.b):
+        return True
     if differ(pair.a.text, pair.b.text) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
     if turned(_rows(pair.a), _rows(pair.b)):
