@@ -40,7 +40,7 @@ them is swapped for its opposite (`best`, `worst`)."""
 QUESTION_WORDS = words("what which who whom whose when where why how")
 
 NEGATORS = words(
-    """not no never without nor neither none nobody nothing nowhere cannot hardly barely
+    """not no never without nor neither none nobody nothing nowhere cannot hardly barely unless
     pas jamais aucun aucune nicht kein keine keinen nie niet geen nao"""
 )
 """Of English, and the commonest of French, German, Polish, Dutch and Portuguese that mean nothing in English."""
@@ -168,6 +168,15 @@ PHRASES: dict[tuple[str, ...], str] = {
     according to = opinion
     in my opinion = opinion
     ok to = may
+    in favor of = supporting
+    in favour of = supporting
+    in support of = supporting
+    in opposition to = opposing
+    get home = arrive
+    gets home = arrive
+    getting home = arrive
+    got home = arrive
+    get to the office = arrive
     step by step = stepwise
     layman terms = simply
     laymans terms = simply
@@ -194,6 +203,7 @@ opt opts opted opting: in accept, out decline
 breathe breathes breathed breathing: in inhale, out exhale
 throw throws threw thrown throwing: away discard, out discard
 toss tosses tossed tossing: away discard, out discard
+round rounds rounded rounding: up ceil, down floor, off round
 """
 """Verbs whose particles make another verb of them, mostly one of two opposites, in all their forms, and what verb and
 particle mean together."""

@@ -46,7 +46,8 @@ same other; same another; both either; exactly minimum; exactly maximum; exactly
 
 _CONTRARY = """
 enable disable; activate deactivate; on off; open close; open closed; allow block; allow deny; allow forbid;
-allow prevent; allow ban; permit prohibit; accept reject; accept refuse; accept decline; approve reject; approve deny;
+allow prevent; allow ban; let prevent; let stop; let forbid; let ban; let block; allow stop; enable prevent;
+permit prohibit; accept reject; accept refuse; accept decline; approve reject; approve deny;
 grant revoke; include exclude; insert delete; add remove; add delete; create delete; create destroy; make break;
 build destroy; install uninstall; install remove; start stop; begin stop; start quit; start finish; become stop;
 become quit; keep stop; continue stop; resume pause; play pause; pass fail; succeed fail; success failure;
@@ -67,7 +68,8 @@ ally enemy; friend enemy; hero villain; victim criminal; plaintiff defendant; qu
 bacterial viral; acid base; acidic alkaline; proton electron; anode cathode; vegan carnivore; herbivore carnivore;
 reptile mammal; renewable fossil; conductor insulator; soluble insoluble; finite infinite; abstract concrete;
 ceiling floor; sweet sour; sweet bitter; introvert extrovert; liberal conservative; left-wing right-wing; war peace;
-heaven hell; arrive leave; mine yours; civilian military; amateur professional; beginner expert; beginner advanced;
+heaven hell; arrive leave; come leave; reach leave; mine yours; civilian military; amateur professional;
+beginner expert; beginner advanced;
 novice expert; truth lie; ally rival; wake sleep; sit stand; laugh cry; smile frown; debit credit;
 vertical horizontal; authenticate deny; compliment insult; praise criticize; promote demote; reward punish;
 reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest divest; inhale exhale; lead follow;

@@ -28,6 +28,11 @@ _QUANTIFIERS = {
 }  # fmt: skip
 _ANY_ONE = ({"one", "any"}, {"one", "some"})
 """Shares that are one: *can one* is *can anyone*."""
+_WHOLE = words("all every each")
+_LONE = words("single one")
+_PRO = words("for supporting support supports supported favor favour favors favours favoring favouring")
+_CON = words("against opposing oppose opposes opposed opposition")
+"""Sides that one takes."""
 _PRESENT = words("is are am do does will")
 _PAST = words("was were did had")
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
@@ -61,7 +66,22 @@ def negation(pair: Pair) -> bool:
     """
     if _cancelled(pair):
         return False
-    return any(opposites.contrary for opposites in pair.opposed) or _denial_differs(pair) or _denies_other(pair)
+    return (
+        any(opposites.contrary for opposites in pair.opposed)
+        or _denial_differs(pair)
+        or _denies_other(pair)
+        or _other_side(pair)
+    )
+
+
+def _other_side(pair: Pair) -> bool:
+    """One is for what the other is against."""
+    return any(_one_of_each(change, _PRO, _CON) for change in pair.changes)
+
+
+def _one_of_each(change: Change, ones: frozenset[str], others: frozenset[str]) -> bool:
+    left, right = (frozenset(token.text for token in side) for side in (change.left, change.right))
+    return bool((left & ones and right & others) or (left & others and right & ones))
 
 
 def comparison(pair: Pair) -> bool:
@@ -78,7 +98,8 @@ def scope(pair: Pair) -> bool:
         return False
     for change in pair.changes:
         left, right = _quantified(change.left), _quantified(change.right)
-        if left and right and left.isdisjoint(right) and (left | right) not in _ANY_ONE:
+        others = left and right and left.isdisjoint(right) and (left | right) not in _ANY_ONE
+        if others or _one_of_each(change, _WHOLE, _LONE):
             return True
     there = _conjunctions(pair.b)
     return any(there.get(sides, how) != how for sides, how in _conjunctions(pair.a).items())
