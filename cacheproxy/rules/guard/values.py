@@ -81,11 +81,33 @@ def tokens(pair: Pair) -> bool:
         return True
     if differ(pair.a.text, pair.b.text) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
-    if turned(_rows(pair.a), _rows(pair.b)):
+    if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair):
         return True
     if pair.a.quoted and pair.b.quoted and _in_order(pair.a) != _in_order(pair.b):
         return pair.a.quoted != pair.b.quoted or (pair.a.texts | pair.b.texts).isdisjoint(SYMMETRIC)
     return any(token.kind is Kind.WORD and len(token.text) == 1 for token in (*pair.left, *pair.right))
+
+
+def _other_variable(pair: Pair) -> bool:
+    """One letter stands where another stood, and they did not merely change places (`for x`, `for y` of one equation).
+
+    Who writes *u* may mean *you*, so it is no other letter than *i*.
+    """
+    if not (pair.framed or len(pair.changes) == 1):
+        return False
+    for change in pair.changes:
+        both = {token.text for token in (*change.left, *change.right)}
+        alone = len(change.left) == len(change.right) == 1 and len(both) > 1
+        if alone and all(len(text) == 1 and text.isalpha() for text in both) and both != {"i", "u"}:
+            left, right = _letters(pair.a), _letters(pair.b)
+            return left != right and left.total() == right.total()
+    return False
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _letters(reading: Reading) -> Counter[str]:
+    """How often each single letter stands in a text, be it an article."""
+    return Counter([token.text for token in reading.tokens if len(token.text) == 1 and token.text.isalpha()])
 
 
 @lru_cache(maxsize=READINGS_MAX)
