@@ -39,10 +39,39 @@ _MEASURES = words("many much long old far tall fast often big high deep heavy la
 _AUXILIARIES = words("is are was were do does did can could will would should shall may might must has have had am")
 
 
+_ONE_OF_MANY = words("a an the my your his her our their this that each every one some any which what these those all")
+"""Words before a capital that is no title's."""
+_OF_A_PEOPLE = ("an", "ans", "ese", "ish", "im", "ims", "ist", "ists")
+"""Endings of those who are called by a capital in English, one as many."""
+
+
 def names(pair: Pair) -> bool:
     """Another named thing, or one that only one side names. A first name left out is no other person."""
+    if _other_title(pair):
+        return True
     left, right = _new_names(pair.left, pair.a), _new_names(pair.right, pair.b)
     return bool(left and right) or (bool(left or right) and pair.framed)
+
+
+def _other_title(pair: Pair) -> bool:
+    """A name with and without an *s* in the same sentence (`the film Alien`, `the film Aliens`).
+
+    Stems hide it. A name that has an article or an owner is no title but one of many (*an Indian*, *my Kindle*), as is
+    one that takes *has* or *was* where its plural takes *have* or *were*.
+    """
+    if pair.a.tokens == pair.b.tokens or len(pair.a.tokens) != len(pair.b.tokens):
+        return False
+    other = [
+        (index, one, two)
+        for index, (one, two) in enumerate(zip(pair.a.tokens, pair.b.tokens, strict=True))
+        if one.text != two.text
+    ]
+    if len(other) != 1:
+        return False
+    index, one, two = other[0]
+    before = pair.a.tokens[index - 1] if index else one
+    titled = one.proper and two.proper and before.text not in _ONE_OF_MANY and not one.text.endswith(_OF_A_PEOPLE)
+    return titled and {one.text, two.text} in ({one.text, f"{one.text}s"}, {two.text, f"{two.text}s"})
 
 
 def language(pair: Pair) -> bool:
