@@ -12,8 +12,9 @@ from types import MappingProxyType
 
 from cacheproxy.rules.guard import order, polarity, slots, things, values
 from cacheproxy.rules.guard.pair import Pair, compare
-from cacheproxy.rules.guard.reading import Kind, read
+from cacheproxy.rules.guard.reading import Kind, Token, read
 from cacheproxy.rules.guard.shared import apart
+from cacheproxy.rules.guard.stems import stems
 
 Guard = Callable[[Pair], bool]
 """True: these two must not share an answer."""
@@ -41,6 +42,10 @@ The names are the values of `semantic.guards`."""
 
 REHEARSAL = "How do I renew the contract of team 7, if it does not end before May?"
 """A question of the common kind: each guard has something to look at."""
+
+
+_TASKS = stems("explain example use work happen suggest list")
+"""Words that say nothing of what is asked about, and yet what is wanted of a text."""
 
 
 def rehearse(question: str, enabled: Collection[str] = tuple(GUARDS)) -> None:
@@ -77,8 +82,12 @@ def _objection_over_text(
     have one (`all`), as *what is its area* and *please calculate its area* are one.
     """
     pair = _laid(a, b)
-    others = sides(any(token.kind is Kind.WORD for token in side) for side in (pair.left, pair.right))
+    others = sides(any(_asks(token) for token in side) for side in (pair.left, pair.right))
     return _objection(pair, enabled) or ("slots" if others and "slots" in enabled else None)
+
+
+def _asks(token: Token) -> bool:
+    return token.kind is Kind.WORD or token.form in _TASKS
 
 
 def _laid(a: str, b: str) -> Pair:
