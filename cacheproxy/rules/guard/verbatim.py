@@ -20,7 +20,8 @@ _NOUNS = words(
     """translation grammar grammatical grammatically ungrammatical spelling misspelled spelled spelt punctuation tense
     plural singular synonym synonyms antonym antonyms opposite anagram anagrams palindrome syllable syllables rhyme
     rhymes rhyming pronunciation pronounced participle conjugation letter letters vowels consonants characters regex
-    hash md5 sha1 sha256 base64 uppercase lowercase typo typos homophone homophones infinitive"""
+    hash md5 sha1 sha256 base64 uppercase lowercase typo typos homophone homophones infinitive passive
+    backwards"""
 )
 """Words of a lead that make what stands behind its colon an exact text."""
 _VERBS = words(
@@ -31,10 +32,16 @@ _VERBS = words(
     traduce traduzca traducir traduci traduza traduzir vertaal"""
 )
 """Verbs that do so where the lead is their command."""
-_MENDING = words("correct fix check improve edit polish revise right wrong find identify mistake mistakes error errors")
-_MENDED = words("sentence sentences paragraph phrase wording mistake mistakes errors say english text")
+_MENDING = words(
+    """correct fix check improve edit polish revise right wrong find identify mistake mistakes error errors many convert
+    change turn put make"""
+)
+_MENDED = words(
+    """sentence sentences paragraph phrase wording mistake mistakes errors say english text words case voice polite
+    formal informal"""
+)
 """Of these the lead needs one each."""
-_KEYS = _NOUNS | _VERBS | _MENDING | LANGUAGES | words("sagt dit dice diz")
+_KEYS = _NOUNS | _VERBS | _MENDING | LANGUAGES | words("another word speech sagt dit dice diz")
 """A text with none of these has no exact text."""
 _LITERAL = words(
     """grammar grammatical grammatically punctuation punctuate correct fix check proofread mistake mistakes hash md5
@@ -72,7 +79,8 @@ _QUOTES = f"\"“”«»„`'\N{LEFT SINGLE QUOTATION MARK}{_APOSTROPHE} "
 _GENERAL = words(
     """it this that them something anything things word words verb verbs noun nouns sentence sentences names adjectives
     string strings file files text texts alphabet letters numbers input password passwords url page pages language
-    languages list column columns code data document documents difference name meaning term most best way order"""
+    languages list column columns
+    cell cells field fields value values variable variables code data document documents difference name meaning term most best way order"""
 )
 """Words of a question about such texts in general."""
 _JOINTS = words("in of with using for from by on at that which and or without inside as into")
@@ -107,6 +115,9 @@ _INLINE = tuple(
             rf"\b(?:spell|pronounce|conjugate|hyphenate|transliterate|unscramble) {_SHORT}{_END}",
         ),
         ("spelled spelt pronounced", rf"\bhow (?:is|are) {_SHORT} (?:spelled|spelt|pronounced)\b"),
+        ("another", rf"\banother (?:word|term) for {_SHORT}{_END}"),
+        ("word", rf"\b(?:of|use) the word {_SHORT}(?: in a sentence)?{_END}"),
+        ("rhyme", rf"\b(?:do|does) (?P<word>[^\n?!;:]{{1,80}} rhyme with [^\n?!;:]{{1,80}}?){_END}"),
         ("rhyme rhymes", rf"\brhymes? (?:with|for) {_SHORT}{_END}"),
         ("palindrome anagram", rf"\bis {_OBJECT} an? (?:palindrome|anagram)\b"),
         (
@@ -120,6 +131,11 @@ _INLINE = tuple(
                 rf"(?:(?:appear|occur)s? )?in {_SHORT}{_END}"
             ),
         ),
+        ("many", rf"\bhow many [a-z](?:'?s)? (?:(?:are|there) ){{0,2}}in {_SHORT}{_END}"),
+        (
+            "uppercase lowercase case",
+            rf"(?P<command>\b(?:convert|change|turn)) {_OBJECT} (?:in)?to (?:(?:upper|lower)case|\w{{4,8}} case){_END}",
+        ),
         ("reverse", rf"(?P<command>\breverse) (?:the )?(?:string|word|phrase|sentence|text) {_OBJECT}{_END}"),
         (
             "grammatically grammatical grammar english spelled",
@@ -129,7 +145,7 @@ _INLINE = tuple(
             ),
         ),
         ("correct grammatical right", rf"\b(?:correct|grammatical|right) to say {_OBJECT}{_END}"),
-        ("tense", rf"\btense (?:is|are) {_OBJECT}{_END}"),
+        ("tense speech", rf"\b(?:tense|part of speech) (?:is|are) {_OBJECT}{_END}"),
         (
             "sagt dit dice diz",
             (
