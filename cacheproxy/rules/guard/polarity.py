@@ -75,8 +75,8 @@ def negation(pair: Pair) -> bool:
 
 
 def _other_side(pair: Pair) -> bool:
-    """One is for what the other is against."""
-    return any(_one_of_each(change, _PRO, _CON) for change in pair.changes)
+    """One is for what the other is against, in one place of the same sentence."""
+    return pair.framed and any(_one_of_each(change, _PRO, _CON) for change in pair.changes)
 
 
 def _one_of_each(change: Change, ones: frozenset[str], others: frozenset[str]) -> bool:

@@ -79,8 +79,8 @@ _QUOTES = f"\"“”«»„`'\N{LEFT SINGLE QUOTATION MARK}{_APOSTROPHE} "
 _GENERAL = words(
     """it this that them something anything things word words verb verbs noun nouns sentence sentences names adjectives
     string strings file files text texts alphabet letters numbers input password passwords url page pages language
-    languages list column columns
-    cell cells field fields value values variable variables code data document documents difference name meaning term most best way order"""
+    languages list column columns cell cells field fields value values variable variables code data document documents
+    difference name meaning term most best way order"""
 )
 """Words of a question about such texts in general."""
 _JOINTS = words("in of with using for from by on at that which and or without inside as into")
