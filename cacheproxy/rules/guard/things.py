@@ -39,6 +39,12 @@ _MEASURES = words("many much long old far tall fast often big high deep heavy la
 _AUXILIARIES = words("is are was were do does did can could will would should shall may might must has have had am")
 
 
+_TITLED = words(
+    """film films filmed movie movies series show season episode episodes novel book song songs sing sings sang album
+    band musical opera game play plays played plot director directed directs cast starred stars starring released soundtrack
+    sequel prequel trilogy lyrics author wrote written painted composed"""
+)
+"""Words beside which a capital is a title's."""
 _ONE_OF_MANY = words("a an the my your his her our their this that each every one some any which what these those all")
 """Words before a capital that is no title's."""
 _OF_A_PEOPLE = ("an", "ans", "ese", "ish", "im", "ims", "ist", "ists")
@@ -59,7 +65,7 @@ def _other_title(pair: Pair) -> bool:
     Stems hide it. A name that has an article or an owner is no title but one of many (*an Indian*, *my Kindle*), as is
     one that takes *has* or *was* where its plural takes *have* or *were*.
     """
-    if pair.a.tokens == pair.b.tokens or len(pair.a.tokens) != len(pair.b.tokens):
+    if len(pair.a.tokens) != len(pair.b.tokens) or _TITLED.isdisjoint(pair.a.texts & pair.b.texts):
         return False
     other = [
         (index, one, two)
@@ -71,7 +77,8 @@ def _other_title(pair: Pair) -> bool:
     index, one, two = other[0]
     before = pair.a.tokens[index - 1] if index else one
     titled = one.proper and two.proper and before.text not in _ONE_OF_MANY and not one.text.endswith(_OF_A_PEOPLE)
-    return titled and {one.text, two.text} in ({one.text, f"{one.text}s"}, {two.text, f"{two.text}s"})
+    short, long = sorted((one.text, two.text), key=len)
+    return titled and long in (f"{short}s", f"{short}es")
 
 
 def language(pair: Pair) -> bool:
