@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cacheproxy.config import GUARD_NAMES
 from cacheproxy.rules.guard.pair import compare
 from cacheproxy.rules.guard.reading import read
+from cacheproxy.rules.guard.verbatim import exact_text
 from cacheproxy.rules.guards import GUARDS, object_to
 from tests.fakes.speed import slowness
 
@@ -48,6 +49,10 @@ TABLE = [
     ("tokens", "Is a == b true?", "Is a != b true?"),
     ("tokens", "Open report_v1.pdf", "Open report_v2.pdf"),
     ("tokens", "What does 'open' mean here?", "What does 'ajar' mean here?"),
+    ("tokens", "Correct the grammar: I has a dog", "Correct the grammar: I have a dog"),
+    ("tokens", "Solve for a: a + b = c", "Solve for b: a + b = c"),
+    ("negation", "Is it void unless I sign?", "Is it void if I sign?"),
+    ("negation", "Speak in favour of the tax", "Speak against the tax"),
     ("negation", "Which birds can fly?", "Which birds can't fly?"),
     ("negation", "How do I enable dark mode?", "How do I disable dark mode?"),
     ("negation", "Is aspirin safe?", "Is aspirin unsafe?"),
@@ -179,3 +184,16 @@ def test_a_guard_takes_less_than_fifty_microseconds_on_two_hundred_words(name):
 
     assert len(LONG.split()) == 200
     assert best_s < 50e-6 * slowness()
+
+
+@pytest.mark.parametrize(
+    "piece", ["translate ", "is ", "how say ", "? ", "a: ", "translate: ", "\n", " ", "the word ", "???"]
+)
+def test_an_exact_text_is_looked_for_in_linear_time(piece):
+    """However a prompt of 8 kB is crafted; a thousandth of this is usual."""
+    text = f"translate {piece * (8000 // len(piece))}"
+    reading = read(text)
+    start_s = time.perf_counter()
+    exact_text.__wrapped__(reading)
+
+    assert time.perf_counter() - start_s < 50e-3 * slowness()

@@ -30,6 +30,9 @@ _ANY_ONE = ({"one", "any"}, {"one", "some"})
 """Shares that are one: *can one* is *can anyone*."""
 _WHOLE = words("all every each")
 _LONE = words("single one")
+"""Of the things asked about: what is done to each need not be done to one."""
+_PLACES_MAX = 3
+"""Places of a pair in which the words differ, up to which one such word stands for the other."""
 _PRO = words("for supporting support supports supported favor favour favors favours favoring favouring")
 _CON = words("against opposing oppose opposes opposed opposition")
 """Sides that one takes."""
@@ -94,12 +97,13 @@ def scope(pair: Pair) -> bool:
     """Another share of the things asked about: *all* for *any*, *only* for *except*, *or* for *and*."""
     if (pair.a.texts ^ pair.b.texts) & _EXCLUSIVE or (pair.a.forms ^ pair.b.forms) & _EXCLUSIVE:
         return True
+    if len(pair.changes) <= _PLACES_MAX and any(_one_of_each(change, _WHOLE, _LONE) for change in pair.changes):
+        return True
     if not pair.framed:
         return False
     for change in pair.changes:
         left, right = _quantified(change.left), _quantified(change.right)
-        others = left and right and left.isdisjoint(right) and (left | right) not in _ANY_ONE
-        if others or _one_of_each(change, _WHOLE, _LONE):
+        if left and right and left.isdisjoint(right) and (left | right) not in _ANY_ONE:
             return True
     there = _conjunctions(pair.b)
     return any(there.get(sides, how) != how for sides, how in _conjunctions(pair.a).items())

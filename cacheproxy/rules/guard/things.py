@@ -41,8 +41,8 @@ _AUXILIARIES = words("is are was were do does did can could will would should sh
 
 _TITLED = words(
     """film films filmed movie movies series show season episode episodes novel book song songs sing sings sang album
-    band musical opera game play plays played plot director directed directs cast starred stars starring released soundtrack
-    sequel prequel trilogy lyrics author wrote written painted composed"""
+    band musical opera game play plays played plot director directed directs cast starred stars starring released
+    soundtrack sequel prequel trilogy lyrics author wrote written painted composed"""
 )
 """Words beside which a capital is a title's."""
 _ONE_OF_MANY = words("a an the my your his her our their this that each every one some any which what these those all")

@@ -9,6 +9,7 @@ is translated in a browser has no such text. Called by the guard over tokens.
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from cacheproxy.rules.guard.function_words import ARTICLES
@@ -19,7 +20,7 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Reading
 _NOUNS = words(
     """translation grammar grammatical grammatically ungrammatical spelling misspelled spelled spelt punctuation tense
     plural singular synonym synonyms antonym antonyms opposite anagram anagrams palindrome syllable syllables rhyme
-    rhymes rhyming pronunciation pronounced participle conjugation letter letters vowels consonants characters regex
+    rhymes rhyming pronunciation pronounced participle conjugation vowels consonants regex
     hash md5 sha1 sha256 base64 uppercase lowercase typo typos homophone homophones infinitive passive
     backwards"""
 )
@@ -28,20 +29,20 @@ _VERBS = words(
     """translate proofread rewrite rephrase reword paraphrase transliterate transcribe conjugate decline abbreviate
     capitalize capitalise punctuate hyphenate reverse spell pronounce extract quote scan count encode decode tokenize
     shorten simplify correct unscramble
-    ubersetze ubersetzen übersetze übersetzen übersetz korrigiere korrigier traduis traduisez traduire corrige corrigez
-    traduce traduzca traducir traduci traduza traduzir vertaal"""
+    ubersetze ubersetzen übersetze übersetzen übersetz korrigiere korrigier verbessere berichtige buchstabiere
+    konjugiere traduis traduisez traduire corrige corrigez traduce traduzca traducir traduci traduza traduzir vertaal"""
 )
 """Verbs that do so where the lead is their command."""
 _MENDING = words(
-    """correct fix check improve edit polish revise right wrong find identify mistake mistakes error errors many convert
-    change turn put make"""
+    """correct fix check improve edit polish revise right wrong find identify mistake mistakes error errors many count
+    convert     change turn put make"""
 )
 _MENDED = words(
     """sentence sentences paragraph phrase wording mistake mistakes errors say english text words case voice polite
-    formal informal"""
+    formal informal letters characters"""
 )
 """Of these the lead needs one each."""
-_KEYS = _NOUNS | _VERBS | _MENDING | LANGUAGES | words("another word speech sagt dit dice diz")
+_KEYS = _NOUNS | _VERBS | _MENDING | LANGUAGES | words("another letter word speech sagt dit dice diz")
 """A text with none of these has no exact text."""
 _LITERAL = words(
     """grammar grammatical grammatically punctuation punctuate correct fix check proofread mistake mistakes hash md5
@@ -58,6 +59,8 @@ _PLAIN = (
     | words("into in of for text texts my any all its is are from word words line lines ins auf en al")
 )  # fmt: skip
 """All that an instruction consists of which has its text elsewhere."""
+_ASKING = words("is are was does do which what whats how")
+"""Words that begin a lead after which a question mark belongs to it."""
 _LEAD_WORDS_MAX = 20
 _LEADS_WITHIN = 1000
 """Characters within which an instruction is looked for: a lead begins there, a longer text has none with its text
@@ -199,7 +202,7 @@ def _led(text: str) -> str:
         lead = text[start : end.start()]
         if _leads(lead):
             if ":" in end[0]:
-                return _bare(text[end.end() :])
+                return _bare(text[end.end() :].rstrip("?" if _said(lead)[0] in _ASKING else ""))
             if _complete(lead):
                 return _bare(text[end.end() :]) or _bare(text[:start])
         start = end.end()
@@ -268,7 +271,7 @@ def _particular(match: re.Match[str]) -> str:
 
 
 def _bare(found: str) -> str:
-    """Without a label before it, the quotes around it, and a full stop or question mark after it."""
+    """Without a label before it, the quotes around it, and a full stop after it."""
     label = _LABEL.match(found)
-    found = " ".join(found[label.end() if label else 0 :].split())
-    return found.strip(_QUOTES).rstrip(".?").strip(_QUOTES).replace(_APOSTROPHE, "'")
+    found = " ".join(unicodedata.normalize("NFC", found[label.end() if label else 0 :]).split())
+    return found.strip(_QUOTES).rstrip(".").strip(_QUOTES).replace(_APOSTROPHE, "'")
