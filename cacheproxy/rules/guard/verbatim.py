@@ -20,7 +20,7 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Reading
 _NOUNS = words(
     """translation grammar grammatical grammatically ungrammatical spelling misspelled spelled spelt punctuation tense
     plural singular synonym synonyms antonym antonyms opposite anagram anagrams palindrome syllable syllables rhyme
-    rhymes rhyming pronunciation pronounced participle conjugation vowels consonants regex
+    rhymes rhyming pronunciation pronounced participle conjugation vowels consonants regex sentiment
     hash md5 sha1 sha256 base64 uppercase lowercase typo typos homophone homophones infinitive passive
     backwards"""
 )
@@ -34,15 +34,19 @@ _VERBS = words(
 )
 """Verbs that do so where the lead is their command."""
 _MENDING = words(
-    """correct fix check improve edit polish revise right wrong find identify mistake mistakes error errors many count
-    convert     change turn put make"""
+    """correct fix check improve edit polish revise right wrong find identify underline label mistake mistakes error
+    errors many count word convert change turn put make"""
 )
+"""Words of which a lead needs one with one of `_MENDED`."""
 _MENDED = words(
     """sentence sentences paragraph phrase wording mistake mistakes errors say english text words case voice polite
-    formal informal letters characters"""
+    formal informal letters characters subject noun nouns verb verbs adverb adjective pronoun"""
 )
-"""Of these the lead needs one each."""
-_KEYS = _NOUNS | _VERBS | _MENDING | LANGUAGES | words("another letter word speech sagt dit dice diz")
+_PRESENTED = words("sentence sentences phrase phrases word words string line verse blank blanks")
+"""What a lead ends with that presents one of them (*Diagram this sentence:*)."""
+_KEYS = (
+    _NOUNS | _VERBS | _MENDING | _PRESENTED | LANGUAGES | words("another letter speech sagt heißt heisst dit dice diz")
+)
 """A text with none of these has no exact text."""
 _LITERAL = words(
     """grammar grammatical grammatically punctuation punctuate correct fix check proofread mistake mistakes hash md5
@@ -86,7 +90,7 @@ _GENERAL = words(
     difference name meaning term most best way order"""
 )
 """Words of a question about such texts in general."""
-_JOINTS = words("in of with using for from by on at that which and or without inside as into")
+_JOINTS = words("in of with using for from by on at that which and or without inside as into check checker checking")
 
 _LANGUAGE = f"(?:{'|'.join(sorted(LANGUAGES))})"
 _OBJECT = r"(?P<object>[^\n]{1,300}?)"
@@ -118,10 +122,12 @@ _INLINE = tuple(
             rf"\b(?:spell|pronounce|conjugate|hyphenate|transliterate|unscramble) {_SHORT}{_END}",
         ),
         ("spelled spelt pronounced", rf"\bhow (?:is|are) {_SHORT} (?:spelled|spelt|pronounced)\b"),
+        ("what whats", rf"^\W?what(?:['{_APOSTROPHE}]?s| is) the LANGUAGE for {_SHORT}{_END}"),
         ("another", rf"\banother (?:word|term) for {_SHORT}{_END}"),
-        ("word", rf"\b(?:of|use) the word {_SHORT}(?: in a sentence)?{_END}"),
+        ("word", rf"\b(?:of|use|is|repeat) the word {_SHORT}(?: in a sentence| \d{{1,3}} times)?{_END}"),
         ("rhyme", rf"\b(?:do|does) (?P<word>[^\n?!;:]{{1,80}} rhyme with [^\n?!;:]{{1,80}}?){_END}"),
         ("rhyme rhymes", rf"\brhymes? (?:with|for) {_SHORT}{_END}"),
+        ("anagrams", r"\bare (?P<word>[^\n?!;:]{1,80}?) anagrams\b"),
         ("palindrome anagram", rf"\bis {_OBJECT} an? (?:palindrome|anagram)\b"),
         (
             "letters syllables vowels consonants characters",
@@ -150,9 +156,9 @@ _INLINE = tuple(
         ("correct grammatical right", rf"\b(?:correct|grammatical|right) to say {_OBJECT}{_END}"),
         ("tense speech", rf"\b(?:tense|part of speech) (?:is|are) {_OBJECT}{_END}"),
         (
-            "sagt dit dice diz",
+            "sagt heißt heisst dit dice diz",
             (
-                r"\b(?:wie sagt man|comment dit-on|c[oó]mo se dice|come si dice|como se diz) "
+                r"\b(?:wie sagt man|wie hei(?:ß|ss)t|comment dit-on|c[oó]mo se dice|come si dice|como se diz) "
                 rf"{_OBJECT} (?:auf|en|in|em) \w{{1,20}}{_END}"
             ),
         ),
@@ -221,6 +227,8 @@ def _leads(lead: str) -> bool:
         return True
     if said[0] == "how" and said[1:2] in (["do"], ["can"], ["to"]):
         return False
+    if said[-1] in _PRESENTED and said[-2:-1] and said[-2] in _POINTING | {"the"}:
+        return True
     return not _NOUNS.isdisjoint(said) or not (_MENDING.isdisjoint(said) or _MENDED.isdisjoint(said))
 
 
