@@ -176,7 +176,6 @@ PHRASES: dict[tuple[str, ...], str] = {
     gets home = arrive
     getting home = arrive
     got home = arrive
-    get to the office = arrive
     step by step = stepwise
     layman terms = simply
     laymans terms = simply
@@ -204,6 +203,8 @@ breathe breathes breathed breathing: in inhale, out exhale
 throw throws threw thrown throwing: away discard, out discard
 toss tosses tossed tossing: away discard, out discard
 round rounds rounded rounding: up ceil, down floor, off round
+pick picks picked picking: up collect
+drop drops dropped dropping: off deliver
 """
 """Verbs whose particles make another verb of them, mostly one of two opposites, in all their forms, and what verb and
 particle mean together."""

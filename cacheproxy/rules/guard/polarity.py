@@ -78,8 +78,13 @@ def negation(pair: Pair) -> bool:
 
 
 def _other_side(pair: Pair) -> bool:
-    """One is for what the other is against, in one place of the same sentence."""
-    return pair.framed and any(_one_of_each(change, _PRO, _CON) for change in pair.changes)
+    """One is for what the other is against, or gets to where the other leaves, in one place of the same sentence."""
+    return pair.framed and any(_one_of_each(change, _PRO, _CON) or _gets_or_leaves(change) for change in pair.changes)
+
+
+def _gets_or_leaves(change: Change) -> bool:
+    sides = [frozenset(token.form for token in side) for side in (change.left, change.right)]
+    return any({"get", "to"} <= one and "leav" in other for one, other in (sides, sides[::-1]))
 
 
 def _one_of_each(change: Change, ones: frozenset[str], others: frozenset[str]) -> bool:
