@@ -83,14 +83,19 @@ _DESCRIBED = re.compile(
 _ARTICLE = re.compile(r"(?:an?|the) (?=\S)", re.IGNORECASE)
 _APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
 _QUOTES = f"\"“”«»„`'\N{LEFT SINGLE QUOTATION MARK}{_APOSTROPHE} "
-_GENERAL = words(
-    """it this that them something anything things word words verb verbs noun nouns sentence sentences names adjectives
-    string strings file files text texts alphabet letters numbers input password passwords url page pages language
-    languages list column columns cell cells field fields value values variable variables code data document documents
-    difference name meaning term most best way order"""
+_TEXTS = words(
+    """words verbs noun nouns sentence sentences names adjectives string strings file files text texts alphabet letters
+    input password passwords url page pages website language languages list column columns cell cells field fields
+    variable variables document documents"""
 )
-"""Words of a question about such texts in general."""
-_JOINTS = words("in of with using for from by on at that which and or without inside as into check checker checking")
+"""Words of a question about texts in general, even within a sentence."""
+_GENERAL = _TEXTS | words("word verb numbers value values code difference name meaning term most best way order things")
+"""The same within a few words."""
+_JOINTS = words(
+    """in of with using for from by on at that which and or without inside as into check checker checking it this them
+    something anything"""
+)
+"""Words with which no text begins."""
 
 _LANGUAGE = f"(?:{'|'.join(sorted(LANGUAGES))})"
 _OBJECT = r"(?P<object>[^\n]{1,300}?)"
@@ -222,6 +227,8 @@ def _leads(lead: str) -> bool:
     said = _said(lead)
     if not said or _OPEN_QUOTE.search(lead):
         return False
+    if "own" in said or {"if", "wrong"}.issubset(said):
+        return False  # *in your own words*, *correct me if I am wrong*
     command = next((word for word in said if word not in _POLITE), "")
     if command in _VERBS:
         return True
@@ -269,13 +276,14 @@ def _commanded(text: str, start: int) -> bool:
 def _particular(match: re.Match[str]) -> str:
     """The text, if it is one: quoted, or words none of which speaks of texts in general."""
     named = match.groupdict()
+    short = "word" in named
     found = _DESCRIBED.sub("", named.get("object") or named["word"], count=1)
     if found[:1] in _QUOTES:
         return _bare(found)
     said = found.lower().split()
-    if not said or said[0] in _JOINTS or not _GENERAL.isdisjoint(said):
+    if not said or said[0] in _JOINTS or not (_GENERAL if short else _TEXTS).isdisjoint(said):
         return ""
-    return _bare(_ARTICLE.sub("", found, count=1) if "word" in named else found)
+    return _bare(_ARTICLE.sub("", found, count=1) if short else found)
 
 
 def _bare(found: str) -> str:
