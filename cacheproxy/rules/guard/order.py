@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.causing import other_effect
+from cacheproxy.rules.guard.doers import following, other_than_doer, other_voice
 from cacheproxy.rules.guard.function_words import (
     ARTICLES,
     DIRECTIONAL,
@@ -17,12 +18,12 @@ from cacheproxy.rules.guard.function_words import (
 )
 from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
+from cacheproxy.rules.guard.parties import parties_exchanged
 from cacheproxy.rules.guard.polarity import converse
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.signs import turned
+from cacheproxy.rules.guard.swaps import names_exchanged, places_exchanged
 
-_JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
-"""What may stand between two things that changed places without meaning anything."""
 _DIFFERENT = words("differ differs difference differences different")
 _BE = words("is are was were be been being got get gets")
 _DO = words("do does did")
@@ -61,8 +62,6 @@ _CLAUSE_MAX = 7
 """Tokens over which three roles of one clause spread at most; what lies further apart moved with its whole clause."""
 _NEIGHBOURS_MAX = 4
 """Content words looked at on either side of a possible verb."""
-_SWAPPED_MAX = 5
-"""Longest phrase, in tokens, looked for on either side of a swap."""
 
 
 def direction(pair: Pair) -> bool:
@@ -70,19 +69,24 @@ def direction(pair: Pair) -> bool:
     if _gendered(pair.a) != _gendered(pair.b) or turned(_owners(pair.a), _owners(pair.b)):
         return True
     exchanged = converse(pair)
-    other_way = (_turned(change, pair) or _other_prefix(change, pair) for change in pair.changes)
+    other_way = (_turned(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
     if pair.framed and not exchanged and any(other_way):
         return True
-    passive = _passive(pair)
+    passive = other_voice(pair)
     if passive is not None:
         return passive
-    if not (pair.left or pair.right) and _in_sequence(pair):
+    if (not (pair.left or pair.right) and _in_sequence(pair)) or _other_base(pair):
         return True
-    if exchanged or not _moved(pair) or (_symmetric(pair.a) and _symmetric(pair.b)):
+    return parties_exchanged(pair) or other_effect(pair) or (not exchanged and _exchanged(pair))
+
+
+def _exchanged(pair: Pair) -> bool:
+    """The things in a text changed places, and its relation has a direction."""
+    if _symmetric(pair.a) and _symmetric(pair.b):
         return False
-    return (
-        _asked_side_changed(pair) or _swapped(pair) or _predicate_swapped(pair) or _role_moved(pair) or _reversed(pair)
-    )
+    if not _moved(pair):
+        return names_exchanged(pair)
+    return _asked_side_changed(pair) or places_exchanged(pair) or _role_moved(pair) or _reversed(pair)
 
 
 def _in_sequence(pair: Pair) -> bool:
@@ -110,17 +114,28 @@ def _other_prefix(change: Change, pair: Pair) -> bool:
     """The end of another German verb at the end of a clause (`melde … an`, `melde … ab`)."""
     if len(change.left) != 1 or len(change.right) != 1 or not {change.left[0].text, change.right[0].text} <= _PREFIXES:
         return False
-    after = _following(change.left[0], pair.a)
+    after = following(change.left[0], pair.a)
     return after is None or after.apposed or after.text in _GERMAN_CLAUSES
 
 
-def _following(token: Token, reading: Reading) -> Token | None:
-    place = next(place for place, other in enumerate(reading.tokens, 1) if other is token)
-    return reading.tokens[place] if place < len(reading.tokens) else None
+def _other_base(pair: Pair) -> bool:
+    """*15 % of 80* is not *15 % of what*."""
+    a, b = _bases(pair.a), _bases(pair.b)
+    return any(a[share] is not b[share] for share in a.keys() & b.keys())
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _bases(reading: Reading) -> dict[str, bool]:
+    """Every percentage `of` something, and whether that is asked for."""
+    return {
+        share.form: base.text in QUESTION_WORDS
+        for share, of, base in zip(reading.tokens, reading.tokens[1:], reading.tokens[2:], strict=False)
+        if of.text == "of" and share.kind is Kind.NUMBER and (base.valued or base.text in QUESTION_WORDS)
+    }
 
 
 def _before_value(token: Token, reading: Reading) -> bool:
-    after = _following(token, reading)
+    after = following(token, reading)
     return after is not None and after.kind in (Kind.NUMBER, Kind.DATE)
 
 
@@ -176,55 +191,6 @@ def _asks_for_doer(reading: Reading) -> bool | None:
     return _DO.isdisjoint(opening)
 
 
-def _swapped(pair: Pair) -> bool:
-    """`P X M Y S` became `P Y M X S`, and what joins X and Y is not mere *and* or *or*."""
-    left, right = _middle(pair.a.tokens, pair.b.tokens)
-    if len(left) != len(right) or sorted(left) != sorted(right) or len(left) < 3:
-        return False
-    for x in range(1, min(_SWAPPED_MAX, len(left) - 2) + 1):
-        for y in range(1, min(_SWAPPED_MAX, len(left) - x - 1) + 1):
-            joint = left[x : len(left) - y]
-            if left[:x] == right[-x:] and left[-y:] == right[:y] and joint == right[y : len(right) - x]:
-                if left[0] in PREPOSITIONS and right[0] in PREPOSITIONS:
-                    return False  # whole phrases moved and took their roles along
-                return not _JOINING.issuperset(joint) or ARTICLES.issuperset(joint)
-    return False
-
-
-def _predicate_swapped(pair: Pair) -> bool:
-    """*Are all squares rectangles* and *are all rectangles squares*: nothing joins the two but the opening *are*."""
-    left, right = (_after_be(reading) for reading in (pair.a, pair.b))
-    if not left or len(left) != len(right) or left[0] != right[0]:
-        return False
-    return any(left[1:at] == right[-at + 1 :] and left[at:] == right[1 : -at + 1] for at in range(2, len(left)))
-
-
-@lru_cache(maxsize=READINGS_MAX)
-def _after_be(reading: Reading) -> list[str]:
-    """Where a text opens with *is* or *are*: its function words up to the first other word, then nothing but words.
-
-    Empty for all other texts, and for longer ones.
-    """
-    tokens = reading.tokens
-    at = next((place for place, token in enumerate(tokens) if token.kind is not Kind.FUNCTION), 0)
-    if not at or tokens[0].text not in _BE or not 1 < len(tokens) - at <= 2 * _SWAPPED_MAX:
-        return []
-    if any(token.kind is not Kind.WORD for token in tokens[at:]):
-        return []
-    return [" ".join(token.text for token in tokens[:at]), *(token.form for token in tokens[at:])]
-
-
-def _middle(a: Sequence[Token], b: Sequence[Token]) -> tuple[list[str], list[str]]:
-    left, right = [token.form for token in a], [token.form for token in b]
-    start = 0
-    while start < min(len(left), len(right)) and left[start] == right[start]:
-        start += 1
-    end = 0
-    while end < min(len(left), len(right)) - start and left[-1 - end] == right[-1 - end]:
-        end += 1
-    return left[start : len(left) - end], right[start : len(right) - end]
-
-
 def _role_moved(pair: Pair) -> bool:
     """A directional preposition went over from one shared thing to another."""
     shared = pair.a.forms & pair.b.forms
@@ -266,12 +232,6 @@ def _reversed(pair: Pair) -> bool:
     )
 
 
-def _participle(token: Token) -> bool:
-    return token.kind is not Kind.FUNCTION and (
-        token.text.endswith(("ed", "en", "t", "n", "d")) or token.text != token.form
-    )
-
-
 @lru_cache(maxsize=READINGS_MAX)
 def _core(reading: Reading) -> dict[str, int]:
     """Place of each content word that no preposition governs; a word that comes twice has no place."""
@@ -289,23 +249,3 @@ def _core(reading: Reading) -> dict[str, int]:
             elif not governed:
                 places[token.form] = index
     return {form: index for form, index in places.items() if form not in twice}
-
-
-def _passive(pair: Pair) -> bool | None:
-    """Whether turning the sentence into the passive left the doer in his place; None when neither did.
-
-    `Did A see B` is `Was B seen by A`, and is not `Was A seen by B`.
-    """
-    for passive, active in ((pair.a, pair.b), (pair.b, pair.a)):
-        if "by" in active.texts or "by" not in passive.texts:
-            continue
-        at = next(index for index, token in enumerate(passive.tokens) if token.text == "by")
-        if not at or passive.texts.isdisjoint(_BE) or not _participle(passive.tokens[at - 1]):
-            continue
-        doer = next((token for token in passive.tokens[at + 1 :] if token.kind is not Kind.FUNCTION), None)
-        verb = passive.tokens[at - 1]
-        order = [token.form for token in active.tokens]
-        if doer is None or doer.form not in order or verb.form not in order:
-            continue
-        return order.index(doer.form) > order.index(verb.form)
-    return None

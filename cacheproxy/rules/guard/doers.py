@@ -1,0 +1,110 @@
+"""Who did it where a sentence is in the passive or *by* names him: *made by the client* is not *made to the client*.
+
+Both forms of one deed are told from two deeds: *did A see B* is *was B seen by A*, and is not *was A seen by B*.
+"""
+
+from __future__ import annotations
+
+from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
+from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.pair import Change, Pair
+from cacheproxy.rules.guard.reading import Kind, Reading, Token
+from cacheproxy.rules.guard.stems import IRREGULAR, stems
+
+_BE = words("is are was were be been being got get gets")
+_AUTHORED = words("about for against to from of")
+"""Prepositions of which none names the one who did it, as *by* does."""
+_EITHER = {
+    "of": words("made composed scared afraid frightened tired bored ashamed"),
+    "from": words("made caused suffer damaged excluded exempted affected infected"),
+    "about": words("concerned worried bothered excited upset confused"),
+    "to": words("known related used limited"),
+    "for": words("known used followed"),
+}
+"""Participles after which a preposition and *by* say the same, or nothing by themselves."""
+_WORKS = stems("book article song film movie poem essay letter speech email message story report documentary joke poem")
+"""Things that somebody makes, and that are about something."""
+
+
+def other_voice(pair: Pair) -> bool | None:
+    """Whether turning the sentence into the passive left the doer in his place; None when neither did.
+
+    `Did A see B` is `Was B seen by A`, and is not `Was A seen by B`.
+    """
+    for passive, active in ((pair.a, pair.b), (pair.b, pair.a)):
+        if "by" in active.texts or "by" not in passive.texts:
+            continue
+        at = next(index for index, token in enumerate(passive.tokens) if token.text == "by")
+        if not at or not _may_be_participle(passive.tokens[at - 1]):
+            continue
+        doer = next((token for token in passive.tokens[at + 1 :] if token.kind is not Kind.FUNCTION), None)
+        verb = passive.tokens[at - 1]
+        order = [token.form for token in active.tokens]
+        if doer is None or doer.form not in order or verb.form not in order:
+            continue
+        whole = not passive.texts.isdisjoint(_BE) or (participle(verb) and _object_of(doer, verb, active))
+        if not whole or _governed(doer.form, active):
+            continue
+        return order.index(doer.form) > order.index(verb.form)
+    return None
+
+
+def _governed(form: str, reading: Reading) -> bool:
+    """A preposition goes before the word, so that it is no plain subject or object (`filled with a pump`)."""
+    place = next(place for place, token in enumerate(reading.tokens) if token.form == form) - 1
+    while place >= 0 and reading.tokens[place].text in ARTICLES:
+        place -= 1
+    return place >= 0 and reading.tokens[place].text in PREPOSITIONS
+
+
+def _object_of(thing: Token, verb: Token, reading: Reading) -> bool:
+    """The thing stands straight after the verb, articles passed over."""
+    order = [token.form for token in reading.tokens if token.text not in ARTICLES]
+    at = order.index(verb.form)
+    return order[at + 1 : at + 2] == [thing.form]
+
+
+def other_than_doer(change: Change, pair: Pair) -> bool:
+    """*By* names the one who did it, another preposition somebody else (`payments made by them`, `… to them`)."""
+    for (side, other), reading in (((change.left, change.right), pair.a), ((change.right, change.left), pair.b)):
+        if len(side) != 1 or len(other) != 1 or side[0].text != "by":
+            continue
+        text, after = other[0].text, following(side[0], reading)
+        before = _preceding(side[0], reading)
+        if before is None or after is None or after.text.endswith("ing") or after.valued:
+            continue
+        if text == "with" and after.proper and _may_be_participle(before):
+            return True
+        if text in _AUTHORED and _authored(before, text):
+            return True
+    return False
+
+
+def _authored(before: Token, preposition: str) -> bool:
+    """The word before *by* is something done, or a work of whom *by* names."""
+    if _may_be_participle(before) or before.text == "done":
+        return before.text not in _EITHER.get(preposition, ())
+    return preposition in ("about", "for", "against", "to") and before.form in _WORKS
+
+
+def _preceding(token: Token, reading: Reading) -> Token | None:
+    place = next(place for place, other in enumerate(reading.tokens) if other is token)
+    return reading.tokens[place - 1] if place else None
+
+
+def participle(token: Token) -> bool:
+    """The form of a verb that *was* goes with, as far as endings tell and the list of irregular verbs."""
+    irregular = IRREGULAR.get(token.text) not in (None, token.text)
+    return token.kind is not Kind.FUNCTION and (token.text.endswith(("ed", "en")) or irregular or token.text == "hit")
+
+
+def _may_be_participle(token: Token) -> bool:
+    return token.kind is not Kind.FUNCTION and (
+        token.text.endswith(("ed", "en", "t", "n", "d")) or token.text != token.form
+    )
+
+
+def following(token: Token, reading: Reading) -> Token | None:
+    """The token after one, if it is not the last."""
+    place = next(place for place, other in enumerate(reading.tokens, 1) if other is token)
+    return reading.tokens[place] if place < len(reading.tokens) else None
