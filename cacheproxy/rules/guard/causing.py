@@ -84,10 +84,10 @@ def _caused(reading: Reading) -> _Caused:
 
 
 def _clause(tokens: Sequence[Token], at: int) -> list[Token]:
-    """What follows, up to the next clause."""
-    clause = []
+    """What follows, up to the next clause or the next such verb."""
+    clause: list[Token] = []
     for token in tokens[at + 1 : at + 1 + _REACH_MAX]:
-        if token.text in _ENDS:
+        if token.text in _ENDS or token.text in _KEEPING or (token.apposed and clause):
             break
         clause.append(token)
     return clause

@@ -8,9 +8,11 @@ little (*get me*) prove nothing. A pronoun against a noun is weighed only where 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 from cacheproxy.rules.guard.doers import participle
 from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS, QUESTION_WORDS
@@ -23,6 +25,7 @@ _SUBJECTS = {"i": "i", "we": "we", "he": "he", "she": "she", "they": "they"}
 """Forms of the one who acts, by person."""
 _OBJECTS = {"me": "i", "us": "we", "him": "he", "her": "she", "them": "they"}
 """Forms of the one to whom it is done. *You* has one form for both."""
+_PERSONS = _SUBJECTS | _OBJECTS
 _OWNERS = words("my our your his her their its")
 _DETERMINERS = ARTICLES | _OWNERS | words("this that these those")
 _BE = words("is are am was were be been being")
@@ -88,6 +91,8 @@ def parties_exchanged(pair: Pair) -> bool:
     for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
         if _done_to_doer(one, other) or _other_doer(one, other) or _given_and_got(one, other) or _german(one, other):
             return True
+    if _doers_crossed(pair.a, pair.b):
+        return True
     if not pair.framed or _CALLERS.isdisjoint(pair.a.texts | pair.b.texts):
         return False
     return any(_in_place_of_caller(change, pair) for change in pair.changes)
@@ -101,7 +106,9 @@ def _roles(reading: Reading) -> _Roles:
     for at, token in enumerate(tokens):
         if token.kind is not Kind.FUNCTION:
             continue
-        if token.text in _SUBJECTS:
+        if at > 1 and tokens[at - 1].text == "than" and token.text in _PERSONS:
+            suffering.append(_Act(_PERSONS[token.text], at - 2))
+        elif token.text in _SUBJECTS:
             acting.extend(_acts(tokens, at, _SUBJECTS[token.text]))
         elif token.text in _OBJECTS and not _owns(tokens, at):
             person = _OBJECTS[token.text]
@@ -160,22 +167,23 @@ def _verbs_caused(tokens: Sequence[Token], at: int) -> Iterator[int]:
 
 
 def _done_to_doer(one: Reading, other: Reading) -> bool:
-    """Somebody does in one text what is done to him in the other, and nowhere both."""
-    doing, suffered = _deeds(one, acting=True), _deeds(other, acting=False)
-    both = (doing & suffered) - _deeds(one, acting=False) - _deeds(other, acting=True)
+    """Somebody does in one text what is done to him in the other."""
+    doing, done = _deeds(one, acting=True), _deeds(other, acting=True)
+    suffering, suffered = _deeds(one, acting=False), _deeds(other, acting=False)
     return any(
-        verb not in _SAYING_LITTLE and not (_asked_of_reader(other, person, verb) and "you" not in one.texts)
-        for person, verb in both
+        deed[1] not in _SAYING_LITTLE and not (_asked_of_reader(other, *deed) and "you" not in one.texts)
+        for deed in doing.keys() & suffered.keys()
+        if doing[deed] > done[deed] and suffered[deed] > suffering[deed]
     )
 
 
 @lru_cache(maxsize=2 * READINGS_MAX)
-def _deeds(reading: Reading, *, acting: bool) -> frozenset[tuple[str, str]]:
-    """Persons with the verbs of which they are the subject, or else the object; the passive counts as that."""
+def _deeds(reading: Reading, *, acting: bool) -> Counter[tuple[str, str]]:
+    """How often persons are the subject of verbs, or else the object; the passive counts as that."""
     roles = _roles(reading)
     acts = [act for act in roles.acting if act.passive is not acting]
     acts = acts if acting else [*acts, *roles.suffering]
-    return frozenset((act.person, reading.tokens[act.verb].form) for act in acts)
+    return Counter((act.person, reading.tokens[act.verb].form) for act in acts)
 
 
 def _asked_of_reader(reading: Reading, person: str, verb: str) -> bool:
@@ -210,15 +218,35 @@ def _done_by_pronouns(reading: Reading) -> frozenset[tuple[str, str]]:
 def _done_by_nouns(reading: Reading) -> frozenset[tuple[str, str]]:
     """Verbs that have an object, with the noun that is their subject."""
     tokens = reading.tokens
-    done = set()
-    for at in range(1, len(tokens) - 1):
-        if tokens[at].kind is Kind.FUNCTION or not _has_object(tokens, at):
+    return frozenset((tokens[verb].form, noun) for verb, noun in _noun_subjects(tokens) if _has_object(tokens, verb))
+
+
+def _noun_subjects(tokens: Sequence[Token]) -> Iterator[tuple[int, str]]:
+    """Places where a verb may stand, each with the noun before it."""
+    for at in range(1, len(tokens)):
+        if tokens[at].kind is Kind.FUNCTION:
             continue
         doer = _skip_helpers(tokens, at - 1)
-        passive = any(between.text in _BE for between in tokens[doer + 1 : at]) and participle(tokens[at])
+        passive = participle(tokens[at]) and any(between.text in _BE for between in tokens[doer + 1 : at])
         if doer >= 0 and tokens[doer].kind is Kind.WORD and not passive and _determined(tokens, doer):
-            done.add((tokens[at].form, tokens[doer].form))
-    return frozenset(done)
+            yield at, tokens[doer].form
+
+
+def _doers_crossed(one: Reading, other: Reading) -> bool:
+    """Each of two does what the other one does in the other text (`do you know that I …`, `do I know that you …`)."""
+    here, there = _doers(one), _doers(other)
+    ours, theirs = here - there, there - here
+    taken = {(doer, other_doer) for doer, verb in ours for other_doer, same in theirs if verb == same}
+    return any((other_doer, doer) in taken for doer, other_doer in taken)
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _doers(reading: Reading) -> frozenset[tuple[str, str]]:
+    """Pronouns and nouns with the verbs of which they are the subject; empty for a text without such a pronoun."""
+    acting = {(act.person, reading.tokens[act.verb].form) for act in _roles(reading).acting if not act.passive}
+    if not acting:
+        return frozenset()
+    return frozenset(acting.union((noun, reading.tokens[at].form) for at, noun in _noun_subjects(reading.tokens)))
 
 
 def _skip_helpers(tokens: Sequence[Token], place: int) -> int:
@@ -232,7 +260,8 @@ def _skip_helpers(tokens: Sequence[Token], place: int) -> int:
 def _determined(tokens: Sequence[Token], at: int) -> bool:
     """A noun with an article or an owner before it, or a name."""
     before = [token.text for token in tokens[max(0, at - 2) : at]]
-    return tokens[at].proper or not _DETERMINERS.isdisjoint(before)
+    named = tokens[at].proper and (not at or tokens[at - 1].kind is Kind.FUNCTION)
+    return named or not _DETERMINERS.isdisjoint(before)
 
 
 def _has_object(tokens: Sequence[Token], verb: int) -> bool:
@@ -266,8 +295,9 @@ def _in_place_of_caller(change: Change, pair: Pair) -> bool:
         if party[0].text not in _DETERMINERS or party[-1].form not in _PARTIES:
             continue
         at = next(place for place, token in enumerate(reading.tokens) if token is party[-1])
-        after = [token.text for token in reading.tokens[at + 1 : at + 3]]
-        if len(after) == 2 and after[0] not in _HELPERS and after[1] in _FIRST:
+        after = [token.text for token in reading.tokens[at + 1 : at + _REACH_MAX]]
+        clause = list(takewhile(lambda text: text not in _CLAUSES and text not in _SUBJECTS, after))
+        if clause and clause[0] not in _HELPERS and not _FIRST.isdisjoint(clause[1:]):
             return True
     return False
 
