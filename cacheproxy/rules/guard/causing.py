@@ -19,12 +19,13 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 _KEEPING = words("keep keeps kept keeping")
 _STOPPING = words(
     """stop stops stopped stopping prevent prevents prevented preventing block blocks blocked blocking prohibit forbid
-    ban deter discourage"""
+    ban deter discourage disallow disallows disallowed"""
 )
 _LETTING = words(
     """let lets letting allow allows allowed allowing enable enables enabling permit permits permitted encourage
     encourages force forces cause causes make makes made help helps get gets"""
 )
+_PERSONS = words("someone somebody anyone anybody everyone everybody people person him her them")
 _ENDS = words("if when while because before after until unless and or but so who which that")
 _REACH_MAX = 8
 """Tokens after such a verb in which the verb stands that it is about."""
@@ -98,7 +99,7 @@ def _is_ing(token: Token) -> bool:
 
 
 def _things(tokens: Sequence[Token]) -> frozenset[str]:
-    return frozenset(token.form for token in tokens if token.kind is not Kind.FUNCTION)
+    return frozenset(token.form for token in tokens if token.kind is not Kind.FUNCTION or token.text in _PERSONS)
 
 
 def _object(tokens: Sequence[Token]) -> frozenset[str]:

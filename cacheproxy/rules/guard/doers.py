@@ -22,6 +22,7 @@ _EITHER = {
     "for": words("known used followed"),
 }
 """Participles after which a preposition and *by* say the same, or nothing by themselves."""
+_PERSONS = words("me us him her them you")
 _WORKS = stems("book article song film movie poem essay letter speech email message story report documentary joke poem")
 """Things that somebody makes, and that are about something."""
 
@@ -73,7 +74,7 @@ def other_than_doer(change: Change, pair: Pair) -> bool:
         before = _preceding(side[0], reading)
         if before is None or after is None or after.text.endswith("ing") or after.valued:
             continue
-        if text == "with" and after.proper and _may_be_participle(before):
+        if text == "with" and (after.proper or after.text in _PERSONS) and _may_be_participle(before):
             return True
         if text in _AUTHORED and _authored(before, text):
             return True
@@ -95,7 +96,9 @@ def _preceding(token: Token, reading: Reading) -> Token | None:
 def participle(token: Token) -> bool:
     """The form of a verb that *was* goes with, as far as endings tell and the list of irregular verbs."""
     irregular = IRREGULAR.get(token.text) not in (None, token.text)
-    return token.kind is not Kind.FUNCTION and (token.text.endswith(("ed", "en")) or irregular or token.text == "hit")
+    return token.kind is not Kind.FUNCTION and (
+        token.text.endswith(("ed", "en", "ung")) or irregular or token.text == "hit"
+    )
 
 
 def _may_be_participle(token: Token) -> bool:

@@ -35,12 +35,17 @@ _HELPERS = _BE | words(
     still just even only also already again formerly really actually currently"""
 )
 """What may stand between a subject and its verb."""
+_MODALS = words("will would shall should can could may might must do does did")
 _CAUSING = words("let lets help helps helped make makes made see saw hear heard watch watched")
 """Verbs after which the object does what follows (`help me sue`)."""
-_SAYING_LITTLE = stems("get make take find cost need mean happen come go be do have like")
+_SAYING_LITTLE = stems("wake get make take find cost need mean happen come go be do have like")
 """Verbs of which either side may be the subject (`where do I get`, `who gets me`)."""
 _BESIDE = words("with without than like between beside near")
 """Prepositions that give no role: *he travels with me* is *I travel with him*."""
+_SHARING = stems("share")
+"""Verbs after which *with* names the one to whom it is done."""
+_TOWARDS = words("for to of")
+"""Prepositions after which a verb or adjective has its object (`liable for`, `pay for`)."""
 _ROUND = words("with on in at through via using from by for of into onto inside within per during")
 """Prepositions after which a noun may be what the verb's deed is done by (`I print it with my printer`)."""
 _CLAUSES = QUESTION_WORDS | words("if that because while and or but so than until before after since although")
@@ -132,7 +137,9 @@ def _acts(tokens: Sequence[Token], at: int, person: str) -> Iterator[_Act]:
     while place < min(at + _REACH_MAX, len(tokens)):
         token = tokens[place]
         following = tokens[place + 1] if place + 1 < len(tokens) else None
-        if token.text in _HELPERS or (token.text in _GET and following is not None and participle(following)):
+        if token.text in _MODALS:
+            passive = False
+        elif token.text in _HELPERS or (token.text in _GET and following is not None and participle(following)):
             passive = passive or token.text in _BE or token.text in _GET
         elif token.kind is Kind.FUNCTION or token.valued:
             return
@@ -148,7 +155,9 @@ def _verbs_before(tokens: Sequence[Token], at: int) -> Iterator[int]:
     """What stands before an object: its verb, or all that a preposition may join it to (`send the bill to me`)."""
     if at and tokens[at - 1].kind in (Kind.WORD, Kind.LIGHT):
         yield at - 1
-    if not at or tokens[at - 1].text not in PREPOSITIONS - _BESIDE:
+    if not at or tokens[at - 1].text not in PREPOSITIONS:
+        return
+    if tokens[at - 1].text in _BESIDE and (at < 2 or tokens[at - 2].form not in _SHARING):
         return
     for place in range(at - 2, max(at - _REACH_MAX, -1), -1):
         if tokens[place].kind in (Kind.WORD, Kind.LIGHT):
@@ -203,22 +212,35 @@ def _other_doer(one: Reading, other: Reading) -> bool:
 
 
 @lru_cache(maxsize=READINGS_MAX)
-def _done_by_pronouns(reading: Reading) -> frozenset[tuple[str, str]]:
-    """Verbs of which a pronoun is the subject, each with every thing in its object."""
-    verbs = {act.verb for act in _roles(reading).acting if not act.passive}
+def _done_by_pronouns(reading: Reading) -> frozenset[tuple[str, str, str]]:
+    """Verbs of which a pronoun is the subject, each with how its object is joined and every thing in that."""
+    tokens = reading.tokens
     return frozenset(
-        (reading.tokens[at].form, thing)
-        for at in verbs
-        if reading.tokens[at].form not in _SAYING_LITTLE and _has_object(reading.tokens, at)
-        for thing in _objects(reading.tokens, at)
+        (tokens[act.verb].form, joint, thing)
+        for act in _roles(reading).acting
+        if tokens[act.verb].form not in _SAYING_LITTLE
+        and (joint := _joint(tokens, act.verb)) is not None
+        and not (act.passive and not joint)
+        for thing in _objects(tokens, act.verb + bool(joint))
     )
 
 
 @lru_cache(maxsize=READINGS_MAX)
-def _done_by_nouns(reading: Reading) -> frozenset[tuple[str, str]]:
-    """Verbs that have an object, with the noun that is their subject."""
+def _done_by_nouns(reading: Reading) -> frozenset[tuple[str, str, str]]:
+    """Verbs that have an object, with how it is joined and the noun that is their subject."""
     tokens = reading.tokens
-    return frozenset((tokens[verb].form, noun) for verb, noun in _noun_subjects(tokens) if _has_object(tokens, verb))
+    return frozenset(
+        (tokens[verb].form, joint, noun)
+        for verb, noun in _noun_subjects(tokens)
+        if (joint := _joint(tokens, verb)) is not None
+    )
+
+
+def _joint(tokens: Sequence[Token], verb: int) -> str | None:
+    """The preposition that joins an object to its verb, an empty text for none; None where there is no object."""
+    if verb + 2 < len(tokens) and tokens[verb + 1].text in _TOWARDS:
+        return tokens[verb + 1].text
+    return "" if _has_object(tokens, verb) else None
 
 
 def _noun_subjects(tokens: Sequence[Token]) -> Iterator[tuple[int, str]]:
@@ -227,7 +249,8 @@ def _noun_subjects(tokens: Sequence[Token]) -> Iterator[tuple[int, str]]:
         if tokens[at].kind is Kind.FUNCTION:
             continue
         doer = _skip_helpers(tokens, at - 1)
-        passive = participle(tokens[at]) and any(between.text in _BE for between in tokens[doer + 1 : at])
+        helped = any(between.text in _BE for between in tokens[doer + 1 : at])
+        passive = helped and participle(tokens[at]) and tokens[at + 1 : at + 2] and tokens[at + 1].text not in _TOWARDS
         if doer >= 0 and tokens[doer].kind is Kind.WORD and not passive and _determined(tokens, doer):
             yield at, tokens[doer].form
 
@@ -235,8 +258,10 @@ def _noun_subjects(tokens: Sequence[Token]) -> Iterator[tuple[int, str]]:
 def _doers_crossed(one: Reading, other: Reading) -> bool:
     """Each of two does what the other one does in the other text (`do you know that I …`, `do I know that you …`)."""
     here, there = _doers(one), _doers(other)
-    ours, theirs = here - there, there - here
-    taken = {(doer, other_doer) for doer, verb in ours for other_doer, same in theirs if verb == same}
+    successors: dict[str, set[str]] = {}
+    for doer, verb in there - here:
+        successors.setdefault(verb, set()).add(doer)
+    taken = {(doer, successor) for doer, verb in here - there for successor in successors.get(verb, ())}
     return any((other_doer, doer) in taken for doer, other_doer in taken)
 
 
