@@ -28,6 +28,8 @@ _OBJECTS = {"me": "i", "us": "we", "him": "he", "her": "she", "them": "they"}
 _PERSONS = _SUBJECTS | _OBJECTS
 _OWNERS = words("my our your his her their its")
 _DETERMINERS = ARTICLES | _OWNERS | words("this that these those")
+_BETWEEN = _DETERMINERS | words("to in at on")
+"""What may stand between a verb and a preposition with its object (`speak to the bank for me`)."""
 _BE = words("is are am was were be been being")
 _GET = words("get gets got getting gotten")
 _HELPERS = _BE | words(
@@ -42,8 +44,8 @@ _SAYING_LITTLE = stems("wake get make take find cost need mean happen come go be
 """Verbs of which either side may be the subject (`where do I get`, `who gets me`)."""
 _BESIDE = words("with without than like between beside near")
 """Prepositions that give no role: *he travels with me* is *I travel with him*."""
-_SHARING = stems("share")
-"""Verbs after which *with* names the one to whom it is done."""
+_WITH_ROLE = stems("share angry mad upset annoyed furious disappointed unhappy cheat flirt")
+"""Words after which *with* names the one to whom it is done."""
 _TOWARDS = words("for to of")
 """Prepositions after which a verb or adjective has its object (`liable for`, `pay for`)."""
 _ROUND = words("with on in at through via using from by for of into onto inside within per during")
@@ -157,12 +159,12 @@ def _verbs_before(tokens: Sequence[Token], at: int) -> Iterator[int]:
         yield at - 1
     if not at or tokens[at - 1].text not in PREPOSITIONS:
         return
-    if tokens[at - 1].text in _BESIDE and (at < 2 or tokens[at - 2].form not in _SHARING):
+    if tokens[at - 1].text in _BESIDE and (at < 2 or tokens[at - 2].form not in _WITH_ROLE):
         return
     for place in range(at - 2, max(at - _REACH_MAX, -1), -1):
         if tokens[place].kind in (Kind.WORD, Kind.LIGHT):
             yield place
-        elif tokens[place].text not in _DETERMINERS and not tokens[place].valued:
+        elif tokens[place].text not in _BETWEEN and not tokens[place].valued:
             return
 
 
@@ -313,7 +315,7 @@ def _objects(tokens: Sequence[Token], verb: int) -> set[str]:
 
 
 def _in_place_of_caller(change: Change, pair: Pair) -> bool:
-    """*The airline* stands where the other has *I*, before a verb with something of the caller's after it."""
+    """*The airline* stands where the other has *I*, before a verb with something of theirs after it."""
     for caller, party, reading in ((change.left, change.right, pair.b), (change.right, change.left, pair.a)):
         if len(caller) != 1 or caller[0].text not in _CALLERS or len(party) < 2:
             continue
@@ -322,7 +324,7 @@ def _in_place_of_caller(change: Change, pair: Pair) -> bool:
         at = next(place for place, token in enumerate(reading.tokens) if token is party[-1])
         after = [token.text for token in reading.tokens[at + 1 : at + _REACH_MAX]]
         clause = list(takewhile(lambda text: text not in _CLAUSES and text not in _SUBJECTS, after))
-        if clause and clause[0] not in _HELPERS and not _FIRST.isdisjoint(clause[1:]):
+        if clause and clause[0] not in _HELPERS and not (_FIRST | _OWNERS).isdisjoint(clause[1:]):
             return True
     return False
 
