@@ -19,6 +19,7 @@ _BE = words("is are was were be been being got get gets")
 _RELATIVES = words("who that which")
 _PREDICATES = words("is are was were do does did has have had can will")
 """Words with which a predicate may begin."""
+_NOUN_FOLLOWS = ARTICLES | words("my your his her its our their this that")
 _COUNTRIES = words("usa uk")
 """Forms that stand for a country with its article."""
 _SWAPPED_MAX = 5
@@ -27,7 +28,7 @@ _SWAPPED_MAX = 5
 
 def places_exchanged(pair: Pair) -> bool:
     """Two phrases changed places, and no others moved."""
-    return _swapped(pair) or _predicate_swapped(pair) or _relatives_swapped(pair)
+    return _swapped(pair) or _predicate_swapped(pair) or _relatives_swapped(pair) or _compound_turned(pair)
 
 
 def names_exchanged(pair: Pair) -> bool:
@@ -61,12 +62,33 @@ def _relatives_swapped(pair: Pair) -> bool:
     left, right = _middle([token.form for token in pair.a.tokens], [token.form for token in pair.b.tokens])
     if not 1 < len(left) <= 2 * _SWAPPED_MAX or sorted(left) != sorted(right):
         return False
-    both = zip(pair.a.tokens, pair.b.tokens, strict=False)
-    start = next(place for place, (one, other) in enumerate(both) if one.form != other.form)
+    start = _parting(pair)
     if start < 2 or pair.a.tokens[start - 1].text not in _RELATIVES:
         return False
     turns = (at for at in range(1, len(left)) if left[at:] == right[: len(left) - at] and left[:at] == right[-at:])
     return any(not {left[0], left[at]}.isdisjoint(_PREDICATES) for at in turns)
+
+
+def _compound_turned(pair: Pair) -> bool:
+    """*A horse race* and *a race horse*: two nouns after an article, and nothing after them that both may describe."""
+    left, right = _middle([token.form for token in pair.a.tokens], [token.form for token in pair.b.tokens])
+    if len(left) != 2 or left[::-1] != right:
+        return False
+    start = _parting(pair)
+    before, nouns, after = (
+        pair.a.tokens[start - 1 : start],
+        pair.a.tokens[start : start + 2],
+        pair.a.tokens[start + 2 :],
+    )
+    if not before or before[0].text not in _NOUN_FOLLOWS or (after and after[0].kind is not Kind.FUNCTION):
+        return False
+    return all(token.kind is Kind.WORD and not token.proper for token in nouns)
+
+
+def _parting(pair: Pair) -> int:
+    """The place where two texts that are not the same begin to differ."""
+    both = zip(pair.a.tokens, pair.b.tokens, strict=False)
+    return next((place for place, (one, other) in enumerate(both) if one.form != other.form), 0)
 
 
 def _predicate_swapped(pair: Pair) -> bool:
