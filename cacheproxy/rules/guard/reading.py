@@ -238,6 +238,8 @@ def _amount(texts: list[str], index: int, value: str, unit: str, used: int) -> t
         return Token(amounts.clock(int(value), 0, following), Kind.DATE, f"{value} {following}"), used + 1
     if units.UNIT_OF.get(following, "") in ((unit,) if unit else units.UNITS):
         unit, used = units.UNIT_OF[following], used + 1
+        scale = units.DEGREES_OF.get(texts[index + 1]) if unit == "degree" and index + 1 < len(texts) else None
+        unit, used = (scale, used + 1) if scale else (unit, used)
     if unit:
         return Token(f"{amounts.trimmed(value)} {unit}", Kind.NUMBER, value), used
     year = value.isdigit() and len(value) == 4 and int(value) in _YEARS

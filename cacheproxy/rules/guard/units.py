@@ -33,6 +33,10 @@ bulletpoint bullet bullets; px pixel pixels; times x times; degree-f; person peo
 UNIT_OF = {form: group[0] for group in groups(_UNITS) for form in group}
 """Every way to write a unit, to the unit's one name."""
 UNITS = frozenset(UNIT_OF.values())
+DEGREES_OF = {name: scale for scale in ("celsius", "fahrenheit") for name in (scale, scale[0])}
+"""What may follow *degrees*."""
+COUNTED_BARE = words("person")
+"""Units of amounts that are also given without them (*a recipe for four*)."""
 CURRENCIES = words("usd eur jpy inr cny brl btc")
 CURRENCY_CODES = words("usd eur gbp jpy inr cny rs rmb btc")
 """Currencies that are also written before the amount (`INR 500`)."""

@@ -10,7 +10,7 @@ from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 from cacheproxy.rules.guard.signs import differ, turned
-from cacheproxy.rules.guard.units import CURRENCIES, LONE_UNITS, UNIT_OF
+from cacheproxy.rules.guard.units import COUNTED_BARE, CURRENCIES, LONE_UNITS, UNIT_OF
 from cacheproxy.rules.guard.verbatim import reworded
 
 
@@ -21,7 +21,7 @@ def numbers(pair: Pair) -> bool:
         return True
     if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)
-    return _without_bare(left - right, right - left)
+    return _without_bare(left - right - _articled(pair.b), right - left - _articled(pair.a))
 
 
 def _exchanged(pair: Pair) -> bool:
@@ -53,12 +53,23 @@ def _counts_best(reading: Reading) -> bool:
     return len(at) == 1 and at[0] > 0 and reading.tokens[at[0] - 1].text == "top"
 
 
+@lru_cache(maxsize=READINGS_MAX)
+def _articled(reading: Reading) -> Counter[str]:
+    """Amounts of one that have an article for their number (`an hour`)."""
+    return Counter(
+        f"1 {UNIT_OF[other.text]}"
+        for one, other in pairwise(reading.tokens)
+        if one.text in ("a", "an") and other.text in UNIT_OF
+    )
+
+
 def _without_bare(left: Counter[str], right: Counter[str]) -> bool:
-    """True when the amounts still differ after a bare number was let stand for money (`500 and 1000 rupees`)."""
+    """True when the amounts still differ after a bare number was let stand for money or persons (`for four`)."""
     money = [{_as_money(form) for form in forms} for forms in (left, right)]
-    bare = all(" " not in form or form.split()[1] in CURRENCIES for forms in (left, right) for form in forms)
+    known = CURRENCIES | COUNTED_BARE
+    bare = all(" " not in form or form.split()[1] in known for forms in (left, right) for form in forms)
     units = [{form.split()[1] for form in forms if " " in form} for forms in (left, right)]
-    return not (bare and money[0] == money[1] and not (units[0] and units[1]))
+    return not (bare and money[0] == money[1] and (units[0] == units[1] or not (units[0] and units[1])))
 
 
 def _as_money(form: str) -> str:
