@@ -115,7 +115,9 @@ class _Connection(KnownConnection):
             _log.debug("malformed request refused: %s", message)
             reply = Plain(status=400, text="400 Bad Request")
         else:
-            if not isinstance(exc, OSError):  # which is a caller who left
+            if isinstance(exc, ConnectionError):
+                _log.debug("a caller left before the reply had begun: %r", exc)
+            else:
                 _log.error("a handler failed", exc_info=exc)
                 self._listener.fault(Fault.INTERNAL)
             reply = error_reply(request.path, status, "cacheproxy failed on this request; its log says why")
