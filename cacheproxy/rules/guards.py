@@ -65,12 +65,13 @@ def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str |
     if a == b:
         return None
     first, second = sorted((a, b))
+    if found := _objection(_laid(first, second), enabled):
+        return found
     lines, sentences = apart(first, second), apart(first, second, sentences=True)
-    return (
-        _objection(_laid(first, second), enabled)
-        or (_objection_over_text(*lines, enabled, any) if lines else None)
-        or (_objection_over_text(*sentences, enabled, all) if sentences and sentences != lines else None)
-    )
+    found = _objection_over_text(*lines, enabled, any) if lines else None
+    if found or not sentences or sentences == lines:
+        return found
+    return _objection_over_text(*sentences, enabled, all)
 
 
 def _objection_over_text(
