@@ -5,13 +5,12 @@ Both forms of one deed are told from two deeds: *did A see B* is *was B seen by 
 
 from __future__ import annotations
 
-from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
+from cacheproxy.rules.guard.function_words import ARTICLES, PASSIVE_BE, PREPOSITIONS
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import Kind, Reading, Token
 from cacheproxy.rules.guard.stems import IRREGULAR, stems
 
-_BE = words("is are was were be been being got get gets")
 _AUTHORED = words("about for against to from of")
 """Prepositions of which none names the one who did it, as *by* does."""
 _EITHER = {
@@ -43,7 +42,7 @@ def other_voice(pair: Pair) -> bool | None:
         order = [token.form for token in active.tokens]
         if doer is None or doer.form not in order or verb.form not in order:
             continue
-        whole = not passive.texts.isdisjoint(_BE) or (participle(verb) and _object_of(doer, verb, active))
+        whole = not passive.texts.isdisjoint(PASSIVE_BE) or (participle(verb) and _object_of(doer, verb, active))
         if not whole or _governed(doer.form, active):
             continue
         return order.index(doer.form) > order.index(verb.form)
@@ -70,8 +69,8 @@ def other_than_doer(change: Change, pair: Pair) -> bool:
     for (side, other), reading in (((change.left, change.right), pair.a), ((change.right, change.left), pair.b)):
         if len(side) != 1 or len(other) != 1 or side[0].text != "by":
             continue
-        text, after = other[0].text, following(side[0], reading)
-        before = _preceding(side[0], reading)
+        text, after = other[0].text, reading.after(side[0])
+        before = reading.before(side[0])
         if before is None or after is None or after.text.endswith("ing") or after.valued:
             continue
         if text == "with" and (after.proper or after.text in _PERSONS) and _may_be_participle(before):
@@ -88,11 +87,6 @@ def _authored(before: Token, preposition: str) -> bool:
     return preposition in ("about", "for", "against", "to") and before.form in _WORKS
 
 
-def _preceding(token: Token, reading: Reading) -> Token | None:
-    place = next(place for place, other in enumerate(reading.tokens) if other is token)
-    return reading.tokens[place - 1] if place else None
-
-
 def participle(token: Token) -> bool:
     """The form of a verb that *was* goes with, as far as endings tell and the list of irregular verbs."""
     irregular = IRREGULAR.get(token.text) not in (None, token.text)
@@ -105,9 +99,3 @@ def _may_be_participle(token: Token) -> bool:
     return token.kind is not Kind.FUNCTION and (
         token.text.endswith(("ed", "en", "t", "n", "d")) or token.text != token.form
     )
-
-
-def following(token: Token, reading: Reading) -> Token | None:
-    """The token after one, if it is not the last."""
-    place = next(place for place, other in enumerate(reading.tokens, 1) if other is token)
-    return reading.tokens[place] if place < len(reading.tokens) else None

@@ -39,6 +39,8 @@ them is swapped for its opposite (`best`, `worst`)."""
 
 QUESTION_WORDS = words("what which who whom whose when where why how")
 
+PASSIVE_BE = words("is are was were be been being got get gets")
+"""Helping verbs of the passive."""
 NEGATORS = words(
     """not no never without nor neither none nobody nothing nowhere cannot hardly barely unless
     pas jamais aucun aucune nicht kein keine keinen nie niet geen nao"""

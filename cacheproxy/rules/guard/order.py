@@ -7,11 +7,12 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.causing import other_effect
-from cacheproxy.rules.guard.doers import following, other_than_doer, other_voice
+from cacheproxy.rules.guard.doers import other_than_doer, other_voice
 from cacheproxy.rules.guard.function_words import (
     ARTICLES,
     DIRECTIONAL,
     GENDERED,
+    PASSIVE_BE,
     PREPOSITIONS,
     QUESTION_WORDS,
     SYMMETRIC,
@@ -25,7 +26,6 @@ from cacheproxy.rules.guard.signs import turned
 from cacheproxy.rules.guard.swaps import names_exchanged, places_exchanged
 
 _DIFFERENT = words("differ differs difference differences different")
-_BE = words("is are was were be been being got get gets")
 _DO = words("do does did")
 _BOUNDS = words(
     """before after during over above under below against until till since while near without within outside except
@@ -114,7 +114,7 @@ def _other_prefix(change: Change, pair: Pair) -> bool:
     """The end of another German verb at the end of a clause (`melde … an`, `melde … ab`)."""
     if len(change.left) != 1 or len(change.right) != 1 or not {change.left[0].text, change.right[0].text} <= _PREFIXES:
         return False
-    after = following(change.left[0], pair.a)
+    after = pair.a.after(change.left[0])
     return after is None or after.apposed or after.text in _GERMAN_CLAUSES
 
 
@@ -135,7 +135,7 @@ def _bases(reading: Reading) -> dict[str, bool]:
 
 
 def _before_value(token: Token, reading: Reading) -> bool:
-    after = following(token, reading)
+    after = reading.after(token)
     return after is not None and after.kind in (Kind.NUMBER, Kind.DATE)
 
 
@@ -186,7 +186,7 @@ def _asks_for_doer(reading: Reading) -> bool | None:
     asks_at_once = bool(reading.tokens) and reading.tokens[0].text in QUESTION_WORDS
     start = 0 if asks_at_once else next((place for place, token in enumerate(reading.tokens) if token.apposed), 0)
     opening = [token.text for token in reading.tokens[start : start + _OPENING_MAX]]
-    if opening[:1] not in (["who"], ["what"], ["which"]) or not _BE.isdisjoint(opening):
+    if opening[:1] not in (["who"], ["what"], ["which"]) or not PASSIVE_BE.isdisjoint(opening):
         return None
     return _DO.isdisjoint(opening)
 

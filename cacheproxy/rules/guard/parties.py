@@ -321,7 +321,7 @@ def _in_place_of_caller(change: Change, pair: Pair) -> bool:
             continue
         if party[0].text not in _DETERMINERS or party[-1].form not in _PARTIES:
             continue
-        at = next(place for place, token in enumerate(reading.tokens) if token is party[-1])
+        at = reading.place(party[-1])
         after = [token.text for token in reading.tokens[at + 1 : at + _REACH_MAX]]
         clause = list(takewhile(lambda text: text not in _CLAUSES and text not in _SUBJECTS, after))
         if clause and clause[0] not in _HELPERS and not (_FIRST | _OWNERS).isdisjoint(clause[1:]):

@@ -161,7 +161,9 @@ class _Compared(NamedTuple):
 
 def _compared(reading: Reading, comparing: Token) -> _Compared | None:
     """A question that compares two things, in its parts; None for all others."""
-    tokens = reading.tokens[reading.tokens[:1] != () and reading.tokens[0].text == "why" :]
+    tokens = reading.tokens
+    if tokens and tokens[0].text == "why":
+        tokens = tokens[1:]
     if not tokens or tokens[0].text not in _FACTS or not reading.texts.isdisjoint(_UNCOMPARABLE):
         return None
     at = next((place for place, token in enumerate(tokens) if token is comparing), 0)

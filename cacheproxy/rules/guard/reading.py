@@ -96,6 +96,20 @@ class Reading:
     index: Mapping[str, list[Token]]
     """Words by their sense, and by their first two letters with a star after them; see `alike`."""
 
+    def place(self, token: Token) -> int:
+        """Where this very token stands in `tokens`; an equal one may stand elsewhere."""
+        return next(place for place, other in enumerate(self.tokens) if other is token)
+
+    def before(self, token: Token) -> Token | None:
+        """The one before it, if it is not the first."""
+        place = self.place(token)
+        return self.tokens[place - 1] if place else None
+
+    def after(self, token: Token) -> Token | None:
+        """The one after it, if it is not the last."""
+        place = self.place(token) + 1
+        return self.tokens[place] if place < len(self.tokens) else None
+
     def alike(self, token: Token) -> Iterator[Token]:
         """The words that could match a token: synonyms, and those that begin alike."""
         yield from self.index.get(token.sense, ())

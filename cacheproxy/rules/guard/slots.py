@@ -107,7 +107,7 @@ def _binds_slot(change: Change, slots: Sequence[Change], reading: Reading) -> bo
     """
     if not all(len(side) == 1 and side[0].text in PREPOSITIONS for side in (change.left, change.right)):
         return False
-    after = reading.tokens[_place(change.left[0], reading) + 1 :]
+    after = reading.tokens[reading.place(change.left[0]) + 1 :]
     bound = next((token for token in after if token.text not in _IDLE), None)
     return any(slot.left[0] is bound for slot in slots)
 
@@ -125,7 +125,7 @@ def _opening(change: Change, pair: Pair) -> bool:
     """The change lies before the first content word of both texts (`How do I`, `What is the best way to`)."""
     for side, reading in ((change.left, pair.a), (change.right, pair.b)):
         content = next((index for index, token in enumerate(reading.tokens) if token.kind is Kind.WORD), 0)
-        if any(_place(token, reading) >= content for token in side):
+        if any(reading.place(token) >= content for token in side):
             return False
     return True
 
@@ -160,7 +160,7 @@ def _acts_on_deed(verb: Sequence[Token], joint: Sequence[Token], reading: Readin
     added = [token for token in verb if token.text not in ARTICLES]
     if len(added) != 1 or added[0].kind is not Kind.WORD or added[0].form in _PERFORMING:
         return False
-    return [token.text for token in joint] == ["of"] and _place(joint[0], reading) - _place(verb[-1], reading) == 2
+    return [token.text for token in joint] == ["of"] and reading.place(joint[0]) - reading.place(verb[-1]) == 2
 
 
 def _thing_of(tokens: Sequence[Token], reading: Reading) -> bool:
@@ -168,7 +168,7 @@ def _thing_of(tokens: Sequence[Token], reading: Reading) -> bool:
     bare = [token for token in tokens if token.text not in ARTICLES]
     if len(bare) != 2 or bare[0].kind is not Kind.WORD or bare[1].text != "of" or bare[0].form in _WHICH_IS:
         return False
-    after = reading.tokens[_place(tokens[-1], reading) + 1 :]
+    after = reading.tokens[reading.place(tokens[-1]) + 1 :]
     following = next((token for token in after if token.text not in ARTICLES), None)
     return following is not None and following.kind is Kind.WORD
 
@@ -181,14 +181,10 @@ def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
     if not 0 < len(tokens) <= _MODIFIERS_MAX or tokens[-1].proper:
         return False
     narrowing = {Kind.WORD, Kind.LIGHT} if reading.tokens[0].text in _OPENING_VERBS else {Kind.WORD}
-    place = _place(tokens[-1], reading)
+    place = reading.place(tokens[-1])
     following = reading.tokens[place + 1 : place + 2]
     if tokens[-1].text.endswith("ing") and place and reading.tokens[place - 1].text in PREPOSITIONS:
         return False  # a verb of its own (`without drinking water`)
     narrowed = bool(following) and following[0].kind is Kind.WORD
     modifiers = [token for token in tokens if token.text not in ARTICLES]
     return narrowed and tokens[-1].kind in narrowing and all(token.kind in narrowing for token in modifiers)
-
-
-def _place(token: Token, reading: Reading) -> int:
-    return next(index for index, candidate in enumerate(reading.tokens) if candidate is token)

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS, QUESTION_WORDS, SYMMETRIC
+from cacheproxy.rules.guard.function_words import ARTICLES, PASSIVE_BE, PREPOSITIONS, QUESTION_WORDS, SYMMETRIC
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Pair, matches
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 
 _JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
 """What may stand between two things that changed places without meaning anything."""
-_BE = words("is are was were be been being got get gets")
 _RELATIVES = words("who that which")
 _PREDICATES = words("is are was were do does did has have had can will")
 """Words with which a predicate may begin."""
@@ -51,7 +50,7 @@ def _swapped(pair: Pair) -> bool:
             if left[:x] == right[-x:] and left[-y:] == right[:y] and joint == right[y : len(right) - x]:
                 if left[0] in PREPOSITIONS and right[0] in PREPOSITIONS:
                     return False  # whole phrases moved and took their roles along
-                if len(joint) == 1 and joint[0] in _BE and not QUESTION_WORDS.isdisjoint(left):
+                if len(joint) == 1 and joint[0] in PASSIVE_BE and not QUESTION_WORDS.isdisjoint(left):
                     return False  # the one names what the other asks for
                 return not _JOINING.issuperset(joint) or ARTICLES.issuperset(joint)
     return False
@@ -107,7 +106,7 @@ def _after_be(reading: Reading) -> list[str]:
     """
     tokens = reading.tokens
     at = next((place for place, token in enumerate(tokens) if token.kind is not Kind.FUNCTION), 0)
-    if not at or tokens[0].text not in _BE or not 1 < len(tokens) - at <= 2 * _SWAPPED_MAX:
+    if not at or tokens[0].text not in PASSIVE_BE or not 1 < len(tokens) - at <= 2 * _SWAPPED_MAX:
         return []
     if any(token.kind is not Kind.WORD for token in tokens[at:]):
         return []

@@ -126,7 +126,7 @@ def _adds_nothing(token: Token, reading: Reading, named: Sequence[Token]) -> boo
     """A first name, the larger place after a comma, or the class of a thing that is named anyway."""
     if token.form in _CLASSES:
         return True
-    index = next(index for index, candidate in enumerate(reading.tokens) if candidate is token)
+    index = reading.place(token)
     before, after = reading.tokens[max(0, index - 1) : index], reading.tokens[index + 1 : index + 2]
     known_before = any(other.proper and other not in named for other in before)
     known_after = any(other.proper and not other.apposed and other not in named for other in after)
