@@ -17,10 +17,12 @@ from cacheproxy.rules.guard.function_words import (
     QUESTION_WORDS,
     SYMMETRIC,
 )
+from cacheproxy.rules.guard.giving import given_and_got
 from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.parties import parties_exchanged
 from cacheproxy.rules.guard.polarity import converse
+from cacheproxy.rules.guard.pronoun_cases import cases_exchanged
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.signs import turned
 from cacheproxy.rules.guard.swaps import names_exchanged, places_exchanged
@@ -77,7 +79,9 @@ def direction(pair: Pair) -> bool:
         return passive
     if (not (pair.left or pair.right) and _in_sequence(pair)) or _other_base(pair):
         return True
-    return parties_exchanged(pair) or other_effect(pair) or (not exchanged and _exchanged(pair))
+    if parties_exchanged(pair) or given_and_got(pair) or cases_exchanged(pair) or other_effect(pair):
+        return True
+    return not exchanged and _exchanged(pair)
 
 
 def _exchanged(pair: Pair) -> bool:

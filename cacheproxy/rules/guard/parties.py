@@ -64,13 +64,6 @@ _PARTIES = stems(
     postman dealer provider recruiter union ex dog cat"""
 )
 """Nouns for those who act of their own will."""
-_GIVING = words("give gives gave given giving grant grants granted granting")
-_GETTING = words("get gets got getting gain gains gained gaining obtain obtains obtained obtaining receive")
-_ICH = words("ich wir je")
-_MICH = words("mir mich uns ihm ihn me moi")
-_SMALL_MAX = 4
-"""Letters up to which an unmatched German or French word may be an article or a helper."""
-_LACKING_MAX = 3
 _REACH_MAX = 8
 """Tokens over which a verb is joined to a pronoun or its object."""
 
@@ -96,7 +89,7 @@ class _Roles:
 def parties_exchanged(pair: Pair) -> bool:
     """A pronoun and another party changed places round a verb, or one who acts took the place of *I*."""
     for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
-        if _done_to_doer(one, other) or _other_doer(one, other) or _given_and_got(one, other) or _german(one, other):
+        if _done_to_doer(one, other) or _other_doer(one, other):
             return True
     if _doers_crossed(pair.a, pair.b):
         return True
@@ -223,7 +216,7 @@ def _done_by_pronouns(reading: Reading) -> frozenset[tuple[str, str, str]]:
         if tokens[act.verb].form not in _SAYING_LITTLE
         and (joint := _joint(tokens, act.verb)) is not None
         and not (act.passive and not joint)
-        for thing in _objects(tokens, act.verb + bool(joint))
+        for thing in objects(tokens, act.verb + bool(joint))
     )
 
 
@@ -300,7 +293,7 @@ def _has_object(tokens: Sequence[Token], verb: int) -> bool:
     return after.kind is Kind.WORD or after.valued or after.text in _DETERMINERS or after.text in _OBJECTS
 
 
-def _objects(tokens: Sequence[Token], verb: int) -> set[str]:
+def objects(tokens: Sequence[Token], verb: int) -> set[str]:
     """Words after a verb, in its clause, that are no means or place of the deed."""
     found = set()
     governed = False
@@ -327,53 +320,3 @@ def _in_place_of_caller(change: Change, pair: Pair) -> bool:
         if clause and clause[0] not in _HELPERS and not (_FIRST | _OWNERS).isdisjoint(clause[1:]):
             return True
     return False
-
-
-def _given_and_got(one: Reading, other: Reading) -> bool:
-    """The caller gives somebody what he gets in the other text (`give a guest access`, `get access`)."""
-    if one.texts.isdisjoint(_GIVING) or not one.texts.isdisjoint(_GETTING) or not other.texts.isdisjoint(_GIVING):
-        return False
-    given = {form for at in _places(one, _GIVING) if _by_caller(one, at) for form in _objects(one.tokens, at)}
-    got = {form for at in _places(other, _GETTING) for form in _first_noun(other.tokens, at)}
-    return not given.isdisjoint(got) and "for" not in other.texts
-
-
-def _places(reading: Reading, texts: frozenset[str]) -> list[int]:
-    return [at for at, token in enumerate(reading.tokens) if token.text in texts]
-
-
-def _by_caller(reading: Reading, at: int) -> bool:
-    """Given by the one who asks, or by whoever asks how to, and not to him."""
-    before = reading.tokens[at - 1].text if at else ""
-    after = {token.text for token in reading.tokens[at + 1 : at + 4]}
-    return before in ("i", "we", "to") and _FIRST.isdisjoint(after & {"me", "us"})
-
-
-def _first_noun(tokens: Sequence[Token], at: int) -> Iterator[str]:
-    """The thing straight after a verb, articles passed over."""
-    for token in tokens[at + 1 : at + 3]:
-        if token.kind is Kind.WORD:
-            yield token.form
-        if token.text not in ARTICLES:
-            return
-
-
-def _german(one: Reading, other: Reading) -> bool:
-    """*Ich* in one text and *mir* or *mich* in the other, and otherwise the same words."""
-    if one.texts.isdisjoint(_ICH) or not one.texts.isdisjoint(_MICH):
-        return False
-    if other.texts.isdisjoint(_MICH) or not other.texts.isdisjoint(_ICH):
-        return False
-    return _lacks_little(one, other) and _lacks_little(other, one)
-
-
-def _lacks_little(own: Reading, other: Reading) -> bool:
-    """All that the other text lacks are small words and other cases of its nouns (`Nachbar`, `Nachbarn`)."""
-    lacking = [token for token in own.tokens if token.form not in other.forms and not _small(token)]
-    return len(lacking) <= _LACKING_MAX and all(
-        any(token.text[:-2] == word.text[: len(token.text) - 2] for word in other.tokens) for token in lacking
-    )
-
-
-def _small(token: Token) -> bool:
-    return len(token.text) <= _SMALL_MAX or token.text.startswith(("mein", "dein", "sein", "unser"))
