@@ -20,7 +20,7 @@ from cacheproxy.model import Outcome
 from cacheproxy.store import columns, recent
 from cacheproxy.store.batch import LIFETIME_S, SPANS_S, Keys
 from cacheproxy.store.columns import SAVED_MS, SAVED_TOKENS, Read, Sums
-from cacheproxy.store.connection import Connection
+from cacheproxy.store.connection import OPERATOR_TIMEOUT_S, Connection
 
 HOURS_MAX = LIFETIME_S // 3600
 ROWS_MAX = 2100
@@ -33,8 +33,6 @@ WINDOWS = {"1h": (60, 60), "24h": (600, 144), "7d": (3600, 168), "14d": (3600, 3
 """By name, the span of the rows read for it, s, and how many."""
 
 READ_TOGETHER = 60
-READ_TIMEOUT_S = 1.0
-"""Deadline of one round trip, which no ask waits for."""
 SETTLED_AFTER_S = 120.0
 """After its end a row is taken to change no more, but for a proxy that could not write."""
 SETTLED_FOR_S, OPEN_FOR_S = 600.0, 0.5
@@ -141,7 +139,7 @@ class Account:
         async def read(redis: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
             return cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrevrange(key, count=limit))
 
-        found = await self._connection.run(read, timeout_s=READ_TIMEOUT_S)
+        found = await self._connection.run(read, timeout_s=OPERATOR_TIMEOUT_S)
         records = (recent.read(fields.get(b"j", b""), prompts=self.prompts) for _id, fields in found)
         return [record for record in records if record is not None]
 
@@ -154,7 +152,7 @@ class Account:
                 pipe.zcount(self._keys.seen, now - 60, "+inf")
                 return cast("list[Any]", await pipe.execute())
 
-        oldest, proxies = await self._connection.run(read, timeout_s=READ_TIMEOUT_S)
+        oldest, proxies = await self._connection.run(read, timeout_s=OPERATOR_TIMEOUT_S)
         return (float(oldest[0][1]) if oldest else None), int(proxies)
 
     async def _by_model(self, span_s: int, starts: range) -> dict[str, Sums]:
@@ -200,7 +198,7 @@ class Account:
                     pipe.hgetall(key)
                 return [_hash(reply) for reply in await pipe.execute(raise_on_error=False)]
 
-        return [columns.read(row) for row in await self._connection.run(read, timeout_s=READ_TIMEOUT_S)]
+        return [columns.read(row) for row in await self._connection.run(read, timeout_s=OPERATOR_TIMEOUT_S)]
 
     def _remember(self, key: str, row: Read, until_s: float) -> None:
         self._remembered[key] = (until_s, row)

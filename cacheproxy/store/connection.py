@@ -23,6 +23,8 @@ from cacheproxy.store.pool import Client, Clients, pipelined, within
 from cacheproxy.store.trouble import ArrivingError
 
 T = TypeVar("T")
+OPERATOR_TIMEOUT_S = 5.0
+"""Deadline of one round trip for an operator's call, which may take longer than a look-up: no ask waits for it."""
 LARGE_TIMEOUT_S = 1.0
 """Deadline of a large write, which no ask waits for: 8 MB take 0.7 s over 100 Mbit/s."""
 

@@ -12,14 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from cacheproxy.errors import StoreUnavailableError
-from cacheproxy.store.connection import Connection
+from cacheproxy.store.connection import OPERATOR_TIMEOUT_S, Connection
 from cacheproxy.store.line import Command
 from cacheproxy.store.pool import pipelined
 
 SCAN_COUNT = 500
 """Keys that Redis looks at in one step, and that are asked about at once: about 0.2 ms of its time."""
-STEP_TIMEOUT_S = 5.0
-"""Deadline of one step: an operator's call may take longer than an ask's look-up."""
 
 
 def pattern(prefix: str, *, entry_id: str = "", digest: str = "") -> str:
@@ -42,7 +40,7 @@ async def scanned(connection: Connection, pattern: str) -> AsyncIterator[list[by
     while cursors:
         node, cursor = cursors.popitem()
         step = functools.partial(_step, pattern=pattern, cursor=cursor, node=node)
-        left, found = await connection.run(step, timeout_s=STEP_TIMEOUT_S)
+        left, found = await connection.run(step, timeout_s=OPERATOR_TIMEOUT_S)
         cursors |= {name: cursor for name, cursor in left.items() if cursor}
         yield found
 
@@ -60,4 +58,4 @@ async def _step(client: Any, *, pattern: str, cursor: int, node: str) -> tuple[d
 
 async def asked(connection: Connection, commands: Sequence[Command]) -> list[Any]:
     """The replies to commands, in one step; at most `SCAN_COUNT` of them are meant to be sent at once."""
-    return await connection.run(lambda client: pipelined(client, commands, atomic=False), timeout_s=STEP_TIMEOUT_S)
+    return await connection.run(lambda client: pipelined(client, commands, atomic=False), timeout_s=OPERATOR_TIMEOUT_S)

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cacheproxy.store.address import Address
-from cacheproxy.store.line import Command, Line
+from cacheproxy.store.line import LAST_LOOK_S, Command, Line
 
 Client: TypeAlias = redis.asyncio.Redis
 """With `redis+cluster://` it is really a `RedisCluster`, which has the same commands."""
@@ -133,9 +133,17 @@ def clients(address: Address, connections_max: int) -> Clients:
 
 
 async def within(use: Callable[[Client], Awaitable[T]], client: Client, limit_s: float) -> T:
-    """What `use` returns. Raises TimeoutError after `limit_s`: for a connection, the command and its reply together."""
-    async with asyncio.timeout(limit_s):
-        return await use(client)
+    """What `use` returns. Raises TimeoutError after `limit_s`: for a connection, the command and its reply together.
+
+    What has come by then and is not yet read still counts: a busy event loop makes no Redis late.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as deadline:
+        due = loop.call_later(limit_s, lambda: deadline.reschedule(loop.time() + LAST_LOOK_S))
+        try:
+            return await use(client)
+        finally:
+            due.cancel()
 
 
 async def pipelined(client: Client, commands: Sequence[Command], *, atomic: bool) -> list[Any]:

@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from cacheproxy.store.connection import Connection
+from cacheproxy.store.connection import OPERATOR_TIMEOUT_S, Connection
 from cacheproxy.store.line import Command
 
 RECORDS_MAX = 10_000
 """About: Redis drops whole blocks of a hundred. With questions of 60 characters 4 MB."""
 LIFETIME_S = 30 * 86_400
 """Of the whole stream after its last record."""
-READ_TIMEOUT_S = 5.0
-"""Deadline of `read`, which is an operator's call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Shadow:
         async def read(redis: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
             return cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrevrange(self._key, count=count))
 
-        found = await self._connection.run(read, timeout_s=READ_TIMEOUT_S)
+        found = await self._connection.run(read, timeout_s=OPERATOR_TIMEOUT_S)
         return [record for _id, fields in found if (record := _decode(fields)) is not None]
 
 

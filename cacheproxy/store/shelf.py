@@ -19,7 +19,7 @@ from cacheproxy.errors import EntryCorruptError
 from cacheproxy.model import Entry
 from cacheproxy.store import entry as entry_codec
 from cacheproxy.store import keys
-from cacheproxy.store.connection import Connection
+from cacheproxy.store.connection import OPERATOR_TIMEOUT_S, Connection
 
 KEYS_MAX = 100_000
 """Entries that a list is made from; of more it tells that it did not see all. Their names take 10 MB for a moment."""
@@ -123,7 +123,7 @@ class Shelf:
                 await pipe.execute()
 
         if new:
-            await self._connection.run(write, timeout_s=keys.STEP_TIMEOUT_S)
+            await self._connection.run(write, timeout_s=OPERATOR_TIMEOUT_S)
         return set(new)
 
     async def _names(

@@ -190,6 +190,10 @@ def test_trip_opens_it_at_once_and_only_once() -> None:
     assert changes == [State.OPEN]
 
 
+ROUNDING_S = 1e-9
+"""What adding up seconds and taking them off again may leave: 17.5 + 5 - 17.5 is 5, other sums miss it by a bit."""
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """Calls begin, end, are cancelled and are lost in any order while time passes."""
 
@@ -231,7 +235,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def waits_are_bounded_so_it_cannot_get_stuck(self) -> None:
         """There is always a next call."""
-        assert 0 <= self.breaker.wait_s <= max(OPEN_S_MAX, PROBE_S_MAX)
+        assert 0 <= self.breaker.wait_s <= max(OPEN_S_MAX, PROBE_S_MAX) + ROUNDING_S
         assert (self.breaker.state is State.CLOSED) <= (self.breaker.wait_s == 0)
 
     @invariant()
@@ -244,7 +248,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened: Redis answering again closes it within one wait and one call."""
-        self.clock.seconds += self.breaker.wait_s
+        self.clock.seconds += self.breaker.wait_s + ROUNDING_S
         ticket = self.breaker.admit()
         assert ticket is not None
         self.breaker.succeeded(ticket)

@@ -97,7 +97,7 @@ async def test_a_purge_over_a_slow_line_takes_few_round_trips(clean_redis: Redis
 async def test_a_deadline_is_that_of_one_step(clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a large store takes as long as it takes; one step that hangs ends it."""
     monkeypatch.setattr(keys, "SCAN_COUNT", 10)
-    monkeypatch.setattr(keys, "STEP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(keys, "OPERATOR_TIMEOUT_S", 0.5)
     fill(clean_redis, 300)
     async with far(clean_redis, 0.03) as connection:
         async with asyncio.timeout(30):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +11,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 
 from cacheproxy.store.address import parse
-from cacheproxy.store.pool import Clients, clients
+from cacheproxy.store.pool import Client, Clients, clients, within
 from tests.fakes.redis_server import RedisServer
 
 
@@ -89,3 +90,31 @@ async def test_no_client_retries_or_waits_on_its_own(url: str) -> None:
         assert retry.get_retries() == 0
         assert timeout_s is None  # the deadline around the call is the only one
         assert bound == 7
+
+
+async def test_what_came_in_time_counts_though_the_event_loop_was_busy_until_after_the_deadline(
+    redis_server: RedisServer,
+) -> None:
+    """Redis is late only if it was late: else a machine that stands still for a moment would open the breaker."""
+    async with opened(redis_server.url, 1) as through:
+        await through.client.ping()
+        loop = asyncio.get_running_loop()
+
+        async def ask(client: Client) -> bool:
+            loop.call_soon(time.sleep, 0.3)
+            return await client.ping()
+
+        assert await within(ask, through.client, 0.1)
+
+
+async def test_redis_that_says_nothing_costs_the_deadline(broken_redis: RedisServer) -> None:
+    """And no more than that."""
+    async with opened(broken_redis.url, 1) as through:
+        await through.client.ping()
+        broken_redis.freeze()
+        began = time.perf_counter()
+
+        with pytest.raises(TimeoutError):
+            await within(lambda client: client.ping(), through.client, 0.1)
+
+        assert 0.1 <= time.perf_counter() - began < 0.5
