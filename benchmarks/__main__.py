@@ -14,15 +14,18 @@ import datetime as dt
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench, Row
+from benchmarks.load.pace import Pace, pace
 from benchmarks.load.processes import ROOT, Cores, find_cores
 from benchmarks.report import figures, plot, table
 from benchmarks.report.figures import Figure, Skipped, UnavailableError
@@ -91,6 +94,14 @@ def limits(cores: Cores, usable: int, rounds: int) -> list[str]:
     return lines
 
 
+def paces(before: Pace, after: Pace) -> str:
+    """How fast the machine was, in a line."""
+    return (
+        f"this machine before and after: a million additions in {before.adding_ms:.0f} and {after.adding_ms:.0f} ms, "
+        f"a sleeping process woken in {before.waking_us:.0f} and {after.waking_us:.0f} µs; figures in ms go with both"
+    )
+
+
 def run(rows: Sequence[Row], bench: Bench) -> tuple[list[Figure], list[Skipped]]:
     """Measure row by row, saying each figure as it comes; what is not there is said and left out."""
     found: list[Figure] = []
@@ -132,18 +143,21 @@ def main(given: Sequence[str] | None = None) -> int:
     if sys.platform != "linux":
         print("these benchmarks pin processes and read /proc: they need Linux", file=sys.stderr)
         return 1
+    # What was started ends with the block that started it, and a signal that kills would leave it running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     cores, about = find_cores(), machine()
-    os.sched_setaffinity(0, cores.load)
+    before = pace(cores)
     with tempfile.TemporaryDirectory(prefix="cacheproxy-bench-") as folder:
         bench = Bench(
             Path(folder), read.cache_folder, cores, read.rounds, read.seconds, read.asks, read.entries
         )  # fmt: skip
         found, skipped = run([row for row in ROWS if row.name in read.only], bench)
-    said = table.remarks(found, skipped, limits(cores, about["cores"], read.rounds))
+    after = pace(cores)
+    said = table.remarks(found, skipped, [*limits(cores, about["cores"], read.rounds), paces(before, after)])
     print("\n" + "\n".join(f"- {line}" for line in said))
     if read.json:
         whole = {
-            "machine": about,
+            "machine": about | {"before": asdict(before), "after": asdict(after)},
             "rounds": read.rounds,
             "seconds": read.seconds,
             "figures": [figures.as_json(each) for each in found],

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks.__main__ import arguments, limits, run
+from benchmarks.__main__ import arguments, limits, paces, run
 from benchmarks.bench import Row
+from benchmarks.load.pace import Pace
 from benchmarks.load.processes import Cores
 from benchmarks.report import table
 from benchmarks.report.figures import Aim, Figure, Side, Skipped, UnavailableError, as_json, percentile, side
@@ -136,6 +137,13 @@ def test_a_row_that_fails_costs_the_others_nothing(capsys):
         Skipped("broken", "failed: KeyError: 'parts'"),
     ]
     assert capsys.readouterr().out.count("byte-equal") == 2
+
+
+def test_how_fast_the_machine_was_is_told_of_both_ends_of_the_run():
+    """A busy hour shows, also one that began or ended meanwhile."""
+    assert paces(Pace(98.2, 85.0), Pace(201.0, 140.4)).startswith(
+        "this machine before and after: a million additions in 98 and 201 ms, a sleeping process woken in 85 and 140 µs"
+    )
 
 
 def test_what_one_core_cannot_say_is_said():

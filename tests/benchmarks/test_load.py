@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from benchmarks.load import processes, wrk
 from benchmarks.load.asks import NUMBER, WORDINGS, chat, numbered, question, request, respelt, reworded
+from benchmarks.load.pace import pace
 from benchmarks.load.wire import Pending
 from benchmarks.report.figures import UnavailableError
 from cacheproxy.rules.guards import object_to
@@ -138,14 +141,48 @@ def test_cores_are_kept_awake_by_what_gives_way(tmp_path):
         os.kill(spinning, 0)
 
 
+def test_the_pace_of_the_machine_is_that_of_waking_and_of_adding():
+    """What it takes to wake a process on another core, and nothing is left of the one that was woken."""
+    cores, before = processes.find_cores(), os.sched_getaffinity(0)
+    try:
+        found = pace(cores)
+    finally:
+        os.sched_setaffinity(0, before)
+
+    assert 1 < found.adding_ms < 10_000
+    assert 1 < found.waking_us < 100_000
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_run_that_is_told_to_end_leaves_nothing_running(tmp_path):
+    """`kill` is no reason to leave servers, and processes that keep a core busy, to whoever measures next."""
+    _compiler()
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "lone"]
+    with (tmp_path / "said").open("wb") as said:
+        running = subprocess.Popen(command, cwd=processes.ROOT, stdout=said, stderr=said)
+    try:
+        deadline = time.monotonic() + 60
+        while not any("serve" in _command(pid) for pid in processes.tree(running.pid)):
+            assert time.monotonic() < deadline, "no proxy was started"
+            time.sleep(0.05)
+        started = processes.tree(running.pid)
+        running.terminate()
+
+        assert running.wait(60) == 128 + signal.SIGTERM
+        assert [said for said in map(_command, started) if said] == []
+    finally:
+        running.kill()
+        running.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_one_row_runs_from_the_command_line(tmp_path):
     """The whole way once: origin, Redis and proxy started, misses timed, table, JSON and picture written."""
-    try:
-        processes.program("cc", "gcc libc6-dev")
-    except UnavailableError as error:
-        pytest.skip(str(error))
+    _compiler()
     command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "lone"]
     command += ["--json", tmp_path / "figures.json", "--png", tmp_path / "figures.png"]
     done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=False, timeout=280)
@@ -156,3 +193,19 @@ def test_one_row_runs_from_the_command_line(tmp_path):
     assert {figure["row"] for figure in found["figures"]} == {"lone"}
     assert not any(remark.startswith("not measured: lone") for remark in found["remarks"]), found["remarks"]
     assert (tmp_path / "figures.png").stat().st_size > 1000
+
+
+def _compiler():
+    """Skips where there is none: the stand-in for Ollama is compiled."""
+    try:
+        processes.program("cc", "gcc libc6-dev")
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+def _command(pid):
+    """The command line of a process; empty of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
