@@ -65,13 +65,13 @@ def object_to(a: str, b: str, enabled: Collection[str] = tuple(GUARDS)) -> str |
     if a == b:
         return None
     first, second = sorted((a, b))
-    if found := _objection(_laid(first, second), enabled):
-        return found
     lines, sentences = apart(first, second), apart(first, second, sentences=True)
-    found = _objection_over_text(*lines, enabled, any) if lines else None
-    if found or not sentences or sentences == lines:
+    # What two questions over one long text have of their own is short, and mostly enough to tell them apart.
+    if lines and (found := _objection_over_text(*lines, enabled, any)):
         return found
-    return _objection_over_text(*sentences, enabled, all)
+    if sentences and sentences != lines and (found := _objection_over_text(*sentences, enabled, all)):
+        return found
+    return _objection(_laid(first, second), enabled)
 
 
 def _objection_over_text(

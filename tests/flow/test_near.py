@@ -1,4 +1,4 @@
-"""The time that Redis takes to find neighbours is used to get ready for judging them."""
+"""Redis's time is used to get ready for judging what it finds, and judging leaves others their turn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cacheproxy.flow.near import Near
 from cacheproxy.flow.vectors import Embedded
 from cacheproxy.metrics import Metrics
 from cacheproxy.model import Answer, Entry, Match, NearPlan, Plan
+from cacheproxy.rules import accept
 from cacheproxy.rules.guards import GUARDS, object_to, rehearse
 from cacheproxy.trail import Trail
 from tests.fakes.clock import FakeClock
@@ -21,25 +22,29 @@ STORED = "How can I renew the badge of team 3?"
 
 
 class Index:
-    """Finds one neighbour, once it is let."""
+    """Finds neighbours, once it is let."""
 
     state = "ready"
 
-    def __init__(self) -> None:
+    def __init__(self, *stored: str) -> None:
+        self.stored = stored or (STORED,)
         self.asked = asyncio.Event()
         self.answers = asyncio.Event()
         self.left = False
 
     async def nearest(self, *_: object, **__: object) -> list[Match]:
-        """The neighbour, when `answers` is set."""
+        """The neighbours, when `answers` is set."""
         self.asked.set()
         try:
             await self.answers.wait()
         except asyncio.CancelledError:
             self.left = True
             raise
-        entry = Entry("p:answer:e:d:t", b"c", "", "s", "d", Answer("Like this."), 0.0, 1e12, question=STORED)
-        return [Match(entry, 0.97)]
+        answer = Answer("Like this.")
+        entries = [
+            Entry("p:answer:e:d:t", b"c", "", "s", "d", answer, 0.0, 1e12, question=text) for text in self.stored
+        ]
+        return [Match(entry, 0.97) for entry in entries]
 
 
 class Embedder:
@@ -133,3 +138,26 @@ def test_getting_ready_changes_no_verdict() -> None:
     rehearse(PLAN.question)
 
     assert [object_to(*pair) for pair in pairs] == before == [None, "numbers"]
+
+
+async def test_between_two_neighbours_other_asks_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long questions take a while to judge; the first that may be served is still the last that is judged."""
+    index = Index(PLAN.question.replace("3", "4"), PLAN.question.replace("3", "5"), STORED, PLAN.question)
+    near, trail = near_of(index)
+    turns = 0
+    at: list[int] = []
+
+    def judge(*pair: Any) -> str | None:
+        at.append(turns)
+        return object_to(*pair)
+
+    monkeypatch.setattr(accept, "object_to", judge)
+    looking = asyncio.create_task(near.look(PLAN, Plan(key="k"), trail))
+    index.answers.set()
+    while not looking.done():
+        turns += 1
+        await asyncio.sleep(0)
+
+    assert looking.result().match is not None
+    assert looking.result().acceptable
+    assert len(set(at)) == len(at) == 3

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.config import GUARD_NAMES
+from cacheproxy.rules import guards
 from cacheproxy.rules.guard.pair import compare
 from cacheproxy.rules.guard.reading import read
 from cacheproxy.rules.guard.verbatim import exact_text
@@ -169,6 +170,19 @@ def test_white_space_round_a_question_changes_nothing(text, space):
 
 
 LONG = "How do I move the orders of last year from the old table in MySQL to PostgreSQL within an hour? " * 10
+
+
+def test_two_questions_over_one_long_text_are_told_apart_without_reading_it(monkeypatch):
+    """A RAG prompt of 8 kB would take some 20 ms of everybody's time, and its five neighbours as much each."""
+    context = "The east gate opens at seven and the west gate an hour later. " * 130
+    asks = [
+        f"Answer from this text.\n\n{context}\n\nQuestion: When does the {side} gate open?" for side in ("east", "west")
+    ]
+    lengths = []
+    monkeypatch.setattr(guards, "read", lambda text: lengths.append(len(text)) or read(text))
+
+    assert object_to(*asks) == "comparison"
+    assert max(lengths) < 100
 
 
 @pytest.mark.parametrize("name", GUARDS)

@@ -7,7 +7,6 @@ must be looked at by themselves. Refuses to read: it cuts where lines and labels
 from __future__ import annotations
 
 import re
-from itertools import takewhile
 
 _WORDS_MIN = 5
 """Words that the shared parts have together at least to be taken for a context or instructions."""
@@ -37,5 +36,12 @@ def apart(a: str, b: str, *, sentences: bool = False) -> tuple[str, str] | None:
 
 
 def _alike(a: str, b: str) -> int:
-    """How many characters both begin with."""
-    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(a, b, strict=False)))
+    """How many characters both begin with, found by halving: whole slices are compared faster than characters."""
+    known, beyond = 0, min(len(a), len(b)) + 1
+    while beyond - known > 1:
+        middle = (known + beyond) // 2
+        if a[known:middle] == b[known:middle]:
+            known = middle
+        else:
+            beyond = middle
+    return known
