@@ -5,6 +5,7 @@ Refuses to read a call, and to know what is stored.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ class Calls:
         self._now.count += 1
         try:
             yield tally
+        except asyncio.CancelledError:
+            trail.note("reply", "cut")
+            raise
         finally:
             self._now.count -= 1
             trail.tell_to(self.metrics.step)  # behind the reply, which waits for nothing that is only counted

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from cacheproxy.demo.ollama import expected_text
-from cacheproxy.model import Decision, Outcome
+from cacheproxy.model import Outcome
 from tests.fakes import wire
 from tests.fakes.house import MODEL, House, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
@@ -94,8 +94,7 @@ async def test_a_reworded_question_joins_the_one_in_flight(near: House, stream: 
 
 async def test_what_is_told_of_a_joined_ask_names_the_question_it_joined(near: House) -> None:
     """Whose entry it will be, how near it was, and that it was allowed."""
-    told: list[Decision] = []
-    near.app.decisions.listeners.append(lambda decision, _count: told.append(decision))
+    told = near.decided()
     first = await leader(near, stream=False)
     second = await joiner(near, stream=False)
     near.ollama.release()

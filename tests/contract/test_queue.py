@@ -204,9 +204,12 @@ async def test_whoever_waits_alone_and_leaves_is_never_sent(fake_ollama: FakeOll
             first.close()
             await until(lambda: house.app.cached.calls.in_flight == 2)
             assert house.app.fleet.waiting == 1
+            ended = house.decided()
             second.close()
             await waiting(house, 0)
+            await until(lambda: bool(ended))
         assert house.calls() == 1
+        assert ended[0].trail.endswith(" reply:cut")
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])

@@ -19,13 +19,6 @@ STALL_S = 0.2
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "why?"}]}
 
 
-def heard(house: House) -> list[Decision]:
-    """What is told from now on."""
-    decisions: list[Decision] = []
-    house.app.decisions.listeners.append(lambda decision, count: decisions.extend([decision] * count))
-    return decisions
-
-
 async def counted(house: House) -> dict[str, float]:
     """How many first bytes `/stats` has, by outcome."""
     found = (await house.stats())["latency"]["first_bytes"]
@@ -53,7 +46,7 @@ async def test_a_hit_begins_when_it_ends(house: House) -> None:
     """It goes out in one go: the first from the slow way, later ones from the lane, told together."""
     await house.chat(stream=False)
     await house.settled()
-    decisions = heard(house)
+    decisions = house.decided()
     async with await connect(house.port) as wire:
         for _ in range(6):
             await wire.send(request("POST", "/api/chat", ASK))
@@ -73,7 +66,7 @@ async def test_a_hit_that_is_sought_by_its_plan_begins_when_it_ends(
     async with open_house(fake_ollama, clean_redis, cache={"memory": "0B"}) as house:
         async with await connect(house.port) as wire:
             for _ in range(3):
-                decisions = heard(house)
+                decisions = house.decided()
                 await wire.send(request("POST", "/api/chat", ASK))
                 assert (await wire.response()).status == 200
                 await house.settled()
@@ -88,7 +81,7 @@ async def test_a_long_hit_begins_before_a_slow_caller_has_it(house: House, monke
     await house.chat()
     await house.settled()
     monkeypatch.setattr(fixed, "WRITE_BYTES", 100)
-    decisions = heard(house)
+    decisions = house.decided()
     await house.chat()
 
     assert decisions[0].first_byte_s is not None
@@ -100,7 +93,7 @@ async def test_a_hit_to_a_caller_who_ends_the_connection_has_a_first_byte(house:
     """The server frames it, not we."""
     await house.chat()
     await house.settled()
-    decisions = heard(house)
+    decisions = house.decided()
     await house.chat(stream=stream, headers=[("Connection", "close")])
 
     assert decisions[0].outcome is Outcome.EXACT
@@ -111,7 +104,7 @@ async def test_a_hit_to_a_caller_who_ends_the_connection_has_a_first_byte(house:
 @pytest.mark.parametrize("headers", [(), [("Connection", "close")]])
 async def test_a_streamed_miss_begins_with_its_first_token(house: House, headers: Any) -> None:
     """The second one may take its time."""
-    decisions = heard(house)
+    decisions = house.decided()
     await stalled(house, lambda: house.chat(headers=headers))
 
     assert decisions[0].outcome is Outcome.MISS
@@ -121,7 +114,7 @@ async def test_a_streamed_miss_begins_with_its_first_token(house: House, headers
 
 async def test_a_whole_miss_begins_when_it_is_written(house: House) -> None:
     """Nothing of it is there before all of it is."""
-    decisions = heard(house)
+    decisions = house.decided()
     await stalled(house, lambda: house.chat(stream=False))
 
     assert decisions[0].first_byte_s is not None
@@ -134,7 +127,7 @@ async def test_a_whole_miss_begins_when_it_is_written(house: House) -> None:
 )
 async def test_a_joined_ask_begins_with_its_own_first_byte(house: House, members: dict[str, Any]) -> None:
     """Streamed as it comes or converted live, it has what is there at once; whole, at the end."""
-    decisions = heard(house)
+    decisions = house.decided()
     house.ollama.next(Fault(stall_after_tokens=1))
     first = asyncio.create_task(house.chat())
     await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
@@ -156,7 +149,7 @@ async def test_a_joined_ask_begins_with_its_own_first_byte(house: House, members
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_bypass_begins_with_the_first_byte_that_passes(house: House, *, stream: bool) -> None:
     """Streamed or whole."""
-    decisions = heard(house)
+    decisions = house.decided()
     await stalled(house, lambda: house.chat(stream=stream, headers=[("Cache-Control", "no-store")]))
 
     assert decisions[0].outcome is Outcome.BYPASS
@@ -168,7 +161,7 @@ async def test_a_bypass_begins_with_the_first_byte_that_passes(house: House, *, 
 
 async def test_an_embed_ask_begins_when_it_is_answered(house: House) -> None:
     """From Ollama, in part, from the cache, and around it: each is one go or one piece."""
-    decisions = heard(house)
+    decisions = house.decided()
     for texts in (["a"], ["b", "a"], ["a", "b"], []):
         reply = await house.ask("POST", "/api/embed", {"model": "nomic-embed-text", "input": texts})
         assert reply.status == 200
@@ -182,7 +175,7 @@ async def test_an_embed_ask_begins_when_it_is_answered(house: House) -> None:
 async def test_an_ask_that_is_refused_begins_with_the_refusal(house: House) -> None:
     """Its words are the body."""
     house.ollama.always(Fault(close_before_answer=True), path="/api/chat")
-    decisions = heard(house)
+    decisions = house.decided()
     assert (await house.chat()).status == 502
 
     assert decisions[0].first_byte_s == decisions[0].seconds > 0
@@ -196,7 +189,7 @@ async def test_a_caller_who_left_before_any_byte_has_none(
     house: House, tokens: int, headers: tuple[tuple[str, str], ...], outcome: str
 ) -> None:
     """The ask is counted all the same; one who left after the first byte had it."""
-    decisions = heard(house)
+    decisions = house.decided()
     house.ollama.next(Fault(stall_after_tokens=tokens))
     wire = await connect(house.port)
     await wire.send(request("POST", "/api/chat", ASK, headers=list(headers)))
@@ -216,7 +209,7 @@ async def test_a_stream_that_broke_off_before_its_first_byte_has_none(house: Hou
     """Its head alone is no body."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\n\r\n"
     house.ollama.next(Fault(raw=head))
-    decisions = heard(house)
+    decisions = house.decided()
     await house.chat(headers=[("Cache-Control", "no-store")])
     await until(lambda: bool(decisions))
 

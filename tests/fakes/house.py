@@ -13,6 +13,7 @@ import pytest_asyncio
 from cacheproxy.app import App
 from cacheproxy.clock import Clock
 from cacheproxy.config import Config
+from cacheproxy.model import Decision
 from cacheproxy.upstream.member import Member
 from tests.fakes import wire
 from tests.fakes.ollama import FakeOllama
@@ -44,6 +45,12 @@ class House:
     def first(self) -> Member:
         """What the proxy keeps about the Ollama, or about the first of several."""
         return self.app.fleet.members[0]
+
+    def decided(self) -> list[Decision]:
+        """How each ask was answered that ends from now on."""
+        decisions: list[Decision] = []
+        self.app.decisions.listeners.append(lambda decision, count: decisions.extend([decision] * count))
+        return decisions
 
     async def ask(self, method: str, target: str, body: Any = b"", **more: Any) -> Response:
         """One request on a connection of its own."""
