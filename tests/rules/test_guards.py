@@ -184,6 +184,9 @@ def test_two_questions_over_one_long_text_are_told_apart_without_reading_it(monk
     assert object_to(*asks) == "comparison"
     assert max(lengths) < 100
 
+    guards.rehearse(asks[0])
+    assert max(lengths) <= 500
+
 
 @pytest.mark.parametrize("name", GUARDS)
 def test_a_guard_takes_less_than_fifty_microseconds_on_two_hundred_words(name):
