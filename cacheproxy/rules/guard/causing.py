@@ -18,8 +18,8 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 
 _KEEPING = words("keep keeps kept keeping")
 _STOPPING = words(
-    """stop stops stopped stopping prevent prevents prevented preventing block blocks blocked blocking prohibit forbid
-    ban deter discourage disallow disallows disallowed"""
+    """stop stops stopped stopping halt prevent prevents prevented preventing block blocks blocked blocking prohibit
+    forbid ban deter discourage disallow disallows disallowed"""
 )
 _LETTING = words(
     """let lets letting allow allows allowed allowing enable enables enabling permit permits permitted encourage

@@ -83,152 +83,37 @@ CONTRACTIONS = {
     "'til": "until", "y'all": "you all", "ive": "i have", "hows": "how is", "wheres": "where is",
 }  # fmt: skip
 
+MISSPELLED = {
+    "untill": "until", "wich": "which", "becuase": "because", "becasue": "because", "becouse": "because",
+    "cuz": "because", "coz": "because", "wether": "whether", "thru": "through", "tho": "though", "plz": "please",
+    "ppl": "people", "thier": "their", "dosent": "does not", "doesent": "does not", "didint": "did not",
+    "definately": "definitely", "seperate": "separate", "seperately": "separately",
+    "calender": "calendar", "grammer": "grammar", "independant": "independent", "existance": "existence",
+    "maintainance": "maintenance", "maintenence": "maintenance", "restaraunt": "restaurant", "goverment": "government",
+    "enviroment": "environment", "resturant": "restaurant", "adress": "address", "acount": "account",
+    "reciept": "receipt", "occured": "occurred", "wierd": "weird", "freind": "friend", "beleive": "believe",
+    "pharmicist": "pharmacist", "excercise": "exercise", "recomend": "recommend", "reccomend": "recommend",
+    "neccessary": "necessary", "necesary": "necessary", "diffrent": "different", "diffrence": "difference",
+    "langauge": "language", "intrest": "interest", "managment": "management", "availible": "available",
+    "availabe": "available", "shedule": "schedule", "scedule": "schedule", "temperture": "temperature",
+    "vegatable": "vegetable", "vegtable": "vegetable", "medecine": "medicine", "expresion": "expression",
+    "pronounciation": "pronunciation", "accross": "across", "allways": "always", "alot": "many", "allright": "okay",
+}  # fmt: skip
+"""Common slips that the rules of `words.py` do not see, and words written as in messages; none is a word itself."""
+CONTRACTIONS |= MISSPELLED
+
 ENDINGS = {"'re": "are", "'ll": "will", "'ve": "have", "'d": "would", "'m": "am"}
 
 IS_AFTER = QUESTION_WORDS | words("it that there here he she this everything something nothing")
 """Words after which `'s` is *is*; after all others it is the genitive and says nothing."""
 
-PHRASES: dict[tuple[str, ...], str] = {
-    tuple(line.split("=")[0].split()): line.split("=")[1].strip()
-    for line in """
-    sign up = register
-    set up = setup
-    web site = website
-    web sites = websites
-    web page = webpage
-    shut down = shutdown
-    back up = backup
-    get rid of = remove
-    how come = why
-    no longer = not
-    no more than = maximum
-    at least = minimum
-    at most = maximum
-    more than = above
-    greater than = above
-    less than = below
-    fewer than = below
-    higher than = above
-    lower than = below
-    have to = must
-    has to = must
-    had to = must
-    need to = must
-    needs to = must
-    able to = can
-    allowed to = may
-    use to = formerly
-    used to be = formerly
-    i used to = formerly
-    you used to = formerly
-    he used to = formerly
-    she used to = formerly
-    it used to = formerly
-    we used to = formerly
-    they used to = formerly
-    people used to = formerly
-    there used to = formerly
-    every other = everyother
-    every second = everyother
-    other than = except
-    apart from = except
-    aside from = except
-    except for = except
-    instead of = instead
-    rather than = instead
-    whether or not = whether
-    or not = whether
-    as well as = and
-    along with = with
-    united states of america = usa
-    united states = usa
-    the us = usa
-    in us = usa
-    united kingdom = uk
-    great britain = uk
-    new york city = nyc
-    los angeles = la
-    european union = eu
-    united nations = un
-    per cent = percent
-    a lot of = many
-    due to = because
-    because of = because
-    give up = quit
-    turn into = become
-    turned into = become
-    turns into = become
-    rid myself of = remove
-    rid yourself of = remove
-    find out = discover
-    carry out = perform
-    look for = seek
-    put on = wear
-    take off = remove
-    took off = remove
-    taking off = remove
-    according to = opinion
-    in my opinion = opinion
-    ok to = may
-    in favor of = supporting
-    in favour of = supporting
-    in support of = supporting
-    in opposition to = opposing
-    get home = arrive
-    gets home = arrive
-    getting home = arrive
-    got home = arrive
-    step by step = stepwise
-    layman terms = simply
-    laymans terms = simply
-    layman language = simply
-    simple terms = simply
-    simple words = simply
-    simple language = simply
-    """.strip().splitlines()
-}
-"""Several words that act as one. Longer phrases win."""
-
-PARTICLES = words("on off in out up down away")
-_PARTICLE_VERBS = """
-turn turns turned turning: on enable, off disable, up increase, down decrease
-switch switches switched switching: on enable, off disable
-flip flips flipped flipping: on enable, off disable
-power powers powered powering: on enable, off disable
-toggle toggles toggled toggling: on enable, off disable
-dial dials dialed dialing: up increase, down decrease
-log logs logged logging: in login, out logout, off logout
-sign signs signed signing: in login, out logout, off logout
-zoom zooms zoomed zooming: in magnify, out demagnify
-opt opts opted opting: in accept, out decline
-breathe breathes breathed breathing: in inhale, out exhale
-throw throws threw thrown throwing: away discard, out discard
-toss tosses tossed tossing: away discard, out discard
-round rounds rounded rounding: up ceil, down floor, off round
-pick picks picked picking: up collect
-drop drops dropped dropping: off deliver
-"""
-"""Verbs whose particles make another verb of them, mostly one of two opposites, in all their forms, and what verb and
-particle mean together."""
-PHRASES |= {
-    (verb, particle): meaning
-    for verbs, meanings in (line.split(":") for line in _PARTICLE_VERBS.strip().splitlines())
-    for particle, meaning in (pair.split() for pair in meanings.split(","))
-    for verb in verbs.split()
-}
-CLAUSE_STARTS = words(
-    """in on at for from with to by when if and or but while before after during until so because then without using via
-    through again"""
-)
-"""Words with which something new begins: what stands before them is all there is of a verb's object."""
-
-PHRASE_STARTS = frozenset(phrase[0] for phrase in PHRASES)
-
 LATIN_STOPWORDS = {
     "en": words("the is are was what how do does i my of to in and for with a it you can who why when which"),
     "es": words("el la los las de que cómo como es en un una por para mi con cuál qué dónde se del y está"),
-    "fr": words("le la les des de que comment est en un une pour mon ma avec quel quelle où du et je sont dans"),
-    "de": words("der die das ist wie ich ein eine und zu mein meine mit was wer wo von für den dem nicht sind"),
+    "fr": words(
+        "le la les des de que comment est en un une pour mon ma avec quel quelle où du et je sont dans c'est quoi qui"
+    ),
+    "de": words("der die das ist wie ich ein eine und zu mein meine mit was wer wo von für den dem nicht sind hat man"),
     "it": words("il lo la gli le di che come è un una per mio mia con qual dove del e sono nel quali si"),
     "pt": words("o a os as de que como é em um uma por para meu minha com qual onde do da e são não"),
     "nl": words("de het een is hoe ik mijn van en te met wat wie waar voor niet zijn op naar"),

@@ -41,13 +41,16 @@ supply demand; wholesale retail; gross net; macro micro; prior subsequent; overt
 lengthen shorten; widen narrow; expand shrink; expand contract; inflate deflate; accelerate decelerate; speed slow;
 attach detach; mount unmount; load unload; pack unpack; connect disconnect; wrap unwrap; fold unfold; outer inner;
 login logout; exterior interior; odd even; bull bear; bullish bearish; long-term short-term;
-same other; same another; both either; exactly minimum; exactly maximum; exactly above; exactly below
+forename surname; hypertension hypotension; affordable expensive; pricey cheap;
+same other; same another; both either; exactly minimum; exactly maximum; exactly above; exactly below; above maximum;
+below minimum
 """
 
 _CONTRARY = """
 enable disable; activate deactivate; on off; open close; open closed; allow block; allow deny; allow forbid;
 allow prevent; allow ban; let prevent; let stop; let forbid; let ban; let block; allow stop; enable prevent;
-permit prohibit; accept reject; accept refuse; accept decline; approve reject; approve deny;
+permit prohibit; permit forbid; permit ban; allow prohibit; legal unlawful; lawful illegal; freeze defrost;
+optional compulsory; optional obligatory; accept reject; accept refuse; accept decline; approve reject; approve deny;
 grant revoke; include exclude; insert delete; add remove; add delete; create delete; create destroy; make break;
 build destroy; install uninstall; install remove; start stop; begin stop; start quit; start finish; become stop;
 become quit; keep stop; continue stop; resume pause; play pause; pass fail; succeed fail; success failure;
@@ -76,7 +79,7 @@ reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest 
 strengthen weaken; improve worsen; improve ruin; encourage discourage; build demolish; assemble disassemble;
 except only; with without; stain bleach; wear remove;
 keep drop; keep delete; keep remove; keep toss; keep sell; keep lose; keep dump; retain discard; retain drop;
-share own; share each; share separate; common separate; joint separate
+allow halt; let halt; enable halt; keep halt; share own; share each; share separate; common separate; joint separate
 """
 
 _GRADED = """

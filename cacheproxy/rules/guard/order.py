@@ -49,9 +49,10 @@ _ALIKE = [
 _PLAIN = {"in", "on", "at", "of", "for", "during"}
 """Those that say no more before a number or a date than that it is the one."""
 _PREFIXES = words(
-    "ab an auf aus bei durch ein fest fort her hin hoch los mit nach rein raus um unter vor weg weiter zu"
+    """ab an auf aus bei durch ein fest fort her hin hoch los mit nach rein raus um unter vor weg weiter zu
+    aan af in op uit"""
 )
-"""What comes off German verbs and ends the clause."""
+"""What comes off German and Dutch verbs and ends the clause."""
 _GERMAN_CLAUSES = words("und oder aber wenn weil damit bevor nachdem ohne obwohl falls")
 _OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (?=(\\w+))")
 _ROWS = words("concatenate concat append prepend words strings letters")
@@ -115,7 +116,7 @@ def _turned(change: Change, pair: Pair) -> bool:
 
 
 def _other_prefix(change: Change, pair: Pair) -> bool:
-    """The end of another German verb at the end of a clause (`melde … an`, `melde … ab`)."""
+    """The end of another German or Dutch verb at the end of a clause (`melde … an`, `melde … ab`)."""
     if len(change.left) != 1 or len(change.right) != 1 or not {change.left[0].text, change.right[0].text} <= _PREFIXES:
         return False
     after = pair.a.after(change.left[0])

@@ -1,7 +1,7 @@
 """Verbs that come apart, put together: *turn dark mode off* is read as *turn off dark mode*.
 
-And *keep it from running* as *prevent it from running*, which is the opposite of *keep it running*. Knows the order of
-words only; what verb and particle mean together stands in `function_words.PHRASES`.
+And *keep it from running* and *prevent it from running* as *halt it from running*, which is the opposite of *keep it
+running*. Knows the order of words only; what verb and particle mean together stands in `phrases.PHRASES`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cacheproxy.rules.guard.cutting import Piece
-from cacheproxy.rules.guard.function_words import CLAUSE_STARTS, PARTICLES, PHRASES
 from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.phrases import CLAUSE_STARTS, PARTICLES, PHRASES
 
 _BETWEEN_MAX = 6
 """Words between a verb and its particle."""
-_KEEPING = words("keep keeps kept keeping")
+_PREVENTING = words("keep keeps kept keeping prevent prevents prevented preventing")
 _VERBS = frozenset(phrase[0] for phrase in PHRASES if len(phrase) == 2 and phrase[1] in PARTICLES)
 
 
 def together(pieces: list[Piece]) -> list[Piece]:
     """The pieces with each particle straight after its verb."""
-    if not any(piece.text in _VERBS or piece.text in _KEEPING for piece in pieces):
+    if not any(piece.text in _VERBS or piece.text in _PREVENTING for piece in pieces):
         return pieces
-    moved = [_prevented(pieces, index) if piece.text in _KEEPING else piece for index, piece in enumerate(pieces)]
+    moved = [_stopped(pieces, index) if piece.text in _PREVENTING else piece for index, piece in enumerate(pieces)]
     for index, piece in enumerate(moved):
         at = _particle(moved, index) if piece.text in _VERBS else None
         if at is not None:
@@ -31,12 +31,12 @@ def together(pieces: list[Piece]) -> list[Piece]:
     return moved
 
 
-def _prevented(pieces: Sequence[Piece], verb: int) -> Piece:
-    """*Keep*, or *prevent* where *from* and another verb follow what is kept from it."""
+def _stopped(pieces: Sequence[Piece], verb: int) -> Piece:
+    """The verb, or *halt* where *from* and another verb follow what is kept from it."""
     following = [piece.text for piece in pieces[verb + 2 : verb + 3 + _BETWEEN_MAX]]
     for text, after in pairwise(following):
         if text == "from" and after.endswith("ing"):
-            return pieces[verb]._replace(text="prevent")
+            return pieces[verb]._replace(text="halt")
     return pieces[verb]
 
 

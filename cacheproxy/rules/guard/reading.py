@@ -16,10 +16,14 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from cacheproxy.rules.guard import amounts, units
+from cacheproxy.rules.guard.addressed import as_to_anyone
 from cacheproxy.rules.guard.cutting import Piece, cut
-from cacheproxy.rules.guard.function_words import FUNCTION_WORDS, LIGHT_WORDS, PHRASE_STARTS, PHRASES
+from cacheproxy.rules.guard.function_words import FUNCTION_WORDS, LIGHT_WORDS
 from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.notation import plain
 from cacheproxy.rules.guard.particles import together
+from cacheproxy.rules.guard.phrases import PHRASE_STARTS, PHRASES
+from cacheproxy.rules.guard.sayings import one_way
 from cacheproxy.rules.guard.stems import stem
 from cacheproxy.rules.guard.synonyms import root
 
@@ -84,6 +88,9 @@ class Reading:
     """A text, read. Made by `read`, compared by the guards. Two readings are equal only when they are one."""
 
     text: str
+    """As it was sent."""
+    plain: str
+    """In one notation."""
     tokens: tuple[Token, ...]
     content: tuple[Token, ...]
     """The tokens that are neither function words nor filler, in order."""
@@ -119,7 +126,8 @@ class Reading:
 @lru_cache(maxsize=READINGS_MAX)
 def read(text: str) -> Reading:
     """Read a text. Any string is accepted; the empty one has no tokens."""
-    tokens = tuple(_tokens(together(cut(text))))
+    noted = plain(text)
+    tokens = tuple(_tokens(together(one_way(as_to_anyone(cut(noted))))))
     index: dict[str, list[Token]] = {}
     for token in tokens:
         if token.kind is Kind.WORD or token.kind is Kind.LIGHT:
@@ -127,6 +135,7 @@ def read(text: str) -> Reading:
             index.setdefault(_start(token), []).append(token)
     return Reading(
         text=text,
+        plain=noted,
         tokens=tokens,
         content=tuple(token for token in tokens if token.kind not in (Kind.FUNCTION, Kind.LIGHT)),
         texts=frozenset(token.text for token in tokens),

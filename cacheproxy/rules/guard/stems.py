@@ -71,7 +71,7 @@ def stem(word: str) -> str:
             if len(bare) >= 3 and not _VOWELS.isdisjoint(bare):
                 return _without_e(_without_double(bare))
     if word.endswith("ly") and len(word) > 5:
-        word = word[:-2]
+        word = word[:-1] if word.endswith("aly") else word[:-2]  # finaly
     return _without_e(word)
 
 

@@ -88,7 +88,8 @@ def language(pair: Pair) -> bool:
         return True
     if left != right and _languages_asked(pair.a) != _languages_asked(pair.b):
         return True
-    return _written_in(pair.a.text) != _written_in(pair.b.text)
+    one, other = _written_in(pair.a.text), _written_in(pair.b.text)
+    return one != other and not (_may_be(other, pair.a.text, one) or _may_be(one, pair.b.text, other))
 
 
 def answer_format(pair: Pair) -> bool:
@@ -154,10 +155,21 @@ def _written_in(text: str) -> str:
 
 
 def _latin_language(text: str) -> str:
-    found = {word.strip(".,;:!?¿¡\"'()") for word in text.lower().split()}
-    counts = sorted(((len(found & common), code) for code, common in LATIN_STOPWORDS.items()), reverse=True)
-    (best, code), (second, _) = counts[:2]
+    (best, code), (second, _) = _by_stopwords(text)[:2]
     return code if code != "en" and best >= max(2, second + 2) else "LATIN"
+
+
+def _may_be(code: str, text: str, script: str) -> bool:
+    """Nothing tells the language of a text in Latin script (`script`), and no other has more of its words."""
+    if script != "LATIN" or code not in LATIN_STOPWORDS:
+        return False
+    counts = {language: count for count, language in _by_stopwords(text)}
+    return counts[code] == max(counts.values()) > counts["en"]
+
+
+def _by_stopwords(text: str) -> list[tuple[int, str]]:
+    found = {word.strip(".,;:!?¿¡\"'()") for word in text.lower().split()}
+    return sorted(((len(found & common), code) for code, common in LATIN_STOPWORDS.items()), reverse=True)
 
 
 def _sizes(reading: Reading) -> set[str]:

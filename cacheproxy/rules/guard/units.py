@@ -17,7 +17,7 @@ ounce oz ounce ounces; stone stones; litre l liter liters litre litres;
 millilitre ml milliliter milliliters millilitre; gallon gal gallon gallons; cup cup cups;
 tablespoon tbsp tablespoon tablespoons; teaspoon tsp teaspoon teaspoons; pint pint pints;
 second sec secs second seconds s; minute min mins minute minutes; hour hr hrs hour hours h; day day days;
-week week weeks wk wks; month month months; year year years yr yrs yo; millisecond ms millisecond milliseconds;
+week week weeks wk wks; month month months; year year years yr yrs; yearold yo; millisecond ms millisecond milliseconds;
 microsecond µs us microsecond; nanosecond ns; byte byte bytes; kilobyte kb kilobyte kilobytes;
 megabyte mb megabyte megabytes; gigabyte gb gigabyte gigabytes; terabyte tb terabyte terabytes; kibibyte kib;
 mebibyte mib; gibibyte gib; tebibyte tib; bit bit bits; kilobit kbit kbps; megabit mbit mbps; gigabit gbit gbps;
@@ -35,8 +35,8 @@ UNIT_OF = {form: group[0] for group in groups(_UNITS) for form in group}
 UNITS = frozenset(UNIT_OF.values())
 DEGREES_OF = {name: scale for scale in ("celsius", "fahrenheit") for name in (scale, scale[0])}
 """What may follow *degrees*."""
-COUNTED_BARE = words("person")
-"""Units of amounts that are also given without them (*a recipe for four*)."""
+COUNTED_BARE = words("person yearold")
+"""Units of amounts that are also given without them (*a recipe for four*, *she is four*)."""
 CURRENCIES = words("usd eur jpy inr cny brl btc")
 CURRENCY_CODES = words("usd eur gbp jpy inr cny rs rmb btc")
 """Currencies that are also written before the amount (`INR 500`)."""

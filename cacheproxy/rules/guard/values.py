@@ -90,7 +90,7 @@ def tokens(pair: Pair) -> bool:
     """Other code, operators, brackets, identifiers, paths, layout, single letters, quoted words or exact texts."""
     if reworded(pair.a, pair.b):
         return True
-    if differ(pair.a.text, pair.b.text) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
+    if differ(pair.a.plain, pair.b.plain) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
     if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair):
         return True
