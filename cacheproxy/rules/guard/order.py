@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.causing import other_effect
+from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.doers import other_than_doer, other_voice
 from cacheproxy.rules.guard.function_words import (
     ARTICLES,
@@ -21,7 +22,6 @@ from cacheproxy.rules.guard.giving import given_and_got
 from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.parties import parties_exchanged
-from cacheproxy.rules.guard.polarity import converse
 from cacheproxy.rules.guard.pronoun_cases import cases_exchanged
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.signs import turned
@@ -43,7 +43,7 @@ _ALIKE = [
         """to into onto towards; over above; under below; while during when in; out from of off; outside out of;
         over on; over to; over in during through throughout across; around about; since from;
         in into inside within; near by around;
-        until till to; out off; up on; without with"""
+        until till to; via over; via through; out off; up on; without with"""
     )
 ]
 _PLAIN = {"in", "on", "at", "of", "for", "during"}

@@ -79,8 +79,11 @@ class Marks(NamedTuple):
     """Words that make a question one about spelling."""
 
 
-def differ(a: str, b: str) -> bool:
-    """Whether two texts differ in what is no word, or in how words are written, so that they ask different things."""
+def differ(a: str, b: str, *, in_order: bool = True) -> bool:
+    """Whether two texts differ in what is no word, or in how words are written, so that they ask different things.
+
+    Without `in_order` signs and numbers may come in another order.
+    """
     one, other = marks(a), marks(b)
     if one.denied != other.denied or one.exact != other.exact:
         return True
@@ -89,7 +92,7 @@ def differ(a: str, b: str) -> bool:
     if _lacks(one.keywords - other.keywords, b) or _lacks(other.keywords - one.keywords, a):
         return True
     for mine, yours in (
-        (one.formula, other.formula),
+        (one.formula, other.formula) if in_order else (sorted(one.formula), sorted(other.formula)),
         (one.alone, other.alone),
         (one.lengths, other.lengths),
         (one.indents, other.indents),

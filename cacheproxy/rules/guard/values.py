@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
@@ -17,11 +18,19 @@ from cacheproxy.rules.guard.verbatim import reworded
 def numbers(pair: Pair) -> bool:
     """Other amounts, ordinals or units (`5 kg`, `3rd`, `in euros`); formats of one amount are equal."""
     left, right = _forms(pair.a, Kind.NUMBER), _forms(pair.b, Kind.NUMBER)
-    if left == right and left.total() > 1 and _exchanged(pair):
+    if left == right and left.total() > 1 and _exchanged(pair) and not converse(pair):
         return True
     if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)
+    if _age_and_company(pair.a, pair.b) or _age_and_company(pair.b, pair.a):
+        return True
     return _without_bare(left - right - _articled(pair.b), right - left - _articled(pair.a))
+
+
+def _age_and_company(one: Reading, other: Reading) -> bool:
+    """Lunch for a four-year-old is no lunch for four."""
+    ages = {form.split()[0] for form in one.forms if form.endswith(" yearold")}
+    return bool(ages) and any(before.text == "for" and after.form in ages for before, after in pairwise(other.tokens))
 
 
 def _exchanged(pair: Pair) -> bool:
@@ -90,7 +99,9 @@ def tokens(pair: Pair) -> bool:
     """Other code, operators, brackets, identifiers, paths, layout, single letters, quoted words or exact texts."""
     if reworded(pair.a, pair.b):
         return True
-    if differ(pair.a.plain, pair.b.plain) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
+    if _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
+        return True
+    if differ(pair.a.plain, pair.b.plain, in_order=not converse(pair)):
         return True
     if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair):
         return True
