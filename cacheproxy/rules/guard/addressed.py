@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cacheproxy.rules.guard.cutting import Piece
-from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.lists import groups, words
 
 _OPENINGS = {
     tuple(line.split("=")[0].split()): tuple(line.split("=")[1].split())
@@ -33,6 +33,21 @@ _OPENINGS = {
 _FOR_ME = words("mir uns bitte me nous")
 """What follows where the assistant is asked: *können sie fliegen* asks of others."""
 _REWRITTEN = {
+    ("wie", "viel", "uhr"): ("wie", "spat"),
+    ("wie", "kann", "man"): ("wie", "kann", "ich"),
+    ("il", "est", "quelle", "heure"): ("quel", "heure", "est", "il"),
+    ("comment", "est", "ce", "que", "je", "peux"): ("comment",),
+    ("comment", "je", "peux"): ("comment",),
+    ("comment", "puis", "je"): ("comment",),
+    ("comment", "faire", "pour"): ("comment",),
+    ("como", "puedo"): ("como",),
+    ("como", "se", "puede"): ("como",),
+    ("cuanto", "vale"): ("cuanto", "cuesta"),
+    ("donde", "queda"): ("donde", "esta"),
+    ("donde", "se", "encuentra"): ("donde", "esta"),
+    ("ou", "se", "trouve"): ("ou", "est"),
+    ("wo", "befindet", "sich"): ("wo", "ist"),
+    ("wo", "liegt"): ("wo", "ist"),
     ("von", "wem", "wurde"): ("wer", "hat"),
     ("von", "wem", "wurden"): ("wer", "hat"),
     ("par", "qui", "a", "ete"): ("qui", "a"),
@@ -42,8 +57,26 @@ _REWRITTEN = {
     ("quelles",): ("quel",),
 }
 """Openings that are one whoever is asked."""
+_COMMANDS = {
+    word: group[0]
+    for group in groups(
+        """schreib schreibe; nenn nenne; erklar erklare erklaren; zeig zeige; gib; empfiehl; ecris ecrivez;
+        donne donnez; explique expliquez; dis dites; montre montrez; propose proposez; suggere suggerez; resume resumez;
+        traduis traduisez; escribe escribeme; explica explicame; recomienda recomiendame; cuenta cuentame;
+        muestra muestrame; traduce traduceme; busca buscame"""
+    )
+    for word in group
+}
+"""Commands to an assistant, which are for the one who gives them with *mir*, *moi* and *me* or without."""
+_FOR_ONESELF = words("mir moi me")
+_SWITCHING = words("mach mache machen schalt schalten")
 _ABLE = words("puedes puede podrias podria")
-_POLITE = (("sil", "te", "plait"), ("sil", "vous", "plait"), ("por", "favor"), ("bitte",), ("svp",), ("stp",))
+_POLITE = (("sil", "te", "plait"), ("sil", "vous", "plait"), ("por", "favor"), ("bitte",))
+_MARKS = words(
+    """ich mir mich uns du sie der das den dem ein eine einen einer im und wie zu fur le la les un une du des je tu vous
+    peux pouvez pour moi el los las una de que mi con puedes puede como para mas"""
+)
+"""Words of which a text in these languages has one, and English none."""
 _NUMBERS = {
     word: str(value)
     for value, group in {
@@ -54,23 +87,29 @@ _NUMBERS = {
     for word in group.split()
 }  # fmt: skip
 """Without *elf*, *sept*, *dix*, *once*, *dos* and *tres*, which are other words elsewhere (*très* is *very*)."""
+_OPENING_WORDS = (
+    frozenset(phrase[0] for phrase in (*_OPENINGS, *_REWRITTEN)) | _ABLE | _COMMANDS.keys() | {"me", "cest"}
+)
 _OPENING_MAX = max(map(len, (*_OPENINGS, *_REWRITTEN)))
-_KEYS = (
-    frozenset(phrase[0] for phrase in (*_OPENINGS, *_REWRITTEN, *_POLITE)) | _NUMBERS.keys()
-    | _ABLE | {"sie", "me", "cest"}
-)  # fmt: skip
+_POLITE_STARTS = frozenset(phrase[0] for phrase in _POLITE)
 
 
 def as_to_anyone(pieces: list[Piece]) -> list[Piece]:
     """The pieces with one form of address, without politeness, and with digits for number words."""
-    if _KEYS.isdisjoint([piece.text for piece in pieces]):
+    texts = {piece.text for piece in pieces}
+    if pieces:
+        pieces = _switched(_opened(pieces))
+    if _MARKS.isdisjoint(texts):
         return pieces
-    pieces = _without_politeness(_opened(pieces))
-    return [_digits(piece) for piece in pieces]
+    if not _POLITE_STARTS.isdisjoint(texts):
+        pieces = _without_politeness(pieces)
+    return pieces if _NUMBERS.keys().isdisjoint(texts) else [_digits(piece) for piece in pieces]
 
 
 def _opened(pieces: list[Piece]) -> list[Piece]:
     texts = tuple(piece.text for piece in pieces[:_OPENING_MAX])
+    if texts[0] not in _OPENING_WORDS and texts[1:2] != ("sie",):
+        return pieces
     for length in range(min(_OPENING_MAX, len(pieces) - 1), 0, -1):
         opening, asked = texts[:length], pieces[length]
         instead = _REWRITTEN.get(opening)
@@ -80,7 +119,18 @@ def _opened(pieces: list[Piece]) -> list[Piece]:
             instead = ("quel", "est")
         if instead:
             return [*_pieces(instead), *pieces[length:]]
-    return _clitic(pieces) if texts[:1] == ("me",) or not _ABLE.isdisjoint(texts[:1]) else _without_sie(pieces)
+    if texts[0] == "me" or texts[0] in _ABLE:
+        return _clitic(pieces)
+    return _commanded(_without_sie(pieces))
+
+
+def _commanded(pieces: list[Piece]) -> list[Piece]:
+    """*Écris-moi* is *écris*, and *écrivez*."""
+    command = _COMMANDS.get(pieces[0].text)
+    if not command:
+        return pieces
+    rest = pieces[1:]
+    return [*_pieces((command,)), *(rest[1:] if rest and rest[0].text in _FOR_ONESELF else rest)]
 
 
 def _without_sie(pieces: list[Piece]) -> list[Piece]:
@@ -98,6 +148,12 @@ def _clitic(pieces: list[Piece]) -> list[Piece]:
     if texts[0] in _ABLE and texts[1:] and texts[1].endswith("rme"):
         return [*_pieces(("puedes",)), *pieces[1:]]
     return pieces
+
+
+def _switched(pieces: list[Piece]) -> list[Piece]:
+    """*Mach das Licht aus* is *schalte das Licht aus*; *mach die Tür auf* is not."""
+    switching = pieces[0].text in _SWITCHING and len(pieces) > 2 and pieces[-1].text in ("an", "aus")
+    return [*_pieces(("schalte",)), *pieces[1:]] if switching else pieces
 
 
 def _elided(piece: Piece, word: str) -> bool:

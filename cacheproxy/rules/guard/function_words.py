@@ -113,7 +113,10 @@ LATIN_STOPWORDS = {
     "fr": words(
         "le la les des de que comment est en un une pour mon ma avec quel quelle où du et je sont dans c'est quoi qui"
     ),
-    "de": words("der die das ist wie ich ein eine und zu mein meine mit was wer wo von für den dem nicht sind hat man"),
+    "de": words(
+        """der die das ist wie ich ein eine und zu mein meine mit was wer wo von für den dem nicht sind hat man bei
+        einem einer im auf kann wird"""
+    ),
     "it": words("il lo la gli le di che come è un una per mio mia con qual dove del e sono nel quali si"),
     "pt": words("o a os as de que como é em um uma por para meu minha com qual onde do da e são não"),
     "nl": words("de het een is hoe ik mijn van en te met wat wie waar voor niet zijn op naar"),

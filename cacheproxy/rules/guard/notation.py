@@ -13,12 +13,12 @@ from cacheproxy.rules.guard.units import NUMBER_WORDS
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _TIMES, _MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
-_NOTED = re.compile(
-    f"[⁰¹²³⁴-⁹{_MINUS}{_TIMES}÷¼½¾\N{FRACTION SLASH}]|(?<!\\S)(?:w/|b/c)"
-    "| (?:squared|cubed|times|plus|minus|multiplied|divided|x|sum of|product of|[*+]) ?",
-    re.IGNORECASE,
-)
-"""What only texts have in which there is something to do."""
+_NOTED = (
+    "w/", "b/c", " squared", " cubed", " times ", " plus ", " minus ", " multiplied ", " divided ", " x ", "sum of ",
+    "product of ", "*", "+", "=",
+)  # fmt: skip
+"""One of these a text has in which there is something to do, or a sign beyond ASCII."""
+_SIGNED = re.compile(f"[⁰¹²³⁴-⁹{_MINUS}{_TIMES}÷¼½¾\N{FRACTION SLASH}]")
 _POWER = re.compile(r"(?<![^\W\d_])([b-ln-z\d)])([⁰¹²³⁴-⁹]+)", re.IGNORECASE)
 """A power of one letter or a number; `m²` is a unit, and a mark behind a word is a footnote."""
 _POWER_WORD = re.compile(r"(?<!\w)([b-z]|\d{1,9}) (squared|cubed)\b", re.IGNORECASE)
@@ -34,6 +34,13 @@ _OPERATORS = {
 }  # fmt: skip
 _NAMED = re.compile(r"(?:\bthe )?\b(sum|product) of (\d{1,15}) and (\d{1,15})\b", re.IGNORECASE)
 _SIGNS = str.maketrans({_MINUS: "-", "\N{FRACTION SLASH}": "/", _TIMES: "x"})
+_UNSPACED = re.compile(
+    r"(?<!\S)\(?(?:\d+[a-z]?|[a-z])(?:\^\d)?\)?(?:[-+*=/]\(?(?:\d+[a-z]?|[a-z])(?:\^\d)?\)?)+(?=[?.,;]?(?:\s|$))",
+    re.IGNORECASE,
+)
+"""Terms with signs between and no space; `3-4` and `24/7` are none."""
+_SURE_SIGNS = frozenset("+*=")
+_TERM_SIGN = re.compile(r"([-+*=/])")
 _HALVES = re.compile(r"(\d)?([¼½¾])")
 _HALVES_AS = {"¼": "1/4", "½": "1/2", "¾": "3/4"}
 _SHORT = re.compile(r"(?<!\S)(?:(w/o)(?!\w)|(w/)(?=\s?\w)|(b/c)(?!\w)) ?", re.IGNORECASE)
@@ -53,9 +60,10 @@ _WORD = re.compile(r"[a-z]+")
 
 def plain(text: str) -> str:
     """The text in one notation; most texts come back as they are."""
-    if not _NOTED.search(text):
+    lower = text.lower()
+    if not any(noted in lower for noted in _NOTED) and (text.isascii() or not _SIGNED.search(text)):
         return text
-    said = set(_WORD.findall(text.lower()))
+    said = set(_WORD.findall(lower))
     if not said.isdisjoint(_ON_WRITING) or {"how", "write"} <= said:
         return text
     text = _SHORT.sub(lambda match: _SHORT_AS[(match.lastindex or 1) - 1], text)
@@ -64,7 +72,11 @@ def plain(text: str) -> str:
     text = _HALVES.sub(lambda match: f"{match[1] or ''}{' ' if match[1] else ''}{_HALVES_AS[match[2]]}", text)
     text = _NAMED.sub(lambda match: f"{match[2]} {'+' if match[1].lower() == 'sum' else '*'} {match[3]}", text)
     text = _OPERATION.sub(_operated, text).translate(_SIGNS)
-    return _in_order(text)
+    return _in_order(_UNSPACED.sub(_spaced, text))
+
+
+def _spaced(match: re.Match[str]) -> str:
+    return match[0] if _SURE_SIGNS.isdisjoint(match[0]) else _TERM_SIGN.sub(r" \1 ", match[0])
 
 
 def _operated(match: re.Match[str]) -> str:

@@ -41,9 +41,10 @@ supply demand; wholesale retail; gross net; macro micro; prior subsequent; overt
 lengthen shorten; widen narrow; expand shrink; expand contract; inflate deflate; accelerate decelerate; speed slow;
 attach detach; mount unmount; load unload; pack unpack; connect disconnect; wrap unwrap; fold unfold; outer inner;
 login logout; exterior interior; odd even; bull bear; bullish bearish; long-term short-term;
-forename surname; hypertension hypotension; affordable expensive; pricey cheap;
+forename surname; hypertension hypotension; affordable expensive; pricey cheap; pricey affordable;
+pricey inexpensive; great awful; great horrible; great dreadful; good terrible; good awful; good horrible;
 same other; same another; both either; exactly minimum; exactly maximum; exactly above; exactly below; above maximum;
-below minimum
+below minimum; higher below; lower above
 """
 
 _CONTRARY = """
@@ -79,7 +80,10 @@ reveal conceal; tense relax; ask answer; sink float; rent own; rent buy; invest 
 strengthen weaken; improve worsen; improve ruin; encourage discourage; build demolish; assemble disassemble;
 except only; with without; stain bleach; wear remove;
 keep drop; keep delete; keep remove; keep toss; keep sell; keep lose; keep dump; retain discard; retain drop;
-allow halt; let halt; enable halt; keep halt; share own; share each; share separate; common separate; joint separate
+clean filthy; love detest; love loathe; like hate; like detest; expert newbie; genuine fake; authentic fake;
+genuine counterfeit; authentic counterfeit; voluntary compulsory; voluntary mandatory; voluntary obligatory;
+healthy ill; healthy unwell; let prohibit; allow halt; let halt; enable halt; keep halt; share own; share each;
+share separate; common separate; joint separate
 """
 
 _GRADED = """

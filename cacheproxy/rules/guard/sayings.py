@@ -41,6 +41,18 @@ _TABLE = {
     °c = celsius
     °f = fahrenheit
     half a dozen = 6
+    a quarter of = 1/4 of
+    one quarter of = 1/4 of
+    one quarter = 1/4
+    three quarters = 3/4
+    a third of = 1/3 of
+    one third = 1/3
+    two thirds = 2/3
+    help against = help with
+    helps against = helps with
+    eli5 = explain like i am 5
+    use as a substitute for = use instead of
+    use as a replacement for = use instead of
     """.strip().splitlines()
 }
 _NAMED = words("worldwar1 worldwar2")
@@ -56,6 +68,11 @@ _EVENT_ASKED = words("when where what which")
 _EVENT_HELPER_WITHIN = 5
 _EVENT_ENDS = words("in on at this next last every each")
 _HANDED = words("it them the only just json")
+_DETAILS = words("address email password name number details info information profile preferences card photo picture")
+_INSTEAD_WITHIN = 5
+_ANY_ONE = [["a"], ["an"], ["my"], ["the"], ["our"]]
+_DOING = words("i you we one can could should to and please")
+"""Words before a verb, of those that are also nouns."""
 _IN_CODE = words("function method code script program class endpoint api query def write route handler")
 
 
@@ -74,7 +91,8 @@ def one_way(pieces: list[Piece]) -> list[Piece]:
             proper = pieces[start].proper
             pieces[start:end] = [_piece(text, proper=proper) for text in instead]
             texts[start:end] = instead
-            index = start + len(instead) - 1
+            index = start  # what is read now may be part of another saying
+            continue
         index += 1
     return pieces
 
@@ -179,6 +197,41 @@ def _handed(texts: Sequence[str], index: int) -> _Saying | None:
     return (index, index + 1, ("output",)) if asked and _IN_CODE.isdisjoint(texts) else None
 
 
+def _updated(texts: Sequence[str], index: int) -> _Saying | None:
+    """`update my address`; what else is updated is not changed."""
+    whose, what = texts[index + 1 : index + 2], texts[index + 2 : index + 5]
+    details = whose and whose[0] in ("my", "your", "our", "their") and not _DETAILS.isdisjoint(what)
+    return (index, index + 1, ("change",)) if details else None
+
+
+def _instead(texts: Sequence[str], index: int) -> _Saying | None:
+    """`substitute oil for butter`, `substitute for butter`: use it instead. *A substitute* is a thing."""
+    if index and texts[index - 1] not in _DOING:
+        return None
+    for at in range(index + 1, min(index + _INSTEAD_WITHIN, len(texts) - 1)):
+        if texts[at] == "for":
+            return index, at + 1, ("use", *texts[index + 1 : at], "instead", "of")
+    return None
+
+
+def _booked(texts: Sequence[str], index: int) -> _Saying | None:
+    """`book a table`; a book is none."""
+    doing = index == 0 or texts[index - 1] in _DOING
+    return (index, index + 1, ("reserve",)) if doing and texts[index + 1 : index + 2] in _ANY_ONE else None
+
+
+def _booking(texts: Sequence[str], index: int) -> _Saying | None:
+    """`my booking`; *booking a table* is a deed."""
+    owned = index > 0 and texts[index - 1] in ("my", "our", "your", "the", "this", "a")
+    return (index, index + 1, ("reservation",)) if owned else None
+
+
+def _left(texts: Sequence[str], index: int) -> _Saying | None:
+    """`how many days are left`; *turn left* counts nothing."""
+    counted = texts[0] == "how" and texts[1] in ("many", "much") and index == len(texts) - 1
+    return (index, index + 1, ("remaining",)) if counted else None
+
+
 def _short_for(texts: Sequence[str], index: int) -> _Saying | None:
     """`what is it short for`; *too short for a man* goes on."""
     return (index, index + 2, ("stand", "for")) if list(texts[index + 1 :]) == ["for"] else None
@@ -188,6 +241,8 @@ _Rule = Callable[[Sequence[str], int], _Saying | None]
 _RULES: MappingProxyType[str, _Rule] = MappingProxyType(
     {
         "aged": _aged, "years": _of_age, "year": _of_age, "single": _single, "return": _handed, "short": _short_for,
+        "update": _updated, "substitute": _instead, "book": _booked, "booking": _booking,
+        "left": _left,
         "held": _event, "fought": _event, **dict.fromkeys(_FRACTIONS, _part), **dict.fromkeys(_BOUNDS, _bound),
     }
 )  # fmt: skip

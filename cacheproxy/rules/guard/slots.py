@@ -32,6 +32,10 @@ _WHICH_IS = stems(
     theorem phenomenon event disease effect member rest whole entirety majority use area"""
 )
 """Things that with *of* are what follows, or a measure of it (`the city of Lima`, `the number of days`)."""
+_CALLED = words("command abbreviation acronym keyword")
+"""Words before the name of what they are (`the command chmod`)."""
+_COMPOUNDED = words("line lines prompt key keys center centre structure economy density search")
+"""What makes something else of them (`the command line`)."""
 
 
 def slots(pair: Pair) -> bool:
@@ -185,6 +189,8 @@ def _modifies(tokens: Sequence[Token], reading: Reading) -> bool:
     following = reading.tokens[place + 1 : place + 2]
     if tokens[-1].text.endswith("ing") and place and reading.tokens[place - 1].text in PREPOSITIONS:
         return False  # a verb of its own (`without drinking water`)
+    if tokens[0].text == "the" and tokens[-1].text in _CALLED:
+        return bool(following) and following[0].text in _COMPOUNDED
     narrowed = bool(following) and following[0].kind is Kind.WORD
     modifiers = [token for token in tokens if token.text not in ARTICLES]
     return narrowed and tokens[-1].kind in narrowing and all(token.kind in narrowing for token in modifiers)

@@ -96,7 +96,8 @@ grandpa grandfather granddad; husband hubby; cop policeman; firefighter fireman;
 curtain drape; toilet loo; basement cellar; attic loft; trousers pants; sweater pullover; purchaser buyer;
 lenient permissive; puzzled confused baffled; hate detest loathe; vomit puke; glasses eyeglasses; drowsy sleepy;
 hungry famished; thirsty parched; staircase stairs stairway; sunscreen sunblock; diaper nappy; stroller pram pushchair;
-pacifier binky
+pacifier binky;
+dictionary dict; integer int; boolean bool; loop iterate
 """
 
 ROOTS: dict[str, str] = {}

@@ -69,7 +69,9 @@ PERIODS = words("year month week day weekend night century decade quarter season
 _ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen"""
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_ORDINALS = "third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+_ORDINALS = """third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth
+sixteenth seventeenth eighteenth nineteenth"""
+_TENTHS = "twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth hundredth"
 ONES = {word: value for value, word in enumerate(_ONES.split())}
 TENS = {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
 SCALES = {
@@ -81,5 +83,6 @@ SCALE_SIGNS = words("k mn bn")
 """Scales that only follow digits."""
 NUMBER_WORDS = frozenset(ONES) | frozenset(TENS) | (frozenset(SCALES) - SCALE_SIGNS) | {"dozen"}
 ORDINALS = {word: str(value) for value, word in enumerate(_ORDINALS.split(), start=3)}
+ORDINALS |= {word: str(10 * value) for value, word in enumerate(_TENTHS.split(), start=2)}
 """*First* and *second* are left out: they stand for order and time as well, and are compared as words."""
 ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9", "xi": "11", "xii": "12"}
