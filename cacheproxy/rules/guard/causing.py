@@ -48,7 +48,15 @@ def other_effect(pair: Pair) -> bool:
     a, b = _caused(pair.a), _caused(pair.b)
     if not NEGATORS.isdisjoint(pair.a.texts | pair.b.texts):
         return False
-    return _contrary(a, b) or _contrary(b, a)
+    return _contrary(a, b) or _contrary(b, a) or _leaves_it_off(a, b, pair.b) or _leaves_it_off(b, a, pair.a)
+
+
+def _leaves_it_off(one: _Caused, other: _Caused, reading: Reading) -> bool:
+    """Somebody is kept from what the other leaves off without a word of him (`stop kids from watching`)."""
+    return any(
+        verb in other.left_off and stopped and stopped.isdisjoint(reading.forms)
+        for verb, stopped in one.prevented.items()
+    )
 
 
 def _contrary(one: _Caused, other: _Caused) -> bool:

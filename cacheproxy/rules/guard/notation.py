@@ -34,10 +34,8 @@ _OPERATORS = {
 }  # fmt: skip
 _NAMED = re.compile(r"(?:\bthe )?\b(sum|product) of (\d{1,15}) and (\d{1,15})\b", re.IGNORECASE)
 _SIGNS = str.maketrans({_MINUS: "-", "\N{FRACTION SLASH}": "/", _TIMES: "x"})
-_UNSPACED = re.compile(
-    r"(?<!\S)\(?(?:\d+[a-z]?|[a-z])(?:\^\d)?\)?(?:[-+*=/]\(?(?:\d+[a-z]?|[a-z])(?:\^\d)?\)?)+(?=[?.,;]?(?:\s|$))",
-    re.IGNORECASE,
-)
+_TERM = r"(?:\d+[a-z]?|[a-z])(?:\^\d)?"
+_UNSPACED = re.compile(rf"(?<!\S){_TERM}(?:[-+*=/]{_TERM})+(?=[?.,;]?(?:\s|$))", re.IGNORECASE)
 """Terms with signs between and no space; `3-4` and `24/7` are none."""
 _SURE_SIGNS = frozenset("+*=")
 _TERM_SIGN = re.compile(r"([-+*=/])")

@@ -234,8 +234,11 @@ def _align(a: Sequence[Token], b: Sequence[Token]) -> tuple[list[Change], bool]:
         met = met and max(skip_a, skip_b) <= _APART_MAX
         changes.append(Change(tuple(rest_a[:skip_a]), tuple(rest_b[:skip_b])))
         i, j = i + skip_a, j + skip_b
-    differing = sum(max(len(change.left), len(change.right)) for change in changes)
-    return changes, met and 2 * differing <= max(len(a), len(b))
+    # Where a phrase was read as one word, words for it on the other side are no difference.
+    phrases = [sum(token.width - 1 for token in (*change.left, *change.right)) for change in changes]
+    sizes = (max(len(change.left), len(change.right)) for change in changes)
+    differing = sum(max(1, size - spare) for size, spare in zip(sizes, phrases, strict=True))
+    return changes, met and 2 * differing <= max(len(a), len(b)) + sum(phrases)
 
 
 def _meet(a: Sequence[Token], b: Sequence[Token]) -> tuple[int, int]:

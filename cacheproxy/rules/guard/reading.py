@@ -76,6 +76,8 @@ class Token(NamedTuple):
     """Written straight after a comma."""
     sense: str = ""
     """What stands for the word's group of synonyms; equal to `form` where it has none."""
+    width: int = 1
+    """Words of the text it stands for, where a phrase was read as one."""
 
     @property
     def valued(self) -> bool:
@@ -185,7 +187,8 @@ def _joined(pieces: list[Piece], texts: list[str], index: int) -> tuple[Token, i
         for length in _PHRASE_LENGTHS:
             phrase = tuple(texts[index : index + length])
             if phrase in PHRASES:
-                return _word(PHRASES[phrase], proper=pieces[index].proper), len(phrase)
+                word = _word(PHRASES[phrase], proper=pieces[index].proper)
+                return word._replace(width=length), length
     return None
 
 

@@ -86,7 +86,9 @@ def _slot(change: Change, own: frozenset[str], moved: set[str]) -> bool:
         if not 0 < count <= _FILLING_MAX:
             return False
     left, right = _bindings(change.left), _bindings(change.right)
-    return left == right or _verb_with_preposition(change.left, change.right) or _other_place(change)
+    if left == right or _verb_with_preposition(change.left, change.right) or _other_place(change):
+        return True
+    return any(len(side) == 1 and side[0].width > 1 for side in (change.left, change.right))  # a preposition within
 
 
 def _verb_with_preposition(left: Sequence[Token], right: Sequence[Token]) -> bool:

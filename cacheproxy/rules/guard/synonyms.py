@@ -88,7 +88,7 @@ tasty delicious yummy; shy timid; stupid dumb; crazy insane; fake counterfeit; g
 terrible awful horrible dreadful; wonderful amazing fantastic awesome; damp moist; filthy dirty; tidy neat;
 beginner newbie novice; applicant candidate; schedule timetable; headquarters hq; coupon voucher; credential creds;
 library lib; production prod; nodejs node.js; react reactjs react.js; vue vuejs vue.js; nextjs next.js; mongodb mongo;
-perms permission; zipcode postcode; birthdate dob; atm cashpoint; pingpong tabletennis; acetaminophen paracetamol;
+perms permission; zipcode postcode; atm cashpoint; pingpong tabletennis; acetaminophen paracetamol;
 adrenaline epinephrine; albuterol salbutamol; vaccine jab; vaccinate immunize; pee urinate; sick ill unwell;
 defrost thaw; eggplant aubergine; zucchini courgette; chickpea garbanzo; barbecue bbq barbeque; takeaway takeout;
 taxi cab; lorry truck; gasoline petrol; abroad overseas; layover stopover; teen teenager; grandma grandmother granny;

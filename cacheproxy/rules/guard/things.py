@@ -29,7 +29,7 @@ _POINTING = words("this these that those following")
 _ANSWER_FORMS = stems("answer explanation summary essay reply text story description version overview term")
 _ASKED_FOR = {"who": "person", "whom": "person", "whose": "person", "when": "time", "where": "place", "why": "reason"}
 _SAME_ASKED = {
-    "time": stems("time year date day month week period era century hour age decade long birthdate deadline"),
+    "time": stems("time year date day month week period era century hour age decade long deadline"),
     "reason": stems("reason cause make lead purpose point motive explain explanation happen about matter"),
 }
 """Words by which a question with *what* or *which* asks for the same kind of answer (`what year`, `what makes`)."""
