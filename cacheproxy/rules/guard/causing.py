@@ -54,7 +54,7 @@ def other_effect(pair: Pair) -> bool:
 def _leaves_it_off(one: _Caused, other: _Caused, reading: Reading) -> bool:
     """Somebody is kept from what the other leaves off without a word of him (`stop kids from watching`)."""
     return any(
-        verb in other.left_off and stopped and stopped.isdisjoint(reading.forms)
+        verb in other.left_off and verb not in other.let and stopped and stopped.isdisjoint(reading.forms)
         for verb, stopped in one.prevented.items()
     )
 

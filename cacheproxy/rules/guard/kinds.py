@@ -44,7 +44,7 @@ head neck back shoulder arm elbow wrist hand finger thumb chest stomach hip leg 
   tooth tongue throat heart lung liver kidney brain skin bone;
 monday tuesday wednesday thursday friday saturday sunday;
 january february march april june july august september october november december;
-second minute hour day week month quarter year decade century;
+second minute hour day week month quarter year annual decade century;
 inch foot yard mile centimeter meter metre kilometer millimeter;
 ounce pound kilogram gram ton tonne stone;
 liter litre milliliter gallon pint quart cup tablespoon teaspoon;

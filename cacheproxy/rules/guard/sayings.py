@@ -74,6 +74,7 @@ _EVENT_ASKED = words("when where what which")
 _EVENT_HELPER_WITHIN = 5
 _EVENT_ENDS = words("in on at this next last every each")
 _HANDED = words("it them the only just json")
+_STANDING = words("mountain mountains peak peaks building buildings tower towers skyscraper statue")
 _DETAILS = words("address email password name number details info information profile preferences card photo picture")
 _INSTEAD_WITHIN = 5
 _ANY_ONE = [["a"], ["an"], ["my"], ["the"], ["our"]]
@@ -238,6 +239,11 @@ def _left(texts: Sequence[str], index: int) -> _Saying | None:
     return (index, index + 1, ("remaining",)) if counted else None
 
 
+def _highest(texts: Sequence[str], index: int) -> _Saying | None:
+    """`the highest mountain`; the highest price is not tall."""
+    return (index, index + 1, ("tallest",)) if not _STANDING.isdisjoint(texts[index + 1 : index + 2]) else None
+
+
 def _short_for(texts: Sequence[str], index: int) -> _Saying | None:
     """`what is it short for`; *too short for a man* goes on."""
     return (index, index + 2, ("stand", "for")) if list(texts[index + 1 :]) == ["for"] else None
@@ -248,7 +254,7 @@ _RULES: MappingProxyType[str, _Rule] = MappingProxyType(
     {
         "aged": _aged, "years": _of_age, "year": _of_age, "single": _single, "return": _handed, "short": _short_for,
         "update": _updated, "substitute": _instead, "book": _booked, "booking": _booking,
-        "left": _left,
+        "left": _left, "highest": _highest,
         "held": _event, "fought": _event, **dict.fromkeys(_FRACTIONS, _part), **dict.fromkeys(_BOUNDS, _bound),
     }
 )  # fmt: skip

@@ -53,7 +53,7 @@ birthday bday; wedding marriage; exam examination test; school academy; teacher 
 homework assignment; essay composition; book novel; clothes clothing wear gear outfit apparel attire; chapter section;
 article piece; poem verse; song track tune; music tunes; band group; instrument instruments; game match; prize award;
 hobby pastime; exercise workout; gym fitness-center; diet regimen; cat feline; dog canine; pet pets; plant vegetation;
-begin-with initial; account profile; email mail e-mail; message text sms; notification alert;
+begin-with initial; account profile; email mail e-mail; message text sms msg; notification alert;
 setting preference option configuration config; settings configure; setup install; backup back-up;
 login signin; logout signout; register signup enroll; subscribe subscription; order purchase-order;
 refund reimbursement; return giveback; deliver ship delivery shipment shipping; parcel package pkg; bank-card card;
@@ -63,7 +63,7 @@ postgresql postgres; database db; repository repo; environment env; variable var
 authentication auth; administrator admin; information info; document doc; specification spec; maximum max;
 minimum min; approximate approx roughly about; television-set telly; refrigerator fridge; advertisement ad advert;
 laboratory lab; mathematics math maths; gymnasium gym-hall; influenza flu; veterinarian vet; temperature temp;
-kilometre kilometer; colour color; centre center; favourite favorite; organise organize; analyse analyze; grey gray;
+kilometre kilometer; colour color; centre center; favourite favorite fav; organise organize; analyse analyze; grey gray;
 fibre fiber; defence defense; offence offense; catalogue catalog; dialogue dialog; mould mold; plough plow;
 pyjamas pajamas; jewellery jewelry; yoghurt yogurt; doughnut donut;
 theatre theater; licence license; programme program-show; behaviour behavior; usa us america american; france french;
@@ -97,7 +97,10 @@ curtain drape; toilet loo; basement cellar; attic loft; trousers pants; sweater 
 lenient permissive; puzzled confused baffled; hate detest loathe; vomit puke; glasses eyeglasses; drowsy sleepy;
 hungry famished; thirsty parched; staircase stairs stairway; sunscreen sunblock; diaper nappy; stroller pram pushchair;
 pacifier binky;
-dictionary dict; integer int; boolean bool; loop iterate
+dictionary dict; integer int; boolean bool; loop iterate;
+synchronize sync; virtualenv venv; department dept; government govt; management mgmt; vegetable veggie; video vid;
+dormitory dorm; condominium condo; quantity qty; professor prof; university uni; rhinoceros rhino;
+hippopotamus hippo
 """
 
 ROOTS: dict[str, str] = {}

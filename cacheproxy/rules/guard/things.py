@@ -33,7 +33,7 @@ _SAME_ASKED = {
     "reason": stems("reason cause make lead purpose point motive explain explanation happen about matter"),
 }
 """Words by which a question with *what* or *which* asks for the same kind of answer (`what year`, `what makes`)."""
-_ASKED_WITHIN = 4
+_ASKED_WITHIN = 5
 """Words after *what* within which such a word stands."""
 _MEASURES = words("many much long old far tall fast often big high deep heavy large")
 _AUXILIARIES = words("is are was were do does did can could will would should shall may might must has have had am")
