@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.config import GUARD_NAMES
 from cacheproxy.rules import guards
+from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import compare
 from cacheproxy.rules.guard.reading import read
 from cacheproxy.rules.guard.verbatim import exact_text
@@ -161,6 +162,22 @@ def test_a_question_is_never_kept_from_its_own_answer(text):
 
     assert object_to(text, text) is None
     assert [name for name, guard in GUARDS.items() if guard(pair)] == []
+
+
+SAYINGS = words(
+    """half a third of one quarter 1/2 3/4 and cup aged 60 years old age single sentence larger than highest tower when
+    was held fought return it as json short for substitute with instead use book booking how many left update my i
+    address unable to world war ii eli5 dob birth date bce ce fill out what is 5 7 times * + x squared w/ b/c x²
+    können sie mir bitte drei c'est quoi le von wem wurde me puedes explicar schreib moi mach an keep from running"""
+)
+sayings = st.lists(st.sampled_from(sorted(SAYINGS)), max_size=12).map(" ".join)
+
+
+@given(sayings, sayings)
+def test_sayings_in_any_order_are_read_to_their_end(a, b):
+    """What is read for one saying may begin another; that ends, and says the same whoever asks first."""
+    assert object_to(a, a + " ") is None
+    assert object_to(a, b) == object_to(b, a)
 
 
 @given(texts, st.sampled_from([" ", "  ", "\n", "\t"]))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from cacheproxy.rules.guard.cutting import Piece
 from cacheproxy.rules.guard.kinds import FORMATS
 from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.phrases import CLAUSE_STARTS
 from cacheproxy.rules.guard.units import NUMBER_WORDS, ONES, UNIT_OF
 
 _Saying = tuple[int, int, tuple[str, ...]]
@@ -212,12 +213,18 @@ def _updated(texts: Sequence[str], index: int) -> _Saying | None:
 
 
 def _instead(texts: Sequence[str], index: int) -> _Saying | None:
-    """`substitute oil for butter`, `substitute for butter`: use it instead. *A substitute* is a thing."""
+    """`substitute oil for butter`, `substitute butter with oil`, `substitute for butter`: use it instead.
+
+    *A substitute* is a thing.
+    """
     if index and texts[index - 1] not in _DOING:
         return None
     for at in range(index + 1, min(index + _INSTEAD_WITHIN, len(texts) - 1)):
         if texts[at] == "for":
             return index, at + 1, ("use", *texts[index + 1 : at], "instead", "of")
+        if texts[at] == "with" and at > index + 1:
+            end = next((end for end in range(at + 1, len(texts)) if texts[end] in CLAUSE_STARTS), len(texts))
+            return index, end, ("use", *texts[at + 1 : end], "instead", "of", *texts[index + 1 : at])
     return None
 
 

@@ -8,11 +8,15 @@ from itertools import pairwise
 
 from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.function_words import SYMMETRIC
+from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 from cacheproxy.rules.guard.signs import differ, turned
 from cacheproxy.rules.guard.units import COUNTED_BARE, CURRENCIES, LONE_UNITS, UNIT_OF
 from cacheproxy.rules.guard.verbatim import reworded
+
+_AGE_LEADS = words("is am are was were be at turn turns turned turning over under above below age")
+"""Words before a bare number that may be an age."""
 
 
 def numbers(pair: Pair) -> bool:
@@ -22,15 +26,17 @@ def numbers(pair: Pair) -> bool:
         return True
     if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)
-    if _age_and_company(pair.a, pair.b) or _age_and_company(pair.b, pair.a):
+    if _count_for_age(pair.a, pair.b) or _count_for_age(pair.b, pair.a):
         return True
     return _without_bare(left - right - _articled(pair.b), right - left - _articled(pair.a))
 
 
-def _age_and_company(one: Reading, other: Reading) -> bool:
-    """Lunch for a four-year-old is no lunch for four."""
+def _count_for_age(one: Reading, other: Reading) -> bool:
+    """Lunch for a four-year-old is no lunch for four; *she is four* tells an age."""
     ages = {form.split()[0] for form in one.forms if form.endswith(" yearold")}
-    return bool(ages) and any(before.text == "for" and after.form in ages for before, after in pairwise(other.tokens))
+    return bool(ages) and any(
+        after.form in ages and before.text not in _AGE_LEADS for before, after in pairwise(other.tokens)
+    )
 
 
 def _exchanged(pair: Pair) -> bool:
