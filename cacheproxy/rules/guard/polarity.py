@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from cacheproxy.rules.guard.focus import other_focus
 from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, PREPOSITIONS, QUESTION_WORDS
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.opposites import graded
@@ -101,6 +102,8 @@ def comparison(pair: Pair) -> bool:
 def scope(pair: Pair) -> bool:
     """Another share of the things asked about: *all* for *any*, *only* for *except*, *or* for *and*."""
     if (pair.a.texts ^ pair.b.texts) & _EXCLUSIVE or (pair.a.forms ^ pair.b.forms) & _EXCLUSIVE:
+        return True
+    if other_focus(pair):
         return True
     if len(pair.changes) <= _PLACES_MAX and any(_one_of_each(change, _WHOLE, _LONE) for change in pair.changes):
         return True
