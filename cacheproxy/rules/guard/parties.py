@@ -54,7 +54,7 @@ _CLAUSES = QUESTION_WORDS | words("if that because while and or but so than unti
 _ADDRESSED = words("you please kindly and then so just")
 _CALLERS = words("i we")
 _FIRST = words("my our me us")
-_PARTIES = stems(
+PARTIES = stems(
     """airline bank landlord landlady tenant lodger owner employer employee boss manager supervisor company firm store
     shop seller buyer customer client vendor supplier contractor hotel host guest police officer court judge lawyer
     attorney doctor dentist nurse surgeon hospital school teacher professor student pupil university college wife
@@ -312,7 +312,7 @@ def _in_place_of_caller(change: Change, pair: Pair) -> bool:
     for caller, party, reading in ((change.left, change.right, pair.b), (change.right, change.left, pair.a)):
         if len(caller) != 1 or caller[0].text not in _CALLERS or len(party) < 2:
             continue
-        if party[0].text not in _DETERMINERS or party[-1].form not in _PARTIES:
+        if party[0].text not in _DETERMINERS or party[-1].form not in PARTIES:
             continue
         at = reading.place(party[-1])
         after = [token.text for token in reading.tokens[at + 1 : at + _REACH_MAX]]
