@@ -17,8 +17,8 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 _GIVING = words("give gives gave given giving grant grants granted granting")
 _GETTING = words("get gets got getting gain gains gained gaining obtain obtains obtained obtaining receive")
 _HANDING = _GIVING | words(
-    """pay pays paid paying send sends sent sending lend lends lent lending transfer transfers transferred donate donated
-    hand handed gift gifted loan loaned ship shipped sell sells sold forward forwarded owe"""
+    """pay pays paid paying send sends sent sending lend lends lent lending transfer transfers transferred donate
+    donated hand handed gift gifted loan loaned ship shipped sell sells sold forward forwarded owe"""
 )
 """Verbs with *to* before the one who gets it, or with nothing."""
 _TAKING = _GETTING | words(

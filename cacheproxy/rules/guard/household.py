@@ -36,27 +36,32 @@ _NAMED_MAX = 3
 
 
 def one_of_household(pair: Pair) -> bool:
-    """In one place stands the caller, or whoever is addressed, and in the other one of his; or owners changed places."""
+    """Where one text has the caller, or whoever is addressed, the other has one of his; or owners changed places."""
     if pair.framed and any(
-        _himself_or_his(change.left, change.right, pair.a) or _himself_or_his(change.right, change.left, pair.b)
+        _himself_or_his(change.left, change.right, pair.a, pair.b)
+        or _himself_or_his(change.right, change.left, pair.b, pair.a)
         for change in pair.changes
     ):
         return True
     return not (pair.left or pair.right) and _owners_exchanged(pair)
 
 
-def _himself_or_his(one: Sequence[Token], other: Sequence[Token], reading: Reading) -> bool:
-    """The text of `one` has *I* where that of `other` has *my son*, and no son of whom it tells it in other words."""
+def _himself_or_his(one: Sequence[Token], other: Sequence[Token], here: Reading, there: Reading) -> bool:
+    """The text of `one` has *I* where that of `other` has *my son*, and not the son in another place."""
     himself = [token for token in one if token.text not in _AGREEING]
     his = [token for token in other if token.text not in _AGREEING]
     if len(himself) != 1 or himself[0].text not in _SELVES or not 1 < len(his) <= _NAMED_MAX:
         return False
-    if his[-1].form in reading.forms:
+    if _times(his[-1].form, here) == _times(his[-1].form, there):
         return False
     if his[0].text != _SELVES[himself[0].text] or any(token.kind is Kind.FUNCTION for token in his[1:]):
         return False
     done_to = himself[0].text in ("me", "us", "him", "them")
     return his[-1].form in _LIVING or (done_to and his[-1].form in _PROPERTY)
+
+
+def _times(form: str, reading: Reading) -> int:
+    return sum(token.form == form for token in reading.tokens)
 
 
 def _owners_exchanged(pair: Pair) -> bool:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
+from cacheproxy.rules.guard.shares import other_share
 from cacheproxy.rules.guard.signs import differ, turned
 from cacheproxy.rules.guard.units import COUNTED_BARE, CURRENCIES, LONE_UNITS, UNIT_OF
 from cacheproxy.rules.guard.verbatim import reworded
@@ -17,7 +18,7 @@ from cacheproxy.rules.guard.verbatim import reworded
 def numbers(pair: Pair) -> bool:
     """Other amounts, ordinals or units (`5 kg`, `3rd`, `in euros`); formats of one amount are equal."""
     left, right = _forms(pair.a, Kind.NUMBER), _forms(pair.b, Kind.NUMBER)
-    if left == right and left.total() > 1 and _exchanged(pair):
+    if (left == right and left.total() > 1 and _exchanged(pair)) or other_share(pair):
         return True
     if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)

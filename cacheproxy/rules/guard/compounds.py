@@ -1,0 +1,105 @@
+"""A noun made longer by another after it, which is another thing: *egg yolks* are no *eggs*, an *iPhone 15 Pro* is no
+*iPhone 15*; and places whose names are alike but for a word.
+
+Knows the second halves by a list, since anything may come after a noun (*London today*, *weight fast*). Refuses those
+that say only what a thing is (*Python language*, *Redis server*, *SIM card*). A noun before another is weighed in
+`slots.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+from cacheproxy.rules.guard.function_words import ARTICLES
+from cacheproxy.rules.guard.kinds import kinds
+from cacheproxy.rules.guard.lists import groups, words
+from cacheproxy.rules.guard.pair import Pair
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
+from cacheproxy.rules.guard.stems import stems
+
+_HEADS = stems(
+    """yolk white peel rind seed pit skin shell stem root leaf husk pulp zest juice oil milk flour butter paste powder
+    sauce soup syrup cream jam puree stock broth bran sprout blossom bark sap bone fat liver egg feather horn wing tail
+    paw claw bite sting allergy nest cage coop litter kennel leash collar food
+    battery engine tyre tire wheel brake key lock door window roof seat mirror bumper filter pump belt hose valve tank
+    lid handle hinge drawer shelf cushion frame cover case strap band charger cable cord plug socket adapter remote
+    screen keyboard cartridge tray drum bulb switch fuse pipe tap drain
+    hint number pin signature attachment draft inbox template header footer
+    ticket fare driver lane insurance loan lease rental dealer mechanic wash
+    account statement transfer cheque fee deposit receipt invoice contract
+    library bus uniform playground nurse dress ring cake gift vow
+    group role owner path extension name size hash history log
+    house trunk stump cutter cleaner stain remover wrapper bottle carton bag box jar
+    transplant transfusion donor donation stone share price"""
+)
+"""Second halves of which the whole is neither the first half nor the same by another name."""
+_VARIANTS = words("pro max plus mini ultra lite premium air xl se pro-max enterprise")
+"""The same of what is sold in several sizes."""
+_SAYING_IT = frozenset(
+    tuple(pair)
+    for pair in groups(
+        """sim card; pan card; pin number; isbn number; vin number; imei number; sku number; serial number; tuna steak;
+        tracking number; order number; roll number; domain name; brand name; first name; last name; prime number;
+        whole number; natural number; rational number; complex number; even number; odd number; round number"""
+    )
+)
+"""Wholes that are also called by their first half, or whose first half stands for nothing alone."""
+_LONGER_MAX = 2
+"""Words by which a noun is made longer, at most."""
+_IDLE = ARTICLES | words("my your our their is are do does")
+
+_PLACES = frozenset(
+    tuple(pair)
+    for pair in groups(
+        """equatorial guinea; guinea bissau; american samoa; democratic republic; people republic; peoples republic;
+        french guiana; british columbia; inner mongolia; saxony anhalt; lower saxony; baja california; kansas city;
+        oklahoma city; mexico city; panama city; quebec city; guatemala city; iowa city; jersey city; kuwait city;
+        washington state; york region; northern ireland; northern cyprus; western sahara; western samoa; virgin islands;
+        east timor; west bengal; new england; falkland islands; north macedonia; saint martin; sint maarten"""
+    )
+)
+"""Two neighbours in the name of a place of which one alone names another."""
+
+
+def longer_name(pair: Pair) -> bool:
+    """One text has both halves of the name of a place, and the other only one."""
+    here, there = _places(pair.a), _places(pair.b)
+    halved = [*(pair.b.texts.intersection(place) for place in here - there)]
+    halved += [pair.a.texts.intersection(place) for place in there - here]
+    return pair.framed and any(len(half) == 1 for half in halved)
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _places(reading: Reading) -> frozenset[tuple[str, ...]]:
+    return _PLACES.intersection((one.text, other.text) for one, other in pairwise(reading.tokens))
+
+
+def longer_noun(pair: Pair) -> bool:
+    """All that differs in a frame is the second half of a noun at its end (`potato skins`)."""
+    changes = [
+        change for change in pair.changes if any(token.text not in _IDLE for token in (*change.left, *change.right))
+    ]
+    if len(changes) != 1:
+        return False
+    change = changes[0]
+    if change.left and change.right:
+        return False
+    more, reading, other = (change.left, pair.a, pair.b) if change.left else (change.right, pair.b, pair.a)
+    return _second_half(more, reading) and more[-1].form not in other.forms
+
+
+def _second_half(more: Sequence[Token], reading: Reading) -> bool:
+    """The words end a noun that begins before them."""
+    at = reading.place(more[0])
+    if not at or len(more) > _LONGER_MAX or any(token.kind is Kind.FUNCTION for token in more):
+        return False
+    first, after = reading.tokens[at - 1], reading.tokens[at + len(more) : at + len(more) + 1]
+    if after and after[0].kind is not Kind.FUNCTION and not after[0].apposed:
+        return False
+    if more[-1].text in _VARIANTS:
+        return first.kind is not Kind.FUNCTION
+    if more[-1].text == "account" and (first.proper or kinds((first.form,))):
+        return False  # who deletes his Instagram deletes that
+    return first.kind is Kind.WORD and more[-1].form in _HEADS and (first.text, more[-1].form) not in _SAYING_IT
