@@ -1,5 +1,4 @@
-"""A noun made longer by another after it, which is another thing: *egg yolks* are no *eggs*, an *iPhone 15 Pro* is no
-*iPhone 15*; and places whose names are alike but for a word.
+"""A noun or name made longer by a word, which is another thing: *egg yolks*, *iPhone 15 Pro*, *American Samoa*.
 
 Knows the second halves by a list, since anything may come after a noun (*London today*, *weight fast*). Refuses those
 that say only what a thing is (*Python language*, *Redis server*, *SIM card*). A noun before another is weighed in
@@ -42,7 +41,9 @@ _SAYING_IT = frozenset(
     for pair in groups(
         """sim card; pan card; pin number; isbn number; vin number; imei number; sku number; serial number; tuna steak;
         tracking number; order number; roll number; domain name; brand name; first name; last name; prime number;
-        whole number; natural number; rational number; complex number; even number; odd number; round number"""
+        whole number; natural number; rational number; complex number; even number; odd number; gmail account;
+        paypal account; outlook account; icloud account; spotify account; discord account; github account;
+        steam account"""
     )
 )
 """Wholes that are also called by their first half, or whose first half stands for nothing alone."""

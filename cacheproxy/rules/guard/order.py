@@ -18,36 +18,18 @@ from cacheproxy.rules.guard.function_words import (
     SYMMETRIC,
 )
 from cacheproxy.rules.guard.giving import given_and_got
-from cacheproxy.rules.guard.lists import groups, words
+from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.parties import parties_exchanged
 from cacheproxy.rules.guard.polarity import converse
 from cacheproxy.rules.guard.pronoun_cases import cases_exchanged
-from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 from cacheproxy.rules.guard.signs import turned
 from cacheproxy.rules.guard.swaps import names_exchanged, places_exchanged
+from cacheproxy.rules.guard.ways import other_way
 
 _DIFFERENT = words("differ differs difference differences different")
 _DO = words("do does did")
-_BOUNDS = words(
-    """before after during over above under below against until till since while near without within outside except
-    beyond behind up down out off across around"""
-)
-"""Prepositions and particles of which one never stands for another, apart from those in one group of `_ALIKE`."""
-_MOVES = words("to into onto towards from")
-"""Those of which none stands for another of them; beside others they say little (*traffic to*, *on a site*)."""
-_WAYS = _BOUNDS | _MOVES | PREPOSITIONS | words("when if by around inside throughout")
-_ALIKE = [
-    set(group)
-    for group in groups(
-        """to into onto towards; over above; under below; while during when in; out from of off; outside out of;
-        over on; over to; over in during through throughout across; around about; since from;
-        in into inside within; near by around;
-        until till to; out off; up on; without with"""
-    )
-]
-_PLAIN = {"in", "on", "at", "of", "for", "during"}
-"""Those that say no more before a number or a date than that it is the one."""
 _PREFIXES = words(
     "ab an auf aus bei durch ein fest fort her hin hoch los mit nach rein raus um unter vor weg weiter zu"
 )
@@ -71,8 +53,8 @@ def direction(pair: Pair) -> bool:
     if _gendered(pair.a) != _gendered(pair.b) or turned(_owners(pair.a), _owners(pair.b)):
         return True
     exchanged = converse(pair)
-    other_way = (_turned(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
-    if pair.framed and not exchanged and any(other_way):
+    otherwise = (other_way(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
+    if pair.framed and not exchanged and any(otherwise):
         return True
     passive = other_voice(pair)
     if passive is not None:
@@ -103,17 +85,6 @@ def _in_sequence(pair: Pair) -> bool:
     return content[0] != content[1]
 
 
-def _turned(change: Change, pair: Pair) -> bool:
-    """One way or bound became another before the same thing (`to English`, `from English`; `up to 5`, `over 5`)."""
-    left, right = ({token.text for token in side} for side in (change.left, change.right))
-    both = left | right
-    if not left or not right or not both <= _WAYS or any(both <= group for group in _ALIKE):
-        return False
-    if (left ^ right) & _BOUNDS or both <= _MOVES:
-        return True
-    return not both <= _PLAIN and _before_value(change.left[-1], pair.a)
-
-
 def _other_prefix(change: Change, pair: Pair) -> bool:
     """The end of another German verb at the end of a clause (`melde … an`, `melde … ab`)."""
     if len(change.left) != 1 or len(change.right) != 1 or not {change.left[0].text, change.right[0].text} <= _PREFIXES:
@@ -136,11 +107,6 @@ def _bases(reading: Reading) -> dict[str, bool]:
         for share, of, base in zip(reading.tokens, reading.tokens[1:], reading.tokens[2:], strict=False)
         if of.text == "of" and share.kind is Kind.NUMBER and (base.valued or base.text in QUESTION_WORDS)
     }
-
-
-def _before_value(token: Token, reading: Reading) -> bool:
-    after = reading.after(token)
-    return after is not None and after.kind in (Kind.NUMBER, Kind.DATE)
 
 
 def _moved(pair: Pair) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from cacheproxy.rules.guard.focus import other_focus
 from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, PREPOSITIONS, QUESTION_WORDS
 from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.manners import other_manner
 from cacheproxy.rules.guard.opposites import graded
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
@@ -103,7 +104,7 @@ def scope(pair: Pair) -> bool:
     """Another share of the things asked about: *all* for *any*, *only* for *except*, *or* for *and*."""
     if (pair.a.texts ^ pair.b.texts) & _EXCLUSIVE or (pair.a.forms ^ pair.b.forms) & _EXCLUSIVE:
         return True
-    if other_focus(pair):
+    if other_focus(pair) or other_manner(pair):
         return True
     if len(pair.changes) <= _PLACES_MAX and any(_one_of_each(change, _WHOLE, _LONE) for change in pair.changes):
         return True

@@ -1,5 +1,4 @@
-"""How much of an amount: *half a cup* is not *a cup*, *a 10 % tip on top* is no *10 % tip included*, *20 % off 80* is
-no *20 % of 80*.
+"""How much of an amount: *half a cup*, *a cup*; *a tip on top*, *a tip included*; *20 % off 80*, *20 % of 80*.
 
 Weighs the words that multiply or divide an amount. Refuses where the other text has an amount of its own instead: *an
 hour and a half* may be *90 minutes* there, and the numbers themselves are compared in `values.py`.

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.commands import reordered
 from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
@@ -93,7 +94,7 @@ def tokens(pair: Pair) -> bool:
         return True
     if differ(pair.a.text, pair.b.text) or _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
-    if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair):
+    if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair) or reordered(pair.a, pair.b):
         return True
     if pair.a.quoted and pair.b.quoted and _in_order(pair.a) != _in_order(pair.b):
         return pair.a.quoted != pair.b.quoted or (pair.a.texts | pair.b.texts).isdisjoint(SYMMETRIC)
