@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cacheproxy.rules.guard.complements import other_complement
 from cacheproxy.rules.guard.compounds import longer_noun
 from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
 from cacheproxy.rules.guard.household import one_of_household
@@ -38,7 +39,9 @@ _WHICH_IS = stems(
 
 def slots(pair: Pair) -> bool:
     """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
-    if pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair) or longer_noun(pair)):
+    if pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair)):
+        return True
+    if pair.framed and (longer_noun(pair) or other_complement(pair)):
         return True
     if another_person(pair) or one_of_household(pair):
         return True
