@@ -33,6 +33,7 @@ _IDLE = words(
     """mundo monde mondo welt historia histoire favor mi ti moi toi mich mir dich dir hoy aqui ahora bien mejor mucho
     solo ya siempre gratis rapido online aujourdhui maintenant ici vite mieux oggi ora qui bene hoje agora aqui bem
     actualmente exactamente exactement exatamente heute jetzt hier genau svp merci gracias danke bitte
+    alto ancho largo haut
     persona personas personne personnes personen"""
 )
 """Words that ask for nothing else."""

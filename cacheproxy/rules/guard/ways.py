@@ -44,6 +44,8 @@ _SO_FAR = words("not never no have has had ever first last best worst biggest la
 """Words beside which *in years* and *for years* are one (*I haven't slept in three days*)."""
 _TIMES = words("second minute hour day week month year decade")
 _BEFORE_TIMES = ARTICLES | words("few couple of several some next")
+_NEAR_MAX = 4
+"""Tokens after a preposition in which stands what it binds."""
 _BEFORE_LIVING = ARTICLES | words("my your our his her their this that")
 
 
@@ -62,15 +64,17 @@ def other_way(change: Change, pair: Pair) -> bool:
 
 def _other_role(both: set[str], preposition: Token, pair: Pair) -> bool:
     """Two prepositions that are no bounds, before somebody, something one is, or a time."""
-    rest = pair.a.tokens[pair.a.place(preposition) + 1 :]
+    as_role = "as" in both and not both.isdisjoint(_NO_ROLE)
+    if not as_role and both not in _LASTING and both not in _LIVING:
+        return False
+    start = pair.a.place(preposition) + 1
+    rest = pair.a.tokens[start : start + _NEAR_MAX]
     if both in _LASTING:
         time = next((token for token in rest if token.text not in _BEFORE_TIMES), None)
         lasting = time is not None and time.form.split()[-1] in _TIMES
         return lasting and _SO_FAR.isdisjoint(pair.a.texts | pair.b.texts)
-    if "as" in both:
-        return not both.isdisjoint(_NO_ROLE) and bool(rest) and rest[0].text in ("a", "an")
-    if both not in _LIVING:
-        return False
+    if as_role:
+        return bool(rest) and rest[0].text in ("a", "an")
     somebody = next((token for token in rest if token.text not in _BEFORE_LIVING), None)
     return somebody is not None and (somebody.form in PARTIES or (somebody.proper and both in _NAMED))
 
