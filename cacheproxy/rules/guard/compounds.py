@@ -34,7 +34,7 @@ _HEADS = stems(
     transplant transfusion donor donation stone share price"""
 )
 """Second halves of which the whole is neither the first half nor the same by another name."""
-_VARIANTS = words("pro max plus mini ultra lite premium air xl se pro-max enterprise")
+_VARIANTS = words("pro max plus mini ultra lite premium air xl se prime ee enterprise")
 """The same of what is sold in several sizes."""
 _SAYING_IT = frozenset(
     tuple(pair)
@@ -99,6 +99,8 @@ def _second_half(more: Sequence[Token], reading: Reading) -> bool:
     first, after = reading.tokens[at - 1], reading.tokens[at + len(more) : at + len(more) + 1]
     if after and after[0].kind is not Kind.FUNCTION and not after[0].apposed:
         return False
+    if f"{first.text}'s {more[0].text}" in reading.text.lower():
+        return True
     if more[-1].text in _VARIANTS:
         return first.kind is not Kind.FUNCTION
     if more[-1].text == "account" and (first.proper or kinds((first.form,))):

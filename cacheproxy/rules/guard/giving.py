@@ -18,7 +18,7 @@ _GIVING = words("give gives gave given giving grant grants granted granting")
 _GETTING = words("get gets got getting gain gains gained gaining obtain obtains obtained obtaining receive")
 _HANDING = _GIVING | words(
     """pay pays paid paying send sends sent sending lend lends lent lending transfer transfers transferred donate
-    donated hand handed gift gifted loan loaned ship shipped sell sells sold forward forwarded owe"""
+    donated hand handed gift gifted loan loaned ship shipped sell sells sold forward forwarded owe made"""
 )
 """Verbs with *to* before the one who gets it, or with nothing."""
 _TAKING = _GETTING | words(
@@ -57,10 +57,14 @@ def _handed(one: Reading, other: Reading) -> bool:
 
 @lru_cache(maxsize=4 * READINGS_MAX)
 def _parties(reading: Reading, verbs: frozenset[str], joint: str) -> frozenset[str]:
-    """The nouns after `joint`, in the clauses of those of the verbs that the caller does, or straight after *give*."""
+    """The nouns after `joint`, in the clauses of those of the verbs that the caller does, or straight after *give*.
+
+    Where `joint` stands straight after the verb, whoever does it (`payments received from`).
+    """
     found = set()
     for at in _places(reading, verbs):
-        if not _by_caller(reading, at):
+        joined = reading.tokens[at + 1 : at + 2] and reading.tokens[at + 1].text == joint
+        if not joined and not _by_caller(reading, at):
             continue
         clause = reading.tokens[at + 1 : at + 1 + _REACH_MAX]
         place = next((place for place, token in enumerate(clause) if token.text == joint), None)

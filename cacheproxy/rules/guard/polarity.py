@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cacheproxy.rules.guard.focus import other_focus
 from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, PREPOSITIONS, QUESTION_WORDS
+from cacheproxy.rules.guard.hindsight import other_time
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.manners import other_manner
 from cacheproxy.rules.guard.opposites import graded
@@ -124,7 +125,7 @@ def tense(pair: Pair) -> bool:
         return True
     if not pair.framed:
         return False
-    if _other_mode(pair):
+    if _other_mode(pair) or other_time(pair):
         return True
     return (
         _excluded(_times(pair.a), _times(pair.b))
@@ -234,7 +235,10 @@ def _denies_nothing(tokens: Sequence[Token], index: int) -> bool:
         return True
     if index == 0:
         return tokens[0].text == "no" and bool(after) and after[0].kind is not Kind.WORD
-    return before[-1] == "if" or before in (["or", "why"], ["and", "why"])
+    lone = not after or after[0].apposed or after[0].kind is Kind.FUNCTION
+    if before[-1] == "if":
+        return tokens[index].text == "not" or (tokens[index].text == "no" and lone)
+    return before in (["or", "why"], ["and", "why"])
 
 
 def _denies_other(pair: Pair) -> bool:

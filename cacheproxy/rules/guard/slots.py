@@ -35,6 +35,8 @@ _WHICH_IS = stems(
     theorem phenomenon event disease effect member rest whole entirety majority use area"""
 )
 """Things that with *of* are what follows, or a measure of it (`the city of Lima`, `the number of days`)."""
+_ENDS = words("top bottom end start beginning middle back front inside side edge")
+"""Parts of what follows *of*, though most of them say little elsewhere."""
 
 
 def slots(pair: Pair) -> bool:
@@ -173,7 +175,9 @@ def _acts_on_deed(verb: Sequence[Token], joint: Sequence[Token], reading: Readin
 def _thing_of(tokens: Sequence[Token], reading: Reading) -> bool:
     """`tokens` make something else of what follows (`the poster of the film`), and do not only say what it is."""
     bare = [token for token in tokens if token.text not in ARTICLES]
-    if len(bare) != 2 or bare[0].kind is not Kind.WORD or bare[1].text != "of" or bare[0].form in _WHICH_IS:
+    if len(bare) != 2 or bare[1].text != "of" or bare[0].form in _WHICH_IS:
+        return False
+    if bare[0].kind is not Kind.WORD and bare[0].text not in _ENDS:
         return False
     after = reading.tokens[reading.place(tokens[-1]) + 1 :]
     following = next((token for token in after if token.text not in ARTICLES), None)
