@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.causing import other_effect
-from cacheproxy.rules.guard.doers import other_than_doer, other_voice
+from cacheproxy.rules.guard.doers import befell, other_than_doer, other_voice
 from cacheproxy.rules.guard.function_words import (
     ARTICLES,
     DIRECTIONAL,
@@ -61,7 +61,14 @@ def direction(pair: Pair) -> bool:
         return passive
     if (not (pair.left or pair.right) and _in_sequence(pair)) or _other_base(pair):
         return True
-    if parties_exchanged(pair) or given_and_got(pair) or cases_exchanged(pair) or other_effect(pair):
+    if (
+        parties_exchanged(pair)
+        or befell(pair)
+        or _asked_owner_changed(pair)
+        or given_and_got(pair)
+        or cases_exchanged(pair)
+        or other_effect(pair)
+    ):
         return True
     return not exchanged and _exchanged(pair)
 
@@ -159,6 +166,21 @@ def _asks_for_doer(reading: Reading) -> bool | None:
     if opening[:1] not in (["who"], ["what"], ["which"]) or not PASSIVE_BE.isdisjoint(opening):
         return None
     return _DO.isdisjoint(opening)
+
+
+def _asked_owner_changed(pair: Pair) -> bool:
+    """*Whose mother is Ann* and *who is Ann's mother*, *who is the mother of Ann* and *who is Ann the mother of*."""
+    if any(token.kind is not Kind.FUNCTION for token in (*pair.left, *pair.right)):
+        return False
+    return _asks_owner(pair.a) != _asks_owner(pair.b)
+
+
+def _asks_owner(reading: Reading) -> bool:
+    """It is asked whose it is, with *is* and nothing done."""
+    tokens = reading.tokens
+    if len(tokens) < 4 or not {"is", "are", "was", "were"} & reading.texts:
+        return False
+    return "whose" in reading.texts or (tokens[0].text == "who" and tokens[-1].text == "of")
 
 
 def _role_moved(pair: Pair) -> bool:
