@@ -28,7 +28,17 @@ _EITHER = {
 _CLAUSES = words("if when because after before while once since until unless")
 """Words of clauses that say what happens, be it by whom it may."""
 _CLAUSE_MAX = 8
+_DECIDED = stems(
+    """cancelled deleted closed refused rejected terminated extended blocked suspended changed returned denied declined
+    accepted approved withdrawn reported revoked renewed ended removed banned moved postponed rescheduled fired
+    dismissed evicted audited inspected searched sold raised lowered frozen locked disabled reversed"""
+)
+"""What is done on purpose, so that it matters by whom; what is lost or broken is so whoever did it."""
 _OWNED = ARTICLES | words("my our your this that all")
+_EITHER_VOICE = stems(
+    "focus prepare concentrate organize relax marry commit dedicate motivate interest start finish do"
+)
+"""Verbs of which the passive says what is so once it is done (*be prepared*, *prepare*)."""
 _PERSONS = words("me us him her them you")
 _WORKS = stems("book article song film movie poem essay letter speech email message story report documentary joke poem")
 """Things that somebody makes, and that are about something."""
@@ -57,6 +67,27 @@ def other_voice(pair: Pair) -> bool | None:
     return None
 
 
+def done_or_suffered(pair: Pair) -> bool:
+    """*How to be loved*, *how to love*; *followed by Ann*, *following Ann*: one word makes it the passive."""
+    return any(
+        _passive_by(change.left[0], pair.a, pair.b) if change.left else _passive_by(change.right[0], pair.b, pair.a)
+        for change in pair.changes
+        if len(change.left) + len(change.right) == 1
+    )
+
+
+def _passive_by(more: Token, own: Reading, other: Reading) -> bool:
+    """The word is *be* before a participle, or *by* after one, and the other text has the verb as one does it."""
+    by = more.text == "by"
+    if not by and more.text not in ("be", "being"):
+        return False
+    verb = own.before(more) if by else own.after(more)
+    if verb is None or not participle(verb) or verb.form in _EITHER_VOICE or verb.text in other.texts:
+        return False
+    same = [token.text for token in other.tokens if token.form == verb.form and not participle(token)]
+    return any(text.endswith("ing") for text in same) if by else bool(same)
+
+
 def befell(pair: Pair) -> bool:
     """*If my flight is cancelled* in one text, *if I cancel my flight* in the other.
 
@@ -73,13 +104,18 @@ def befell(pair: Pair) -> bool:
 @lru_cache(maxsize=READINGS_MAX)
 def _suffered(reading: Reading) -> frozenset[tuple[str, str]]:
     """In such clauses, each participle that follows *is*, with the thing it is said of; nobody is named who did it."""
-    found = set()
+    found: set[tuple[str, str]] = set()
     for at in _clauses(reading):
         clause = [token for token in reading.tokens[at + 1 : at + 1 + _CLAUSE_MAX] if token.text not in _OWNED]
         if len(clause) < 3 or clause[0].kind is Kind.FUNCTION:
             continue
         be = next((place for place, token in enumerate(clause[:-1]) if token.text in PASSIVE_BE | {"been"}), 0)
-        if be and participle(clause[be + 1]) and all(token.text != "by" for token in clause[be + 2 : be + 3]):
+        if (
+            be
+            and clause[be + 1].form in _DECIDED
+            and participle(clause[be + 1])
+            and all(token.text != "by" for token in clause[be + 2 : be + 3])
+        ):
             found.update((clause[be + 1].form, token.form) for token in clause[:be] if token.kind is Kind.WORD)
     return frozenset(found)
 
@@ -87,7 +123,7 @@ def _suffered(reading: Reading) -> frozenset[tuple[str, str]]:
 @lru_cache(maxsize=READINGS_MAX)
 def _done(reading: Reading) -> frozenset[tuple[str, str]]:
     """In such clauses, what the caller or the one addressed does, with the words straight after it."""
-    found = set()
+    found: set[tuple[str, str]] = set()
     for at in _clauses(reading):
         doer, *clause = reading.tokens[at + 1 : at + 1 + _CLAUSE_MAX] or (None,)
         if doer is None or doer.text not in ("i", "we", "you"):

@@ -13,7 +13,9 @@ from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 
 _MODALS = words("should could would might must")
-_SUBJECTS = words("i you we he she it they one")
+_SUBJECT_MAX = 3
+"""Words between a modal verb and *have*, at most."""
+_CLAUSES = words("who which that to do does did and or if when")
 _HELPERS = words("do does did is are was were will would can could has have had")
 _LASTING = {
     form: (group[0], form == group[-1])
@@ -35,19 +37,22 @@ def other_time(pair: Pair) -> bool:
     if _looks_back(pair.a) != _looks_back(pair.b):
         return True
     here, there = _held(pair.a), _held(pair.b)
-    return bool(here and there) and here[0] == there[0] and here[1] != there[1]
+    return here is not None and there is not None and here[0] == there[0] and here[1] != there[1]
 
 
 @lru_cache(maxsize=READINGS_MAX)
 def _looks_back(reading: Reading) -> bool:
     """*Should I have done*, *I should have done*."""
+    if "have" not in reading.texts or _MODALS.isdisjoint(reading.texts):
+        return False
     texts = [token.text for token in reading.tokens]
-    return any(
-        text in _MODALS
-        and (texts[at + 1 : at + 2] == ["have"] or (texts[at + 2 : at + 3] == ["have"] and texts[at + 1] in _SUBJECTS))
-        and _is_done(reading, at + 2 + (texts[at + 1] != "have"))
-        for at, text in enumerate(texts)
-    )
+    for at, text in enumerate(texts):
+        if text not in _MODALS or "have" not in texts[at + 1 : at + 2 + _SUBJECT_MAX]:
+            continue
+        have = texts.index("have", at)
+        if _CLAUSES.isdisjoint(texts[at + 1 : have]) and _is_done(reading, have + 1):
+            return True
+    return False
 
 
 def _is_done(reading: Reading, at: int) -> bool:

@@ -30,6 +30,8 @@ class _Manner(NamedTuple):
     together: bool
     of_each: frozenset[str]
     """What it takes one after another (`in each department`)."""
+    shared_out: frozenset[str]
+    """Of what it speaks as of *each* or *all* (`how many books has each student`)."""
     which_has: frozenset[str]
     """What it picks one of by an extreme of it (`the department with the highest salary`)."""
 
@@ -37,6 +39,9 @@ class _Manner(NamedTuple):
 def other_manner(pair: Pair) -> bool:
     """One takes singly what the other takes together, or picks one where the other wants something of each."""
     a, b = _manner(pair.a), _manner(pair.b)
+    here, there = a.shared_out - b.shared_out, b.shared_out - a.shared_out
+    if here and there and here <= pair.b.forms and there <= pair.a.forms:
+        return True
     return any(
         (one.singly and other.together and not (one.together or other.singly))
         or not (one.of_each - one.which_has).isdisjoint(other.which_has - other.of_each)
@@ -48,7 +53,7 @@ def other_manner(pair: Pair) -> bool:
 def _manner(reading: Reading) -> _Manner:
     bare = [token for token in reading.tokens if token.text not in ARTICLES]
     singly = together = False
-    of_each, which_has = set(), set()
+    of_each, all_of, which_has = set(), set(), set()
     for one, joint, other in zip(bare, bare[1:], bare[2:], strict=False):
         singly = singly or (joint.text == "by" and one.text == other.text)
         if joint.text in _HAVING and one.kind is Kind.WORD and _extreme(other):
@@ -57,7 +62,9 @@ def _manner(reading: Reading) -> _Manner:
         together = together or (one.text in _JOINTS and other.text in _ONE)
         if one.text in _DISTRIBUTING and other.kind is Kind.WORD:
             of_each.add(other.form)
-    return _Manner(singly, together, frozenset(of_each), frozenset(which_has))
+        elif one.text == "all" and other.kind is Kind.WORD and other.form != "except":
+            all_of.add(other.form)
+    return _Manner(singly, together, frozenset(of_each), frozenset(of_each | all_of), frozenset(which_has))
 
 
 def _extreme(token: Token) -> bool:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.causing import other_effect
-from cacheproxy.rules.guard.doers import befell, other_than_doer, other_voice
+from cacheproxy.rules.guard.doers import befell, done_or_suffered, other_than_doer, other_voice
 from cacheproxy.rules.guard.function_words import (
     ARTICLES,
     DIRECTIONAL,
@@ -30,6 +30,7 @@ from cacheproxy.rules.guard.ways import other_way
 
 _DIFFERENT = words("differ differs difference differences different")
 _DO = words("do does did")
+_STATES = words("is are was were")
 _PREFIXES = words(
     "ab an auf aus bei durch ein fest fort her hin hoch los mit nach rein raus um unter vor weg weiter zu"
 )
@@ -54,7 +55,7 @@ def direction(pair: Pair) -> bool:
         return True
     exchanged = converse(pair)
     otherwise = (other_way(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
-    if pair.framed and not exchanged and any(otherwise):
+    if pair.framed and not exchanged and (any(otherwise) or done_or_suffered(pair)):
         return True
     passive = other_voice(pair)
     if passive is not None:
@@ -172,15 +173,14 @@ def _asked_owner_changed(pair: Pair) -> bool:
     """*Whose mother is Ann* and *who is Ann's mother*, *who is the mother of Ann* and *who is Ann the mother of*."""
     if any(token.kind is not Kind.FUNCTION for token in (*pair.left, *pair.right)):
         return False
-    return _asks_owner(pair.a) != _asks_owner(pair.b)
+    states = not (_STATES.isdisjoint(pair.a.texts) or _STATES.isdisjoint(pair.b.texts))
+    return states and _asks_owner(pair.a) != _asks_owner(pair.b)
 
 
 def _asks_owner(reading: Reading) -> bool:
-    """It is asked whose it is, with *is* and nothing done."""
+    """It is asked whose it is."""
     tokens = reading.tokens
-    if len(tokens) < 4 or not {"is", "are", "was", "were"} & reading.texts:
-        return False
-    return "whose" in reading.texts or (tokens[0].text == "who" and tokens[-1].text == "of")
+    return "whose" in reading.texts or (len(tokens) > 1 and tokens[0].text == "who" and tokens[-1].text == "of")
 
 
 def _role_moved(pair: Pair) -> bool:

@@ -19,7 +19,7 @@ _BOUNDS = words(
 """Prepositions and particles of which one never stands for another, apart from those in one group of `_ALIKE`."""
 _MOVES = words("to into onto towards from")
 """Those of which none stands for another of them; beside others they say little (*traffic to*, *on a site*)."""
-_WAYS = _BOUNDS | _MOVES | PREPOSITIONS | words("when if by around inside throughout")
+_WAYS = _BOUNDS | _MOVES | PREPOSITIONS | words("when if by around inside throughout every")
 _ALIKE = [
     set(group)
     for group in groups(
@@ -53,9 +53,11 @@ def other_way(change: Change, pair: Pair) -> bool:
     """One way or bound became another before the same thing (`to English`, `from English`; `up to 5`, `over 5`)."""
     left, right = ({token.text for token in side} for side in (change.left, change.right))
     both = left | right
+    if not left or not right or not both <= _WAYS:
+        return False
     if len(left) == len(right) == 1 and _other_role(both, change.left[-1], pair):
         return True
-    if not left or not right or not both <= _WAYS or any(both <= group for group in _ALIKE):
+    if "every" in both or any(both <= group for group in _ALIKE):
         return False
     if (left ^ right) & _BOUNDS or both <= _MOVES:
         return True
@@ -64,6 +66,8 @@ def other_way(change: Change, pair: Pair) -> bool:
 
 def _other_role(both: set[str], preposition: Token, pair: Pair) -> bool:
     """Two prepositions that are no bounds, before somebody, something one is, or a time."""
+    if both == {"by", "about"}:
+        return pair.a.after(preposition) is None
     as_role = "as" in both and not both.isdisjoint(_NO_ROLE)
     if not as_role and both not in _LASTING and both not in _LIVING:
         return False
