@@ -39,14 +39,17 @@ _VARIANTS = words("pro max plus mini ultra lite premium air xl se prime ee enter
 _SAYING_IT = frozenset(
     tuple(pair)
     for pair in groups(
-        """sim card; pan card; pin number; isbn number; vin number; imei number; sku number; serial number; tuna steak;
-        tracking number; order number; roll number; domain name; brand name; first name; last name; prime number;
-        whole number; natural number; rational number; complex number; even number; odd number; gmail account;
+        """sim card; pan card; pin number; isbn number; vin number; imei number; sku number; gmail account;
         paypal account; outlook account; icloud account; spotify account; discord account; github account;
         steam account"""
     )
 )
-"""Wholes that are also called by their first half, or whose first half stands for nothing alone."""
+"""Wholes that are also called by their first half."""
+_DESCRIBING = words(
+    """extra additional new old same other own single free prime whole natural rational complex even odd serial tracking
+    order roll domain brand first last"""
+)
+"""Words that stand for no thing of their own before another."""
 _LONGER_MAX = 2
 """Words by which a noun is made longer, at most."""
 _IDLE = ARTICLES | words("my your our their is are do does")
@@ -99,10 +102,14 @@ def _second_half(more: Sequence[Token], reading: Reading) -> bool:
     first, after = reading.tokens[at - 1], reading.tokens[at + len(more) : at + len(more) + 1]
     if after and after[0].kind is not Kind.FUNCTION and not after[0].apposed:
         return False
-    if f"{first.text}'s {more[0].text}" in reading.text.lower():
-        return True
-    if more[-1].text in _VARIANTS:
-        return first.kind is not Kind.FUNCTION
-    if more[-1].text == "account" and (first.proper or kinds((first.form,))):
+    if first.kind is Kind.FUNCTION or first.text in _DESCRIBING:
+        return False
+    owned = f"{first.text}'s {more[0].text}" in reading.text.lower()
+    return owned or more[-1].text in _VARIANTS or _halves(first, more[-1])
+
+
+def _halves(first: Token, second: Token) -> bool:
+    """The two make one noun for a third thing."""
+    if second.text == "account" and (first.proper or kinds((first.form,))):
         return False  # who deletes his Instagram deletes that
-    return first.kind is Kind.WORD and more[-1].form in _HEADS and (first.text, more[-1].form) not in _SAYING_IT
+    return first.kind is Kind.WORD and second.form in _HEADS and (first.text, second.form) not in _SAYING_IT

@@ -68,12 +68,11 @@ def other_voice(pair: Pair) -> bool | None:
 
 
 def done_or_suffered(pair: Pair) -> bool:
-    """*How to be loved*, *how to love*; *followed by Ann*, *following Ann*: one word makes it the passive."""
-    return any(
-        _passive_by(change.left[0], pair.a, pair.b) if change.left else _passive_by(change.right[0], pair.b, pair.a)
-        for change in pair.changes
-        if len(change.left) + len(change.right) == 1
-    )
+    """*How to be loved*, *how to love*; *followed by Ann*, *following Ann*: nothing but that word differs."""
+    if len(pair.changes) != 1 or len(pair.changes[0].left) + len(pair.changes[0].right) != 1:
+        return False
+    left, right = pair.changes[0].left, pair.changes[0].right
+    return _passive_by(left[0], pair.a, pair.b) if left else _passive_by(right[0], pair.b, pair.a)
 
 
 def _passive_by(more: Token, own: Reading, other: Reading) -> bool:

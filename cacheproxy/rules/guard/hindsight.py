@@ -12,7 +12,7 @@ from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 
-_MODALS = words("should could would might must")
+_MODALS = words("should could would")
 _SUBJECT_MAX = 3
 """Words between a modal verb and *have*, at most."""
 _CLAUSES = words("who which that to do does did and or if when")

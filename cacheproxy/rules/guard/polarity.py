@@ -31,7 +31,7 @@ _QUANTIFIERS = {
 }  # fmt: skip
 _ANY_ONE = ({"one", "any"}, {"one", "some"})
 """Shares that are one: *can one* is *can anyone*."""
-_WHOLE = words("all every each")
+_WHOLE = words("all every each both multiple")
 _LONE = words("single one")
 """Of the things asked about: what is done to each need not be done to one."""
 _PLACES_MAX = 3

@@ -39,7 +39,7 @@ def other_share(pair: Pair) -> bool:
     one, other = one - other, other - one
     if one and other:
         return True
-    alone = (one or other).keys() - {"1x"}  # *once a week* is *weekly*
+    alone = [share for share in one or other if "x" not in share]  # *once a week* is *weekly*, *twice* *repeatedly*
     return bool(alone) and pair.framed and not any(token.valued for token in (*pair.left, *pair.right))
 
 

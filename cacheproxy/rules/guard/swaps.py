@@ -88,6 +88,9 @@ def _compound_turned(pair: Pair) -> bool:
     if len(left) != 2 or left[::-1] != right:
         return False
     start = _parting(pair)
+    turned = pair.b.tokens[start : start + 2]
+    if all(one.text != other.text for one, other in zip(pair.a.tokens[start : start + 2], turned[::-1], strict=True)):
+        return all(token.kind is Kind.WORD for token in turned)  # *cats dog food* and *dogs cat food*
     before, nouns, after = (
         pair.a.tokens[start - 1 : start],
         pair.a.tokens[start : start + 2],
