@@ -30,7 +30,7 @@ _PROPERTY = stems(
 """Things that something is done to instead of to their owner."""
 _AGREEING = words("am is are was were have has do does")
 _DETERMINERS = ARTICLES | words("my our your his her their")
-_OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (\\w+)")
+_OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (?=(\\w+))")
 _NAMED_MAX = 3
 """Words that name one of the household, the owner included (`my little sister`)."""
 
@@ -66,7 +66,7 @@ def _times(form: str, reading: Reading) -> int:
 
 def _owners_exchanged(pair: Pair) -> bool:
     """*My neighbour's dog* and *my child* have become *my dog* and *my neighbour's child*."""
-    here, there = _owned(pair.a), _owned(pair.b)
+    here, there = owners(pair.a), owners(pair.b)
     return any(
         owner == other_owner and _had(pair.a, other) and _had(pair.b, thing)
         for owner, thing in here - there
@@ -75,7 +75,8 @@ def _owners_exchanged(pair: Pair) -> bool:
 
 
 @lru_cache(maxsize=READINGS_MAX)
-def _owned(reading: Reading) -> frozenset[tuple[str, ...]]:
+def owners(reading: Reading) -> frozenset[tuple[str, ...]]:
+    """Who has what (`widow's sister`)."""
     return frozenset(_OWNED.findall(reading.text.lower())) if "s " in reading.text else frozenset()
 
 

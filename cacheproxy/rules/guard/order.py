@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from itertools import pairwise
 
@@ -18,6 +17,7 @@ from cacheproxy.rules.guard.function_words import (
     SYMMETRIC,
 )
 from cacheproxy.rules.guard.giving import given_and_got
+from cacheproxy.rules.guard.household import owners
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.parties import parties_exchanged
@@ -36,7 +36,6 @@ _PREFIXES = words(
 )
 """What comes off German verbs and ends the clause."""
 _GERMAN_CLAUSES = words("und oder aber wenn weil damit bevor nachdem ohne obwohl falls")
-_OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (?=(\\w+))")
 _ROWS = words("concatenate concat append prepend words strings letters")
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
@@ -51,7 +50,7 @@ _NEIGHBOURS_MAX = 4
 
 def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
-    if _gendered(pair.a) != _gendered(pair.b) or turned(_owners(pair.a), _owners(pair.b)):
+    if _gendered(pair.a) != _gendered(pair.b) or turned(owners(pair.a), owners(pair.b)):
         return True
     exchanged = converse(pair)
     otherwise = (other_way(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
@@ -130,12 +129,6 @@ def _gendered(reading: Reading) -> list[str]:
         return []
     persons = [GENDERED[token.text] for token in reading.tokens if token.text in GENDERED]
     return persons if len(set(persons)) == 2 else []
-
-
-@lru_cache(maxsize=READINGS_MAX)
-def _owners(reading: Reading) -> frozenset[tuple[str, ...]]:
-    """Who has what (`widow's sister`)."""
-    return frozenset(_OWNED.findall(reading.text.lower())) if "s " in reading.text else frozenset()
 
 
 def _symmetric(reading: Reading) -> bool:

@@ -33,13 +33,14 @@ _CHARGES = words("tax taxes vat gst tip tips fee fees charge charges service gra
 
 def other_share(pair: Pair) -> bool:
     """Another share or multiple of the same amount."""
-    if _reduced(pair.a) != _reduced(pair.b) or _added(pair):
+    if _added(pair) or any(_taken(one, other) for one, other in ((pair.a, pair.b), (pair.b, pair.a))):
         return True
     one, other = _shares(pair.a), _shares(pair.b)
     one, other = one - other, other - one
     if one and other:
         return True
-    alone = [share for share in one or other if "x" not in share]  # *once a week* is *weekly*, *twice* *repeatedly*
+    # Only parts count alone: *once a week* is *weekly*, and *twice* is *more than once*.
+    alone = [share for share in one or other if "x" not in share]
     return bool(alone) and pair.framed and not any(token.valued for token in (*pair.left, *pair.right))
 
 
@@ -63,11 +64,16 @@ def _neighbours(reading: Reading) -> frozenset[tuple[str, str]]:
     return frozenset((one.text, other.text) for one, other in pairwise(reading.tokens))
 
 
-@lru_cache(maxsize=READINGS_MAX)
-def _reduced(reading: Reading) -> frozenset[str]:
-    """The percentages that are taken off."""
+def _taken(one: Reading, other: Reading) -> bool:
+    """A percentage is taken off in one text, and is what is asked for in the other."""
+    return not _percentages(one, "off").isdisjoint(_percentages(other, "of") - _percentages(other, "off"))
+
+
+@lru_cache(maxsize=4 * READINGS_MAX)
+def _percentages(reading: Reading, before: str) -> frozenset[str]:
+    """Those that stand before that word."""
     return frozenset(
-        one.form for one, other in pairwise(reading.tokens) if other.text == "off" and one.form.endswith(" %")
+        one.form for one, other in pairwise(reading.tokens) if other.text == before and one.form.endswith(" %")
     )
 
 
