@@ -31,7 +31,8 @@ _HEADS = stems(
     library bus uniform playground nurse dress ring cake gift vow
     group role owner path extension name size hash history log
     house trunk stump cutter cleaner stain remover wrapper bottle carton bag box jar
-    transplant transfusion donor donation stone share price"""
+    transplant transfusion donor donation stone share price top
+    content password"""
 )
 """Second halves of which the whole is neither the first half nor the same by another name."""
 _VARIANTS = words("pro max plus mini ultra lite premium air xl se prime ee enterprise")
@@ -57,11 +58,12 @@ _IDLE = ARTICLES | words("my your our their is are do does")
 _PLACES = frozenset(
     tuple(pair)
     for pair in groups(
-        """equatorial guinea; guinea bissau; american samoa; democratic republic; people republic; peoples republic;
-        french guiana; british columbia; inner mongolia; saxony anhalt; lower saxony; baja california; kansas city;
-        oklahoma city; mexico city; panama city; quebec city; guatemala city; iowa city; jersey city; kuwait city;
-        washington state; york region; northern ireland; northern cyprus; western sahara; western samoa; virgin islands;
-        east timor; west bengal; new england; falkland islands; north macedonia; saint martin; sint maarten"""
+        """equatorial guinea; dr congo; guinea bissau; american samoa; democratic republic; people republic;
+        peoples republic; french guiana; british columbia; inner mongolia; saxony anhalt; lower saxony;
+        baja california; kansas city; oklahoma city; mexico city; panama city; quebec city; guatemala city;
+        iowa city; jersey city; kuwait city; washington state; york region; northern ireland; northern cyprus;
+        western sahara; western samoa; virgin islands; east timor; west bengal; new england; falkland islands;
+        north macedonia; saint martin; sint maarten"""
     )
 )
 """Two neighbours in the name of a place of which one alone names another."""

@@ -24,6 +24,8 @@ _CLAIMING = words(
     heard read told tell claim claims"""
 )
 """Words after which *that* opens a clause, and does not stand for *which*."""
+_SUPPOSING = words("think thinks believe believes guess suppose assume")
+"""Those that open one without it, and have no thing for their object."""
 _PRONOUNS = words("i you we he she they it people")
 _DOER_MAX = 4
 """Words that name the one who does it, at most."""
@@ -70,7 +72,7 @@ def _places(reading: Reading) -> Iterator[int]:
 
 def _begins_subject(tokens: Sequence[Token], at: int) -> bool:
     """A clause begins here, or its helper stands before it and nothing before that (`can only members`)."""
-    if not at or tokens[at].apposed or tokens[at - 1].text in _OPENING:
+    if not at or tokens[at].apposed or tokens[at - 1].text in _OPENING | _SUPPOSING:
         return True
     before = tokens[at - 1].text
     if before == "that":

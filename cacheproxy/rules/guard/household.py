@@ -28,6 +28,7 @@ _PROPERTY = stems(
     phone computer shop"""
 )
 """Things that something is done to instead of to their owner."""
+_CALLERS = words("me us")
 _AGREEING = words("am is are was were have has do does")
 _DETERMINERS = ARTICLES | words("my our your his her their")
 _OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (?=(\\w+))")
@@ -43,7 +44,8 @@ def one_of_household(pair: Pair) -> bool:
         for change in pair.changes
     ):
         return True
-    return not (pair.left or pair.right) and _owners_exchanged(pair)
+    same = all(token.text in _SELVES for token in (*pair.left, *pair.right))
+    return same and _owners_exchanged(pair)
 
 
 def _himself_or_his(one: Sequence[Token], other: Sequence[Token], here: Reading, there: Reading) -> bool:
@@ -67,6 +69,8 @@ def _times(form: str, reading: Reading) -> int:
 def _owners_exchanged(pair: Pair) -> bool:
     """*My neighbour's dog* and *my child* have become *my dog* and *my neighbour's child*."""
     here, there = owners(pair.a), owners(pair.b)
+    if any(_moved_to_caller(*sides) for sides in ((here - there, pair.a, pair.b), (there - here, pair.b, pair.a))):
+        return True
     return any(
         owner == other_owner and _had(pair.a, other) and _had(pair.b, thing)
         for owner, thing in here - there
@@ -78,6 +82,12 @@ def _owners_exchanged(pair: Pair) -> bool:
 def owners(reading: Reading) -> frozenset[tuple[str, ...]]:
     """Who has what (`widow's sister`)."""
     return frozenset(_OWNED.findall(reading.text.lower())) if "s " in reading.text else frozenset()
+
+
+def _moved_to_caller(had: frozenset[tuple[str, ...]], one: Reading, other: Reading) -> bool:
+    """*My son's teacher* did it to me in one text, *my teacher* to my son in the other."""
+    done_to = not _CALLERS.isdisjoint(one.texts - other.texts)
+    return done_to and any(_had(other, owner) and _had(other, thing) for owner, thing in had)
 
 
 def _had(reading: Reading, thing: str) -> bool:

@@ -61,7 +61,8 @@ PARTIES = stems(
     husband spouse partner girlfriend boyfriend friend mother father mom mum dad parent son daughter child kid brother
     sister uncle aunt cousin neighbour neighbor roommate flatmate colleague coworker government state council city
     insurer insurance agency agent broker lender borrower creditor debtor hacker thief driver passenger carrier courier
-    postman dealer provider recruiter union ex dog cat"""
+    postman dealer provider recruiter union ex dog cat actor actress director singer waiter waitress king queen man
+    woman boy girl captain coach player detective collector reseller intern trainee volunteer"""
 )
 """Nouns for those who act of their own will."""
 _REACH_MAX = 8

@@ -11,6 +11,7 @@ from cacheproxy.rules.guard.lists import groups, words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.parties import PARTIES
 from cacheproxy.rules.guard.reading import Kind, Reading, Token
+from cacheproxy.rules.guard.stems import stems
 
 _BOUNDS = words(
     """before after during over above under below against until till since while near without within outside except
@@ -38,6 +39,8 @@ _NAMED = [set(group) for group in groups("from for; from about; to about")]
 """The same before a name, which may be that of a site (*make money from Quora*, *with Quora*)."""
 _NO_ROLE = words("from with to by against of")
 """Those that *as a* never stands for (*bought as a reseller*, *from a reseller*)."""
+_ACTING = stems("pay paid vote sign work speak act apply travel")
+"""Verbs after which *for* names the one in whose place it is done."""
 _LASTING = [set(group) for group in groups("for in; for every; in every; for after; for within")]
 """Two of which none stands for the other before a time that passes (*for two hours*, *in two hours*)."""
 _SO_FAR = words("not never no have has had ever first last best worst biggest largest time")
@@ -51,9 +54,11 @@ _BEFORE_LIVING = ARTICLES | words("my your our his her their this that")
 
 def other_way(change: Change, pair: Pair) -> bool:
     """One way or bound became another before the same thing (`to English`, `from English`; `up to 5`, `over 5`)."""
+    if not change.left or not change.right or change.left[0].text not in _WAYS:
+        return False
     left, right = ({token.text for token in side} for side in (change.left, change.right))
     both = left | right
-    if not left or not right or not both <= _WAYS:
+    if not both <= _WAYS:
         return False
     if len(left) == len(right) == 1 and _other_role(both, change.left[-1], pair):
         return True
@@ -68,7 +73,7 @@ def _other_role(both: set[str], preposition: Token, pair: Pair) -> bool:
     """Two prepositions that are no bounds, before somebody, something one is, or a time."""
     if both == {"by", "about"}:
         return pair.a.after(preposition) is None
-    as_role = "as" in both and not both.isdisjoint(_NO_ROLE)
+    as_role = "as" in both and (not both.isdisjoint(_NO_ROLE) or _acts_for(both, pair.a.before(preposition)))
     if not as_role and both not in _LASTING and both not in _LIVING:
         return False
     start = pair.a.place(preposition) + 1
@@ -81,6 +86,11 @@ def _other_role(both: set[str], preposition: Token, pair: Pair) -> bool:
         return bool(rest) and rest[0].text in ("a", "an")
     somebody = next((token for token in rest if token.text not in _BEFORE_LIVING), None)
     return somebody is not None and (somebody.form in PARTIES or (somebody.proper and both in _NAMED))
+
+
+def _acts_for(both: set[str], verb: Token | None) -> bool:
+    """One acts as somebody, or for him; a thing is made for a beginner and as a beginner alike."""
+    return "for" in both and verb is not None and verb.form in _ACTING
 
 
 def _before_value(token: Token, reading: Reading) -> bool:
