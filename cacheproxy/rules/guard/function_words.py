@@ -167,7 +167,6 @@ PHRASES: dict[tuple[str, ...], str] = {
     take off = remove
     took off = remove
     taking off = remove
-    taken off = remove
     according to = opinion
     in my opinion = opinion
     ok to = may

@@ -27,7 +27,7 @@ _ALIKE = [
         """to into onto towards; over above; under below; while during when in; out from of off; outside out of;
         over on; over to; over in during through throughout across; around about; since from;
         in into inside within; near by around;
-        until till to; out off; up on; without with"""
+        until till to; via over; via through; out off; up on; without with"""
     )
 ]
 _PLAIN = {"in", "on", "at", "of", "for", "during"}
