@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.causing import other_effect
 from cacheproxy.rules.guard.converse import converse
-from cacheproxy.rules.guard.doers import other_than_doer, other_voice
+from cacheproxy.rules.guard.doers import befell, done_or_suffered, other_than_doer, other_voice
 from cacheproxy.rules.guard.function_words import (
     ARTICLES,
     DIRECTIONAL,
@@ -19,42 +18,25 @@ from cacheproxy.rules.guard.function_words import (
     SYMMETRIC,
 )
 from cacheproxy.rules.guard.giving import given_and_got
-from cacheproxy.rules.guard.lists import groups, words
+from cacheproxy.rules.guard.household import owners
+from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.parties import parties_exchanged
 from cacheproxy.rules.guard.pronoun_cases import cases_exchanged
-from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
 from cacheproxy.rules.guard.signs import turned
 from cacheproxy.rules.guard.swaps import names_exchanged, places_exchanged
+from cacheproxy.rules.guard.ways import other_way
 
 _DIFFERENT = words("differ differs difference differences different")
 _DO = words("do does did")
-_BOUNDS = words(
-    """before after during over above under below against until till since while near without within outside except
-    beyond behind up down out off across around"""
-)
-"""Prepositions and particles of which one never stands for another, apart from those in one group of `_ALIKE`."""
-_MOVES = words("to into onto towards from")
-"""Those of which none stands for another of them; beside others they say little (*traffic to*, *on a site*)."""
-_WAYS = _BOUNDS | _MOVES | PREPOSITIONS | words("when if by around inside throughout")
-_ALIKE = [
-    set(group)
-    for group in groups(
-        """to into onto towards; over above; under below; while during when in; out from of off; outside out of;
-        over on; over to; over in during through throughout across; around about; since from;
-        in into inside within; near by around;
-        until till to; via over; via through; out off; up on; without with"""
-    )
-]
-_PLAIN = {"in", "on", "at", "of", "for", "during"}
-"""Those that say no more before a number or a date than that it is the one."""
+_STATES = words("is are was were")
 _PREFIXES = words(
     """ab an auf aus bei durch ein fest fort her hin hoch los mit nach rein raus um unter vor weg weiter zu
     aan af in op uit"""
 )
 """What comes off German and Dutch verbs and ends the clause."""
 _GERMAN_CLAUSES = words("und oder aber wenn weil damit bevor nachdem ohne obwohl falls")
-_OWNED = re.compile("(?<!\\w)(\\w+)['\N{RIGHT SINGLE QUOTATION MARK}]s (?=(\\w+))")
 _ROWS = words("concatenate concat append prepend words strings letters")
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
@@ -69,18 +51,25 @@ _NEIGHBOURS_MAX = 4
 
 def direction(pair: Pair) -> bool:
     """The same things in exchanged roles. Order that says nothing (*A and B*, a clause moved to the front) passes."""
-    if _gendered(pair.a) != _gendered(pair.b) or turned(_owners(pair.a), _owners(pair.b)):
+    if _gendered(pair.a) != _gendered(pair.b) or turned(owners(pair.a), owners(pair.b)):
         return True
     exchanged = converse(pair)
-    other_way = (_turned(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
-    if pair.framed and not exchanged and any(other_way):
+    otherwise = (other_way(c, pair) or _other_prefix(c, pair) or other_than_doer(c, pair) for c in pair.changes)
+    if pair.framed and not exchanged and (any(otherwise) or done_or_suffered(pair)):
         return True
     passive = other_voice(pair)
     if passive is not None:
         return passive
     if (not (pair.left or pair.right) and _in_sequence(pair)) or _other_base(pair):
         return True
-    if parties_exchanged(pair) or given_and_got(pair) or cases_exchanged(pair) or other_effect(pair):
+    if (
+        parties_exchanged(pair)
+        or befell(pair)
+        or _asked_owner_changed(pair)
+        or given_and_got(pair)
+        or cases_exchanged(pair)
+        or other_effect(pair)
+    ):
         return True
     return not exchanged and _exchanged(pair)
 
@@ -102,17 +91,6 @@ def _in_sequence(pair: Pair) -> bool:
         return False
     content = [[token.form for token in each.tokens if token.kind is not Kind.FUNCTION] for each in (pair.a, pair.b)]
     return content[0] != content[1]
-
-
-def _turned(change: Change, pair: Pair) -> bool:
-    """One way or bound became another before the same thing (`to English`, `from English`; `up to 5`, `over 5`)."""
-    left, right = ({token.text for token in side} for side in (change.left, change.right))
-    both = left | right
-    if not left or not right or not both <= _WAYS or any(both <= group for group in _ALIKE):
-        return False
-    if (left ^ right) & _BOUNDS or both <= _MOVES:
-        return True
-    return not both <= _PLAIN and _before_value(change.left[-1], pair.a)
 
 
 def _other_prefix(change: Change, pair: Pair) -> bool:
@@ -139,11 +117,6 @@ def _bases(reading: Reading) -> dict[str, bool]:
     }
 
 
-def _before_value(token: Token, reading: Reading) -> bool:
-    after = reading.after(token)
-    return after is not None and after.kind in (Kind.NUMBER, Kind.DATE)
-
-
 def _moved(pair: Pair) -> bool:
     """Something that both have stands elsewhere in one of them."""
     left = {token.form for change in pair.changes for token in change.left}
@@ -157,12 +130,6 @@ def _gendered(reading: Reading) -> list[str]:
         return []
     persons = [GENDERED[token.text] for token in reading.tokens if token.text in GENDERED]
     return persons if len(set(persons)) == 2 else []
-
-
-@lru_cache(maxsize=READINGS_MAX)
-def _owners(reading: Reading) -> frozenset[tuple[str, ...]]:
-    """Who has what (`widow's sister`)."""
-    return frozenset(_OWNED.findall(reading.text.lower())) if "s " in reading.text else frozenset()
 
 
 def _symmetric(reading: Reading) -> bool:
@@ -194,6 +161,20 @@ def _asks_for_doer(reading: Reading) -> bool | None:
     if opening[:1] not in (["who"], ["what"], ["which"]) or not PASSIVE_BE.isdisjoint(opening):
         return None
     return _DO.isdisjoint(opening)
+
+
+def _asked_owner_changed(pair: Pair) -> bool:
+    """*Whose mother is Ann* and *who is Ann's mother*, *who is the mother of Ann* and *who is Ann the mother of*."""
+    if any(token.kind is not Kind.FUNCTION for token in (*pair.left, *pair.right)):
+        return False
+    states = not (_STATES.isdisjoint(pair.a.texts) or _STATES.isdisjoint(pair.b.texts))
+    return states and _asks_owner(pair.a) != _asks_owner(pair.b)
+
+
+def _asks_owner(reading: Reading) -> bool:
+    """It is asked whose it is."""
+    tokens = reading.tokens
+    return "whose" in reading.texts or (len(tokens) > 1 and tokens[0].text == "who" and tokens[-1].text == "of")
 
 
 def _role_moved(pair: Pair) -> bool:

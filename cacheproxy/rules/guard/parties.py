@@ -54,14 +54,15 @@ _CLAUSES = QUESTION_WORDS | words("if that because while and or but so than unti
 _ADDRESSED = words("you please kindly and then so just")
 _CALLERS = words("i we")
 _FIRST = words("my our me us")
-_PARTIES = stems(
+PARTIES = stems(
     """airline bank landlord landlady tenant lodger owner employer employee boss manager supervisor company firm store
     shop seller buyer customer client vendor supplier contractor hotel host guest police officer court judge lawyer
     attorney doctor dentist nurse surgeon hospital school teacher professor student pupil university college wife
     husband spouse partner girlfriend boyfriend friend mother father mom mum dad parent son daughter child kid brother
     sister uncle aunt cousin neighbour neighbor roommate flatmate colleague coworker government state council city
     insurer insurance agency agent broker lender borrower creditor debtor hacker thief driver passenger carrier courier
-    postman dealer provider recruiter union ex dog cat"""
+    postman dealer provider recruiter union ex dog cat actor actress director singer waiter waitress king queen man
+    woman boy girl captain coach player detective collector reseller intern trainee volunteer"""
 )
 """Nouns for those who act of their own will."""
 _REACH_MAX = 8
@@ -312,7 +313,7 @@ def _in_place_of_caller(change: Change, pair: Pair) -> bool:
     for caller, party, reading in ((change.left, change.right, pair.b), (change.right, change.left, pair.a)):
         if len(caller) != 1 or caller[0].text not in _CALLERS or len(party) < 2:
             continue
-        if party[0].text not in _DETERMINERS or party[-1].form not in _PARTIES:
+        if party[0].text not in _DETERMINERS or party[-1].form not in PARTIES:
             continue
         at = reading.place(party[-1])
         after = [token.text for token in reading.tokens[at + 1 : at + _REACH_MAX]]

@@ -6,9 +6,13 @@ people in general as *I*, *you* and *one* alike, so a person that agrees with th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cacheproxy.rules.guard.function_words import GENDERED
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
-from cacheproxy.rules.guard.reading import Kind, Reading
+from cacheproxy.rules.guard.parties import PARTIES
+from cacheproxy.rules.guard.reading import Kind, Reading, Token
 
 _OWNERS = {
     word: person
@@ -26,12 +30,38 @@ _ACTING = {
     "third": words("one someone somebody anyone anybody everyone everybody people person"),
 }
 """Who may act in general. *He* and *they* are somebody in particular."""
+_THIRD = GENDERED | {"they": "they", "them": "they", "their": "they"}
+_AGREEING = words("is are was were has have do does")
 _ACTORS = frozenset().union(*_ACTING.values())
 
 
 def another_person(pair: Pair) -> bool:
     """In one place the texts name different persons, and do not both mean whoever does it."""
-    return (pair.framed or len(pair.changes) == 1) and any(_differs(change, pair) for change in pair.changes)
+    if not pair.framed and len(pair.changes) != 1:
+        return False
+    return any(_differs(change, pair) or _picks_other(change, pair) for change in pair.changes)
+
+
+def _picks_other(change: Change, pair: Pair) -> bool:
+    """*He* became *she* or *they*, after two persons of whom each picks one (`Anna hired Ben; she left`)."""
+    left, right = (_pronouns(side) for side in (change.left, change.right))
+    if len(left) != 1 or len(right) != 1 or left == right or left | right == {"they"}:
+        return False
+    before = pair.a.tokens[: pair.a.place(change.left[0])]
+    named = {token.form: token for token in before if _is_person(token, pair.a)}
+    plural = any(token.text.endswith("s") and token.text != token.form for token in named.values())
+    return len(named) > 1 and (plural or "they" not in left | right)
+
+
+def _is_person(token: Token, reading: Reading) -> bool:
+    """A name, be it the first word of a sentence, or one of those who act of their own will."""
+    return token.proper or token.form in PARTIES or (token.kind is Kind.WORD and token.text.title() in reading.text)
+
+
+def _pronouns(side: Sequence[Token]) -> set[str]:
+    """Which of *he*, *she* and *they* stands there, where nothing else does but the verb that goes with it."""
+    bare = [token.text for token in side if token.text not in _AGREEING]
+    return {_THIRD[text] for text in bare} if all(text in _THIRD for text in bare) else set()
 
 
 def _differs(change: Change, pair: Pair) -> bool:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from cacheproxy.rules.guard.converse import converse
+from cacheproxy.rules.guard.focus import other_focus
 from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, PREPOSITIONS, QUESTION_WORDS
+from cacheproxy.rules.guard.hindsight import other_time
 from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.manners import other_manner
 from cacheproxy.rules.guard.opposites import graded
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
@@ -28,7 +31,7 @@ _QUANTIFIERS = {
 }  # fmt: skip
 _ANY_ONE = ({"one", "any"}, {"one", "some"})
 """Shares that are one: *can one* is *can anyone*."""
-_WHOLE = words("all every each")
+_WHOLE = words("all every each both multiple")
 _LONE = words("single one")
 """Of the things asked about: what is done to each need not be done to one."""
 _PLACES_MAX = 3
@@ -95,6 +98,8 @@ def scope(pair: Pair) -> bool:
     """Another share of the things asked about: *all* for *any*, *only* for *except*, *or* for *and*."""
     if (pair.a.texts ^ pair.b.texts) & _EXCLUSIVE or (pair.a.forms ^ pair.b.forms) & _EXCLUSIVE:
         return True
+    if other_focus(pair) or other_manner(pair):
+        return True
     if len(pair.changes) <= _PLACES_MAX and any(_one_of_each(change, _WHOLE, _LONE) for change in pair.changes):
         return True
     if not pair.framed:
@@ -113,7 +118,7 @@ def tense(pair: Pair) -> bool:
         return True
     if not pair.framed:
         return False
-    if _other_mode(pair):
+    if _other_mode(pair) or other_time(pair):
         return True
     return (
         _excluded(_times(pair.a), _times(pair.b))
@@ -174,7 +179,10 @@ def _denies_nothing(tokens: Sequence[Token], index: int) -> bool:
         return True
     if index == 0:
         return tokens[0].text == "no" and bool(after) and after[0].kind is not Kind.WORD
-    return before[-1] == "if" or before in (["or", "why"], ["and", "why"])
+    lone = not after or after[0].apposed or after[0].kind is Kind.FUNCTION
+    if before[-1] == "if":
+        return tokens[index].text == "not" or (tokens[index].text == "no" and lone)
+    return before in (["or", "why"], ["and", "why"])
 
 
 def _denies_other(pair: Pair) -> bool:

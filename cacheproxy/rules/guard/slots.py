@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cacheproxy.rules.guard.complements import other_complement
+from cacheproxy.rules.guard.compounds import longer_noun
 from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
+from cacheproxy.rules.guard.household import one_of_household
 from cacheproxy.rules.guard.kinds import kinds
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
@@ -32,6 +35,8 @@ _WHICH_IS = stems(
     theorem phenomenon event disease effect member rest whole entirety majority use area"""
 )
 """Things that with *of* are what follows, or a measure of it (`the city of Lima`, `the number of days`)."""
+_ENDS = words("top bottom end start beginning middle back front inside side edge")
+"""Parts of what follows *of*, though most of them say little elsewhere."""
 _CALLED = words("command abbreviation acronym keyword")
 """Words before the name of what they are (`the command chmod`)."""
 _COMPOUNDED = words("line lines prompt key keys center centre structure economy density search")
@@ -40,7 +45,11 @@ _COMPOUNDED = words("line lines prompt key keys center centre structure economy 
 
 def slots(pair: Pair) -> bool:
     """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
-    if (pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair))) or another_person(pair):
+    if pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair)):
+        return True
+    if pair.framed and (longer_noun(pair) or other_complement(pair)):
+        return True
+    if another_person(pair) or one_of_household(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
     return not left.isdisjoint(right)
@@ -172,7 +181,9 @@ def _acts_on_deed(verb: Sequence[Token], joint: Sequence[Token], reading: Readin
 def _thing_of(tokens: Sequence[Token], reading: Reading) -> bool:
     """`tokens` make something else of what follows (`the poster of the film`), and do not only say what it is."""
     bare = [token for token in tokens if token.text not in ARTICLES]
-    if len(bare) != 2 or bare[0].kind is not Kind.WORD or bare[1].text != "of" or bare[0].form in _WHICH_IS:
+    if len(bare) != 2 or bare[1].text != "of" or bare[0].form in _WHICH_IS:
+        return False
+    if bare[0].kind is not Kind.WORD and bare[0].text not in _ENDS:
         return False
     after = reading.tokens[reading.place(tokens[-1]) + 1 :]
     following = next((token for token in after if token.text not in ARTICLES), None)

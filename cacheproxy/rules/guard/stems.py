@@ -39,7 +39,7 @@ IRREGULAR = {
 }  # fmt: skip
 
 _SPELLINGS = {
-    "isation": "ization", "ising": "izing", "ise": "ize", "ised": "ized", "ises": "izes", "our": "or",
+    "isation": "ization", "ising": "izing", "ise": "ize", "ised": "ized", "ises": "izes", "our": "or", "ours": "ors",
 }  # fmt: skip
 _BEGINNINGS = {
     "sulph": "sulf", "haem": "hem", "anaem": "anem", "oestr": "estr", "oesoph": "esoph", "paed": "ped", "foet": "fet",

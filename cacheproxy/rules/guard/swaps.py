@@ -15,7 +15,7 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 
 _JOINING = SYMMETRIC | ARTICLES | {"and", "or"}
 """What may stand between two things that changed places without meaning anything."""
-_RELATIVES = words("who that which")
+_RELATIVES = words("who that which whom")
 _PREDICATES = words("is are was were do does did has have had can will")
 """Words with which a predicate may begin."""
 _NOUN_FOLLOWS = ARTICLES | words("my your his her its our their this that")
@@ -57,7 +57,7 @@ def _swapped(pair: Pair) -> bool:
 
 
 def _relatives_swapped(pair: Pair) -> bool:
-    """*Those who were hired left* and *those who left were hired*: what is said changed places with what narrows."""
+    """*Those who were hired left* and *those who left were hired*, or *the dog that bit him* and *that he bit*."""
     left, right = _middle([token.form for token in pair.a.tokens], [token.form for token in pair.b.tokens])
     if not 1 < len(left) <= 2 * _SWAPPED_MAX or sorted(left) != sorted(right):
         return False
@@ -65,7 +65,21 @@ def _relatives_swapped(pair: Pair) -> bool:
     if start < 2 or pair.a.tokens[start - 1].text not in _RELATIVES:
         return False
     turns = (at for at in range(1, len(left)) if left[at:] == right[: len(left) - at] and left[:at] == right[-at:])
-    return any(not {left[0], left[at]}.isdisjoint(_PREDICATES) for at in turns)
+    middle = pair.a.tokens[start : start + len(left)]
+    return any(
+        not {left[0], left[at]}.isdisjoint(_PREDICATES)
+        or _doer_and_verb(middle[:at], middle[at:])
+        or _doer_and_verb(middle[at:], middle[:at])
+        for at in turns
+    )
+
+
+def _doer_and_verb(doer: Sequence[Token], verb: Sequence[Token]) -> bool:
+    """Somebody or something named, and one word that is no adverb."""
+    named = doer[0].text in _NOUN_FOLLOWS or doer[0].proper or (len(doer) == 1 and doer[0].text.endswith("s"))
+    if len(verb) != 1 or verb[0].kind is Kind.FUNCTION or verb[0].text.endswith("ly"):
+        return False
+    return named and doer[-1].kind is not Kind.FUNCTION
 
 
 def _compound_turned(pair: Pair) -> bool:
@@ -74,6 +88,9 @@ def _compound_turned(pair: Pair) -> bool:
     if len(left) != 2 or left[::-1] != right:
         return False
     start = _parting(pair)
+    turned = pair.b.tokens[start : start + 2]
+    if all(one.text != other.text for one, other in zip(pair.a.tokens[start : start + 2], turned[::-1], strict=True)):
+        return all(token.kind is Kind.WORD for token in turned)  # *cats dog food* and *dogs cat food*
     before, nouns, after = (
         pair.a.tokens[start - 1 : start],
         pair.a.tokens[start : start + 2],

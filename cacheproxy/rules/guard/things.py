@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.compounds import longer_name
 from cacheproxy.rules.guard.function_words import LATIN_STOPWORDS, QUESTION_WORDS
 from cacheproxy.rules.guard.kinds import FORMATS, LANGUAGES
 from cacheproxy.rules.guard.lists import words
@@ -53,7 +54,7 @@ _OF_A_PEOPLE = ("an", "ans", "ese", "ish", "im", "ims", "ist", "ists")
 
 def names(pair: Pair) -> bool:
     """Another named thing, or one that only one side names. A first name left out is no other person."""
-    if _other_title(pair):
+    if _other_title(pair) or longer_name(pair):
         return True
     left, right = _new_names(pair.left, pair.a), _new_names(pair.right, pair.b)
     return bool(left and right) or (bool(left or right) and pair.framed)

@@ -6,11 +6,13 @@ from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.commands import reordered
 from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.function_words import SYMMETRIC
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
+from cacheproxy.rules.guard.shares import other_share
 from cacheproxy.rules.guard.signs import differ, turned
 from cacheproxy.rules.guard.units import COUNTED_BARE, CURRENCIES, LONE_UNITS, UNIT_OF
 from cacheproxy.rules.guard.verbatim import reworded
@@ -22,7 +24,8 @@ _AGE_LEADS = words("is am are was were be at turn turns turned turning over unde
 def numbers(pair: Pair) -> bool:
     """Other amounts, ordinals or units (`5 kg`, `3rd`, `in euros`); formats of one amount are equal."""
     left, right = _forms(pair.a, Kind.NUMBER), _forms(pair.b, Kind.NUMBER)
-    if left == right and left.total() > 1 and _exchanged(pair) and not converse(pair):
+    exchanged = left == right and left.total() > 1 and _exchanged(pair) and not converse(pair)
+    if exchanged or other_share(pair):
         return True
     if left == right or (not right and _counts_best(pair.a)) or (not left and _counts_best(pair.b)):
         return _units(pair.a) != _units(pair.b)
@@ -109,7 +112,7 @@ def tokens(pair: Pair) -> bool:
         return True
     if differ(pair.a.plain, pair.b.plain, in_order=not converse(pair)):
         return True
-    if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair):
+    if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair) or reordered(pair.a, pair.b):
         return True
     if pair.a.quoted and pair.b.quoted and _in_order(pair.a) != _in_order(pair.b):
         return pair.a.quoted != pair.b.quoted or (pair.a.texts | pair.b.texts).isdisjoint(SYMMETRIC)
