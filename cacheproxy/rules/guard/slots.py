@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cacheproxy.rules.guard.additions import one_more
 from cacheproxy.rules.guard.complements import other_complement
 from cacheproxy.rules.guard.compounds import longer_noun
 from cacheproxy.rules.guard.function_words import ARTICLES, PREPOSITIONS
 from cacheproxy.rules.guard.household import one_of_household
 from cacheproxy.rules.guard.kinds import kinds
+from cacheproxy.rules.guard.light import another_light_word
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.persons import another_person
@@ -49,6 +51,10 @@ def slots(pair: Pair) -> bool:
         return True
     if pair.framed and (longer_noun(pair) or other_complement(pair)):
         return True
+    if pair.framed:
+        changes = [change for change in pair.changes if not (_idle(change) or _opening(change, pair))]
+        if another_light_word(changes) or one_more(changes):
+            return True
     if another_person(pair) or one_of_household(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
