@@ -207,17 +207,22 @@ def test_two_questions_over_one_long_text_are_told_apart_without_reading_it(monk
 
 @pytest.mark.parametrize("name", GUARDS)
 def test_a_guard_takes_less_than_fifty_microseconds_on_two_hundred_words(name):
-    """The best of many runs over two long questions that were read before, as a busy machine only adds time."""
+    """The best of many runs over two long questions that were read before, as a busy machine only adds time.
+
+    Each round is held against how fast the machine is at that moment: its pace changes from one second to the next.
+    """
     pair = compare(read(LONG), read(LONG.replace("hour", "day").replace("orders", "customers")))
     guard = GUARDS[name]
     best_s = 1.0
-    for _ in range(200):
-        began = time.perf_counter()
-        guard(pair)
-        best_s = min(best_s, time.perf_counter() - began)
+    for _ in range(10):
+        slow = slowness()
+        for _ in range(20):
+            began = time.perf_counter()
+            guard(pair)
+            best_s = min(best_s, (time.perf_counter() - began) / slow)
 
     assert len(LONG.split()) == 200
-    assert best_s < 50e-6 * slowness()
+    assert best_s < 50e-6
 
 
 @pytest.mark.parametrize(

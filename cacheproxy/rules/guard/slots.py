@@ -7,6 +7,7 @@ they are known to mean the same. Where a sentence was rearranged only things of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from cacheproxy.rules.guard.additions import one_more
 from cacheproxy.rules.guard.complements import other_complement
@@ -52,8 +53,9 @@ def slots(pair: Pair) -> bool:
     if pair.framed and (longer_noun(pair) or other_complement(pair)):
         return True
     if pair.framed:
-        changes = [change for change in pair.changes if not (_idle(change) or _opening(change, pair))]
-        if another_light_word(changes) or one_more(changes):
+        changes = (change for change in pair.changes if not (_idle(change) or _opening(change, pair)))
+        only = list(islice(changes, 2))
+        if another_light_word(only) or one_more(only):
             return True
     if another_person(pair) or one_of_household(pair):
         return True
