@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, cast
 
 import pytest
@@ -161,3 +162,22 @@ async def test_between_two_neighbours_other_asks_have_their_turn(monkeypatch: py
     assert looking.result().match is not None
     assert looking.result().acceptable
     assert len(set(at)) == len(at) == 3
+
+
+async def test_long_questions_are_judged_aside_so_that_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt of 30 kB that is no known template would stop all others for more than a tenth of a second."""
+    long = "The gate opens at seven and closes at nine. " * 100
+    index = Index(f"{long}When does it open?", STORED)
+    near, trail = near_of(index)
+    judged: list[tuple[int, bool]] = []
+
+    def judge(asked: str, stored: str, *more: Any) -> str | None:
+        judged.append((len(stored), threading.current_thread() is threading.main_thread()))
+        return object_to(asked, stored, *more)
+
+    monkeypatch.setattr(accept, "object_to", judge)
+    index.answers.set()
+    looked = await near.look(PLAN, Plan(key="k"), trail)
+
+    assert looked.acceptable
+    assert judged == [(len(long) + len("When does it open?"), False), (len(STORED), True)]
