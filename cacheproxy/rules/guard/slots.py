@@ -48,15 +48,8 @@ _COMPOUNDED = words("line lines prompt key keys center centre structure economy 
 
 def slots(pair: Pair) -> bool:
     """Other words or another person in one place of a sentence, one narrowing word more, or things of one kind."""
-    if pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair)):
+    if pair.framed and (_refilled(pair) or _narrowed(pair) or _done_to_deed(pair) or _in_one_place(pair)):
         return True
-    if pair.framed and (longer_noun(pair) or other_complement(pair)):
-        return True
-    if pair.framed:
-        changes = (change for change in pair.changes if not (_idle(change) or _opening(change, pair)))
-        only = list(islice(changes, 2))
-        if another_light_word(only) or one_more(only):
-            return True
     if another_person(pair) or one_of_household(pair):
         return True
     left, right = (kinds(token.form for token in side if token.kind is Kind.WORD) for side in (pair.left, pair.right))
@@ -165,6 +158,15 @@ def _narrowed(pair: Pair) -> bool:
         if all(token.text in _IDLE for token in less) and (_modifies(more, reading) or _thing_of(more, reading)):
             return True
     return False
+
+
+def _in_one_place(pair: Pair) -> bool:
+    """The only difference makes a noun longer, adds a thing, or puts a light word in another's place."""
+    if longer_noun(pair) or other_complement(pair):
+        return True
+    changes = (change for change in pair.changes if not (_idle(change) or _opening(change, pair)))
+    only = list(islice(changes, 2))
+    return another_light_word(only) or one_more(only)
 
 
 def _done_to_deed(pair: Pair) -> bool:
