@@ -146,6 +146,7 @@ def main(given: Sequence[str] | None = None) -> int:
     # What was started ends with the block that started it, and a signal that kills would leave it running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     cores, about = find_cores(), machine()
+    os.sched_setaffinity(0, cores.load)
     before = pace(cores)
     with tempfile.TemporaryDirectory(prefix="cacheproxy-bench-") as folder:
         bench = Bench(

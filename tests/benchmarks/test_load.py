@@ -143,11 +143,8 @@ def test_cores_are_kept_awake_by_what_gives_way(tmp_path):
 
 def test_the_pace_of_the_machine_is_that_of_waking_and_of_adding():
     """What it takes to wake a process on another core, and nothing is left of the one that was woken."""
-    cores, before, beside = processes.find_cores(), os.sched_getaffinity(0), processes.tree(os.getpid())
-    try:
-        found = pace(cores)
-    finally:
-        os.sched_setaffinity(0, before)
+    beside = processes.tree(os.getpid())
+    found = pace(processes.find_cores())
 
     assert 1 < found.adding_ms < 10_000
     assert 1 < found.waking_us < 100_000
