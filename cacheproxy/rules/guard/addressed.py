@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cacheproxy.rules.guard.cutting import Piece
-from cacheproxy.rules.guard.lists import groups, words
+from cacheproxy.rules.guard.lists import groups, rewrites, words
 
-_OPENINGS = {
-    tuple(line.split("=")[0].split()): tuple(line.split("=")[1].split())
-    for line in """
+_OPENINGS = rewrites(
+    """
     konnen sie = kannst du
     konnten sie = kannst du
     konntest du = kannst du
@@ -28,34 +27,36 @@ _OPENINGS = {
     vous pouvez = peux tu
     est ce que tu peux = peux tu
     est ce que vous pouvez = peux tu
-    """.strip().splitlines()
-}
+    """
+)
 _FOR_ME = words("mir uns bitte me nous")
 """What follows where the assistant is asked: *können sie fliegen* asks of others."""
-_REWRITTEN = {
-    ("wie", "viel", "uhr"): ("wie", "spat"),
-    ("wie", "kann", "man"): ("wie", "kann", "ich"),
-    ("il", "est", "quelle", "heure"): ("quel", "heure", "est", "il"),
-    ("comment", "est", "ce", "que", "je", "peux"): ("comment",),
-    ("comment", "je", "peux"): ("comment",),
-    ("comment", "puis", "je"): ("comment",),
-    ("comment", "faire", "pour"): ("comment",),
-    ("como", "puedo"): ("como",),
-    ("como", "se", "puede"): ("como",),
-    ("cuanto", "vale"): ("cuanto", "cuesta"),
-    ("donde", "queda"): ("donde", "esta"),
-    ("donde", "se", "encuentra"): ("donde", "esta"),
-    ("ou", "se", "trouve"): ("ou", "est"),
-    ("wo", "befindet", "sich"): ("wo", "ist"),
-    ("wo", "liegt"): ("wo", "ist"),
-    ("von", "wem", "wurde"): ("wer", "hat"),
-    ("von", "wem", "wurden"): ("wer", "hat"),
-    ("par", "qui", "a", "ete"): ("qui", "a"),
-    ("par", "qui", "ont", "ete"): ("qui", "a"),
-    ("quelle",): ("quel",),
-    ("quels",): ("quel",),
-    ("quelles",): ("quel",),
-}
+_REWRITTEN = rewrites(
+    """
+    wie viel uhr = wie spat
+    wie kann man = wie kann ich
+    il est quelle heure = quel heure est il
+    comment est ce que je peux = comment
+    comment je peux = comment
+    comment puis je = comment
+    comment faire pour = comment
+    como puedo = como
+    como se puede = como
+    cuanto vale = cuanto cuesta
+    donde queda = donde esta
+    donde se encuentra = donde esta
+    ou se trouve = ou est
+    wo befindet sich = wo ist
+    wo liegt = wo ist
+    von wem wurde = wer hat
+    von wem wurden = wer hat
+    par qui a ete = qui a
+    par qui ont ete = qui a
+    quelle = quel
+    quels = quel
+    quelles = quel
+    """
+)
 """Openings that are one whoever is asked."""
 _COMMANDS = {
     word: group[0]

@@ -34,7 +34,7 @@ _ALIKE = [
         remain preserve; explain describe clarify; different various several; main primary key major chief;
         basic fundamental simple elementary; kind type sort category form; way method approach mean manner;
         example instance sample; happen occur go; answer reply solution respond response; help assist support
-        aid; long provid; exist live occur; thing item stuff object; possible feasible doable; effective
+        aid; long provided; exist live occur; thing item stuff object; possible feasible doable; effective
         efficient successful; become get be; suppose expect mean
         """
     )

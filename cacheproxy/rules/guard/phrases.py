@@ -6,11 +6,12 @@ Words stand as they are after contractions were spelled out. A verb with a parti
 
 from __future__ import annotations
 
-from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.lists import rewrites, words
 
 PHRASES: dict[tuple[str, ...], str] = {
-    tuple(line.split("=")[0].split()): line.split("=")[1].strip()
-    for line in """
+    said: " ".join(read)
+    for said, read in rewrites(
+        """
     sign up = register
     set up = setup
     web site = website
@@ -236,7 +237,8 @@ PHRASES: dict[tuple[str, ...], str] = {
     simple terms = simply
     simple words = simply
     simple language = simply
-    """.strip().splitlines()
+    """
+    ).items()
 }
 """Several words that act as one. Longer phrases win."""
 

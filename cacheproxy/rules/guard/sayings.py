@@ -11,16 +11,15 @@ from types import MappingProxyType
 
 from cacheproxy.rules.guard.cutting import Piece
 from cacheproxy.rules.guard.kinds import FORMATS
-from cacheproxy.rules.guard.lists import words
+from cacheproxy.rules.guard.lists import rewrites, words
 from cacheproxy.rules.guard.phrases import CLAUSE_STARTS
 from cacheproxy.rules.guard.units import NUMBER_WORDS, ONES, UNIT_OF
 
 _Saying = tuple[int, int, tuple[str, ...]]
 """Where it begins, where it ends, and what is read instead."""
 
-_TABLE = {
-    tuple(line.split("=")[0].split()): tuple(line.split("=")[1].split())
-    for line in """
+_TABLE = rewrites(
+    """
     unable to = not able to
     first world war = worldwar1
     world war one = worldwar1
@@ -60,8 +59,8 @@ _TABLE = {
     eli5 = explain like i am 5
     use as a substitute for = use instead of
     use as a replacement for = use instead of
-    """.strip().splitlines()
-}
+    """
+)
 _NAMED = words("worldwar1 worldwar2")
 """Names, whoever writes them."""
 _FRACTIONS = {"1/2": "5", "1/4": "25", "3/4": "75", "half": "5"}
