@@ -85,16 +85,18 @@ def lone(bench: Bench) -> Iterator[Figure | Skipped]:
 def _one_round(targets: Sequence[Target], case: Case, asks: int, cores: Cores) -> dict[str, dict[str, float]]:
     """Readings by the target's name, the sides asked in this order. Raises UnavailableError if an ask was no miss."""
     meters = [Meter(target.pid, cores) for target in targets]
-    clients = [Client(target.port) for target in targets]
+    clients: dict[int, Client] = {}
     replies: list[list[Reply]] = [[] for _ in targets]
     questions = [f"What is the answer to question number {next(_NUMBERS)}?" for _ in range(asks)]
     places = [(place, question) for place in range(len(targets)) for question in questions]
     if case.in_turns:
         places = [(place, question) for question in questions for place in range(len(targets))]
     for place, question in places:
+        if place not in clients:  # not before it asks: a connection that says nothing for 10 s is closed
+            clients[place] = Client(targets[place].port)
         replies[place].append(clients[place].ask(request(chat(question, stream=case.stream))))
         time.sleep(PAUSE_S)
-    for client in clients:
+    for client in clients.values():
         client.close()
     outcomes = {reply.headers.get("x-cache", "") for each in replies for reply in each} - {""}
     if outcomes != {"MISS"}:
