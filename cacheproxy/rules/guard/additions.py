@@ -19,6 +19,7 @@ _BINDING = words(
     because until since under over inside through about against between where into onto within across"""
 )
 """What begins a phrase or a clause that says where, when, how or for whom. *Of* mostly says only what a thing is."""
+_BE = words("be is are am was were been being get gets got getting")
 _SAYS_NOTHING = words(
     """order latest sentence sentences following list text phrase paragraph passage word words question house home world
     life general detail details total fact advance moment particular case practice theory end please"""
@@ -33,4 +34,5 @@ def one_more(changes: Sequence[Change]) -> bool:
     added = [token for token in (*changes[0].left, *changes[0].right) if token.text not in ARTICLES]
     if all(token.kind is not Kind.WORD or token.text in _SAYS_NOTHING for token in added):
         return False
-    return added[0].text in _BINDING | _JOINING or added[-1].text in _JOINING
+    governed = added[0].text in _BE and added[-1].text == "to"  # what one *is forced to* do
+    return governed or added[0].text in _BINDING | _JOINING or added[-1].text in _JOINING

@@ -191,15 +191,20 @@ def _role_moved(pair: Pair) -> bool:
 
 @lru_cache(maxsize=READINGS_MAX)
 def _roles(reading: Reading) -> set[tuple[str, str]]:
-    """Every directional preposition with the first content word after it."""
+    """Every directional preposition with the first content word after it, and with a number straight after that."""
     roles = set()
-    preposition = ""
+    preposition = counted = ""
     for token in reading.tokens:
         if token.text in PREPOSITIONS and token.kind is Kind.FUNCTION:
-            preposition = token.text
-        elif token.kind is not Kind.FUNCTION:
+            preposition, counted = token.text, ""
+        elif token.kind is Kind.FUNCTION:
+            counted = ""
+        else:
             if preposition in DIRECTIONAL:
                 roles.add((preposition, token.form))
+            elif counted and token.kind is Kind.NUMBER:
+                roles.add((counted, token.form))  # *from PostgreSQL 13* is from 13
+            counted = preposition if preposition in DIRECTIONAL else ""
             preposition = ""
     return roles
 

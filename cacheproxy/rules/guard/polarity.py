@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.focus import other_focus
@@ -32,8 +33,8 @@ _QUANTIFIERS = {
 _ANY_ONE = ({"one", "any"}, {"one", "some"})
 """Shares that are one: *can one* is *can anyone*."""
 _WHOLE = words("all every each both multiple")
-_LONE = words("single one")
-"""Of the things asked about: what is done to each need not be done to one."""
+_LONE = words("single one minimum")
+"""Of the things asked about: what is done to each need not be done to one, or to *at least one*."""
 _PLACES_MAX = 3
 """Places of a pair in which the words differ, up to which one such word stands for the other."""
 _PRO = words("for supporting support supports supported favor favour favors favours favoring favouring")
@@ -41,6 +42,8 @@ _CON = words("against opposing oppose opposes opposed opposition")
 """Sides that one takes."""
 _PRESENT = words("is are am do does will")
 _PAST = words("was were did had")
+_DONE = words("have has had already been")
+_AHEAD = words("will shall")
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
 _OPENING_VERBS = words("is are am do does did was were can could may might must should will would shall has have")
 _MODES = {
@@ -229,10 +232,19 @@ def _conjunctions(reading: Reading) -> dict[frozenset[str], str]:
 
 
 def _time_changed(change: Change) -> bool:
-    """Nothing but a helping verb became another (`was`, `will be`)."""
+    """Nothing but a helping verb became another (`was`, `will be`; `have shipped`, `are about to ship`)."""
     if any(token.kind is not Kind.FUNCTION for token in (*change.left, *change.right)):
         return False
+    done = [_DONE.issuperset(token.text for token in side) for side in (change.left, change.right)]
+    if done[0] != done[1] and change.left and change.right and _ahead(change.right if done[0] else change.left):
+        return True
     return _excluded(_times_of(change.left), _times_of(change.right))
+
+
+def _ahead(helpers: Sequence[Token]) -> bool:
+    """What they help to say is still to come: *will*, *are about to*."""
+    texts = [token.text for token in helpers]
+    return not _AHEAD.isdisjoint(texts) or ("about", "to") in pairwise(texts)
 
 
 def _times(reading: Reading) -> set[str]:

@@ -79,10 +79,11 @@ class Marks(NamedTuple):
     """Words that make a question one about spelling."""
 
 
-def differ(a: str, b: str, *, in_order: bool = True) -> bool:
+def differ(a: str, b: str, *, in_order: bool = True, alone_in_order: bool = True) -> bool:
     """Whether two texts differ in what is no word, or in how words are written, so that they ask different things.
 
-    Without `in_order` signs and numbers may come in another order.
+    Without `in_order` the signs and numbers of a formula may come in another order, without `alone_in_order` the signs
+    that stand by themselves.
     """
     one, other = marks(a), marks(b)
     if one.denied != other.denied or one.exact != other.exact:
@@ -93,7 +94,7 @@ def differ(a: str, b: str, *, in_order: bool = True) -> bool:
         return True
     for mine, yours in (
         (one.formula, other.formula) if in_order else (sorted(one.formula), sorted(other.formula)),
-        (one.alone, other.alone),
+        (one.alone, other.alone) if alone_in_order else (sorted(one.alone), sorted(other.alone)),
         (one.lengths, other.lengths),
         (one.indents, other.indents),
     ):

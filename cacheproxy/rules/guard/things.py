@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,6 +26,7 @@ _CLASSES = stems(
 """Kinds of named things: *the TV series X* is *X*."""
 _LANGUAGE_LEADS = words("in to into from")
 _SCRIPT_SAMPLE_CHARACTERS = 400
+_MASK = re.compile(r"\b(?:[yY]{2,4}|[mM]{1,4}|[dD]{1,4}|[hH]{1,2}|[sS]{1,2})(?:[-/.:](?:[yYmMdDhHsS])\w{0,3}\b)+")
 _SIZES = words("short long simple quick")
 _POINTING = words("this these that those following")
 _ANSWER_FORMS = stems("answer explanation summary essay reply text story description version overview term")
@@ -94,8 +96,17 @@ def language(pair: Pair) -> bool:
 
 
 def answer_format(pair: Pair) -> bool:
-    """Another shape or length of the answer (`as JSON`, `briefly`, `a short explanation`)."""
+    """Another shape or length of the answer (`as JSON`, `YYYY-MM-DD`, `briefly`, `a short explanation`)."""
+    masks = _masks(pair.a), _masks(pair.b)
+    if all(masks) and masks[0] != masks[1]:
+        return True
     return _shaped(pair.left, pair.a) or _shaped(pair.right, pair.b) or _sizes(pair.a) != _sizes(pair.b)
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def _masks(reading: Reading) -> frozenset[str]:
+    """How days and times are to be written (`YYYY-MM-DD`, `hh:mm`), in small letters."""
+    return frozenset(found.lower() for found in _MASK.findall(reading.text))
 
 
 def _shaped(unmatched: Sequence[Token], reading: Reading) -> bool:

@@ -110,7 +110,8 @@ def tokens(pair: Pair) -> bool:
         return True
     if _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True
-    if differ(pair.a.plain, pair.b.plain, in_order=not converse(pair)):
+    one_way = pair.a.texts.isdisjoint(SYMMETRIC) or pair.b.texts.isdisjoint(SYMMETRIC)
+    if differ(pair.a.plain, pair.b.plain, in_order=not converse(pair), alone_in_order=one_way):
         return True
     if turned(_rows(pair.a), _rows(pair.b)) or _other_variable(pair) or reordered(pair.a, pair.b):
         return True
