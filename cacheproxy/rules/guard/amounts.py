@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
-from cacheproxy.rules.guard.units import ONES, SCALE_SIGNS, SCALES, TENS, UNIT_OF
+from cacheproxy.rules.guard.units import MULTIPLES, ONES, SCALE_SIGNS, SCALES, TENS, UNIT_OF
 
 _NUMBER = re.compile(
     "#?(?P<sign>[+\\-\N{MINUS SIGN}])?(?P<before>[$€£¥₹])?"
@@ -17,6 +18,8 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _ISO_DATE = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
+_DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
+"""Day, month, year: who writes dots begins with the day."""
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2})?(am|pm)?", re.IGNORECASE)
 _ORDINAL_ENDINGS = frozenset(("st", "nd", "rd", "th"))
 _MONEY_SCALES = {"k": 1000, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9}
@@ -34,6 +37,8 @@ def parse_numeral(text: str) -> tuple[str, str] | None:
     if match := _ISO_DATE.fullmatch(text):
         year, month, day = (int(part) for part in match.groups())
         return f"{year:04}-{month:02}-{day:02}", "date"
+    if (match := _DOTTED_DATE.fullmatch(text)) and 1 <= int(match[2]) <= 12:
+        return f"{match[3]}-{int(match[2]):02}-{int(match[1]):02}", "date"
     if match := _CLOCK.fullmatch(text):
         return clock(int(match[1]), int(match[2]), (match[3] or "").lower()), "clock"
     if match := _NUMBER.fullmatch(text):
@@ -102,6 +107,16 @@ def trimmed(digits: str) -> str:
     if "." in digits:
         digits = digits.rstrip("0").rstrip(".")
     return digits.lstrip("0") or "0"
+
+
+def measured(digits: str, unit: str) -> str:
+    """An amount as it may be compared: `500` milligrams are `0.5 gram`."""
+    if unit not in MULTIPLES or len(digits) > _DIGITS_MAX:
+        return f"{trimmed(digits)} {unit}"
+    base, factor = MULTIPLES[unit]
+    amount = format(Decimal(digits) * factor, "f")
+    sign = "-" if amount.startswith("-") else ""
+    return f"{sign}{trimmed(amount.removeprefix('-'))} {base}"
 
 
 def scaled(digits: str, scale: int) -> str:

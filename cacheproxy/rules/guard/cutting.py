@@ -26,6 +26,8 @@ _DOTTED = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]?")
 _POINT = re.compile(r"^[^\w.]*\.\d")
 """A number below one without its zero (`.5`)."""
 _VERSION = re.compile(r"v(?=\d)", re.IGNORECASE)
+_MILLIONS = re.compile(r"(?<=\d)M$")
+"""*2M rows*; metres and minutes have a small letter."""
 _OPERATOR = re.compile(r"[^\w\s]{1,6}")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]")
 _FOREIGN = re.compile(r"[^\x00-\x7f]")
@@ -63,7 +65,8 @@ def cut(text: str) -> list[Piece]:
         if core.isalpha() and core.isascii() and lower not in CONTRACTIONS:
             pieces.append(Piece(lower, core, _is_proper(core, fresh=fresh), apposed=comma))
         else:
-            pieces.extend(_odd(chunk, core, fresh=fresh))
+            odd = _odd(chunk, core, fresh=fresh)
+            pieces += [odd[0]._replace(apposed=comma), *odd[1:]] if odd else []
         comma = chunk[-1] == ","
         fresh = chunk[-1] in _SENTENCE_END and not _DOTTED.fullmatch(chunk)
     while pieces and pieces[-1].text == "*":
@@ -152,4 +155,5 @@ def _compound(chunk: str, core: str, *, fresh: bool) -> list[Piece]:
     if chunk[chunk.find(core) + len(core) :].startswith("%"):
         core += "%"
     core = _VERSION.sub("", core, count=1)
+    core = _MILLIONS.sub("mn", core)
     return [Piece(core.lower(), core, word=False)]

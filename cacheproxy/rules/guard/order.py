@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -20,10 +21,10 @@ from cacheproxy.rules.guard.function_words import (
 from cacheproxy.rules.guard.giving import given_and_got
 from cacheproxy.rules.guard.household import owners
 from cacheproxy.rules.guard.lists import words
-from cacheproxy.rules.guard.pair import Change, Pair
+from cacheproxy.rules.guard.pair import Change, Pair, matches
 from cacheproxy.rules.guard.parties import parties_exchanged
 from cacheproxy.rules.guard.pronoun_cases import cases_exchanged
-from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
+from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.signs import turned
 from cacheproxy.rules.guard.swaps import names_exchanged, places_exchanged
 from cacheproxy.rules.guard.ways import other_way
@@ -41,6 +42,8 @@ _ROWS = words("concatenate concat append prepend words strings letters")
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
 """The same of what comes after a colon."""
+_ORDERED = words("then order sequence before after rank ranking step steps position")
+"""Words that make the order of a list count."""
 _OPENING_MAX = 7
 """Tokens in which a question shows what its question word stands for."""
 _CLAUSE_MAX = 7
@@ -76,11 +79,34 @@ def direction(pair: Pair) -> bool:
 
 def _exchanged(pair: Pair) -> bool:
     """The things in a text changed places, and its relation has a direction."""
-    if _symmetric(pair.a) and _symmetric(pair.b):
+    if (_symmetric(pair.a) and _symmetric(pair.b)) or _relisted(pair):
         return False
     if not _moved(pair):
         return names_exchanged(pair)
     return _asked_side_changed(pair) or places_exchanged(pair) or _role_moved(pair) or _reversed(pair)
+
+
+def _relisted(pair: Pair) -> bool:
+    """All that differs is one list of three or more, with the same items in an order that says nothing."""
+    a, b = pair.a.tokens, pair.b.tokens
+    if len(a) != len(b) or not (_PLACES | _ORDERED).isdisjoint(pair.a.texts):
+        return False
+    start = next((at for at, (one, other) in enumerate(zip(a, b, strict=True)) if one.form != other.form), len(a))
+    end = next((at for at in range(len(a), start, -1) if a[at - 1].form != b[at - 1].form), start)
+    items = [_items(tokens[start:end]) for tokens in (a, b)]
+    return len(items[0]) > 2 and sorted(items[0]) == sorted(items[1])
+
+
+def _items(tokens: Sequence[Token]) -> list[list[str]]:
+    """What commas, *and* and *or* set apart."""
+    items: list[list[str]] = [[]]
+    for token in tokens:
+        joins = token.text in ("and", "or")
+        if (joins or token.apposed) and items[-1]:
+            items.append([])
+        if not joins:
+            items[-1].append(token.form)
+    return items
 
 
 def _in_sequence(pair: Pair) -> bool:
@@ -89,8 +115,8 @@ def _in_sequence(pair: Pair) -> bool:
     listed = ":" in pair.a.text and ":" in pair.b.text and not shared.isdisjoint(_PLACES)
     if shared.isdisjoint(_ROWS) and not listed:
         return False
-    content = [[token.form for token in each.tokens if token.kind is not Kind.FUNCTION] for each in (pair.a, pair.b)]
-    return content[0] != content[1]
+    left, right = ([token for token in each.tokens if token.kind is not Kind.FUNCTION] for each in (pair.a, pair.b))
+    return len(left) != len(right) or not all(map(matches, left, right))
 
 
 def _other_prefix(change: Change, pair: Pair) -> bool:

@@ -50,7 +50,7 @@ _MODES = {
     helper: mode
     for mode, helpers in {
         "fact": "is are am do does did was were has have had", "chance": "can could may might",
-        "advice": "should must ought", "future": "will would shall",
+        "advice": "should ought", "duty": "must", "future": "will would shall",
     }.items()
     for helper in helpers.split()
 }  # fmt: skip
@@ -59,6 +59,10 @@ _INVERTING = words("why when where how")
 """Question words after which verb and subject change places."""
 _NECESSITY = words("must should required ought necessary obliged mandatory")
 _POSSIBILITY = words("may can could might allowed permitted possible")
+_DUTY = words("must required obliged obligatory mandatory compulsory")
+"""*Have to* and *need to* are read as *must*."""
+_NEED = words("need needs needed")
+"""In a question that opens with its verb, of a duty as well."""
 
 
 def negation(pair: Pair) -> bool:
@@ -121,7 +125,7 @@ def tense(pair: Pair) -> bool:
         return True
     if not pair.framed:
         return False
-    if _other_mode(pair) or other_time(pair):
+    if _other_mode(pair) or _may_or_must(pair) or other_time(pair):
         return True
     return (
         _excluded(_times(pair.a), _times(pair.b))
@@ -138,14 +142,34 @@ def _other_mode(pair: Pair) -> bool:
     if not left[1] or not right[1] or left[0] != right[0] or left[1] == right[1]:
         return False
     modes = {left[1], right[1]}
-    return modes == {"chance", "future"} or ("advice" in modes and (not left[0] or "future" in modes))
+    called_for = not modes.isdisjoint(("advice", "duty"))
+    return modes == {"chance", "future"} or (called_for and (not left[0] or "future" in modes))
 
 
 def _mode(reading: Reading) -> tuple[str, str]:
     """The question word it opens with, if it does and it is not *how*, and the mode of the helping verb after it."""
     opening = [token.text for token in reading.tokens[:2]]
     asked = opening.pop(0) if opening and opening[0] in QUESTION_WORDS - {"how"} else ""
-    return asked, _MODES.get(opening[0], "") if opening else ""
+    mode = _MODES.get(opening[0], "") if opening else ""
+    called_for = mode == "fact" and not asked and not reading.texts.isdisjoint(_DUTY | _NEED)
+    return asked, "duty" if called_for else mode
+
+
+def _may_or_must(pair: Pair) -> bool:
+    """One is about what one can or may do, the other about what one has to.
+
+    *How* one can is how one must, and what one can *do to* get there is what one must.
+    """
+    if "how" in (pair.a.texts | pair.b.texts) or (_asks_for_means(pair.a) and _asks_for_means(pair.b)):
+        return False
+    can, must = (
+        [not reading.texts.isdisjoint(helpers) for reading in (pair.a, pair.b)] for helpers in (_POSSIBILITY, _DUTY)
+    )
+    return can[0] != can[1] and must[0] != must[1] and can[0] != must[0]
+
+
+def _asks_for_means(reading: Reading) -> bool:
+    return any(one.text == "do" and other.text == "to" for one, other in pairwise(reading.tokens))
 
 
 def _excluded(left: set[str], right: set[str]) -> bool:

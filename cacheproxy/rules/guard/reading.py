@@ -164,7 +164,7 @@ def _tokens(pieces: list[Piece]) -> list[Token]:
             index += 1
             continue
         token, used = _date(pieces, texts, index) or _joined(pieces, texts, index) or (_single(pieces, index), 1)
-        tokens.append(token)
+        tokens.append(token._replace(apposed=piece.apposed))
         index += used
     return tokens
 
@@ -258,7 +258,7 @@ def _value(texts: list[str], index: int) -> tuple[Token, int]:
 def _amount(texts: list[str], index: int, value: str, unit: str, used: int) -> tuple[Token, int]:
     """A number of `used` pieces with what follows it at `index`: a scale word, a unit, am or pm."""
     following = texts[index] if index < len(texts) else ""
-    if following in units.SCALES and not unit.isalpha():
+    if following in units.SCALES and (unit in units.CURRENCIES or not unit.isalpha()):
         return _amount(texts, index + 1, amounts.scaled(value, units.SCALES[following]), unit, used + 1)
     if not unit and following in ("am", "pm") and value.isdigit() and len(value) < 3:
         return Token(amounts.clock(int(value), 0, following), Kind.DATE, f"{value} {following}"), used + 1
@@ -267,7 +267,7 @@ def _amount(texts: list[str], index: int, value: str, unit: str, used: int) -> t
         scale = units.DEGREES_OF.get(texts[index + 1]) if unit == "degree" and index + 1 < len(texts) else None
         unit, used = (scale, used + 1) if scale else (unit, used)
     if unit:
-        return Token(f"{amounts.trimmed(value)} {unit}", Kind.NUMBER, value), used
+        return Token(amounts.measured(value, unit), Kind.NUMBER, value), used
     year = value.isdigit() and len(value) == 4 and int(value) in _YEARS
     return Token(value, Kind.DATE if year else Kind.NUMBER, value), used
 

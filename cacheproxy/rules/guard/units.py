@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from cacheproxy.rules.guard.lists import groups, words
 
 _UNITS = """
@@ -35,6 +37,20 @@ UNIT_OF = {form: group[0] for group in groups(_UNITS) for form in group}
 UNITS = frozenset(UNIT_OF.values())
 DEGREES_OF = {name: scale for scale in ("celsius", "fahrenheit") for name in (scale, scale[0])}
 """What may follow *degrees*."""
+MULTIPLES = {
+    unit: (base, Decimal(factor))
+    for base, multiples in {
+        "gram": "microgram 1e-6 milligram 1e-3 kilogram 1e3 tonne 1e6",
+        "litre": "millilitre 1e-3",
+        "metre": "nanometre 1e-9 micrometre 1e-6 millimetre 1e-3 centimetre 1e-2 kilometre 1e3",
+        "second": "nanosecond 1e-9 microsecond 1e-6 millisecond 1e-3 minute 60 hour 3600",
+        "day": "week 7", "month": "year 12", "watt": "kilowatt 1e3", "hertz": "megahertz 1e6 gigahertz 1e9",
+        "calorie": "kcal 1e3",
+    }.items()
+    for unit, factor in zip(multiples.split()[::2], multiples.split()[1::2], strict=True)
+}  # fmt: skip
+"""Units that are so many of another, in which their amounts are compared. Bytes are left out, for some count them in
+1024, and days, for 24 hours are not the next day."""
 COUNTED_BARE = words("person yearold")
 """Units of amounts that are also given without them (*a recipe for four*, *she is four*)."""
 CURRENCIES = words("usd eur jpy inr cny brl btc")

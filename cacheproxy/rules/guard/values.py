@@ -6,6 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.amounts import measured
 from cacheproxy.rules.guard.commands import reordered
 from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.function_words import SYMMETRIC
@@ -75,7 +76,7 @@ def _counts_best(reading: Reading) -> bool:
 def _articled(reading: Reading) -> Counter[str]:
     """Amounts of one that have an article for their number (`an hour`)."""
     return Counter(
-        f"1 {UNIT_OF[other.text]}"
+        measured("1", UNIT_OF[other.text])
         for one, other in pairwise(reading.tokens)
         if one.text in ("a", "an") and other.text in UNIT_OF
     )
