@@ -24,10 +24,10 @@ from cacheproxy.flow.found import Kin
 from cacheproxy.flow.nearby import Question
 from cacheproxy.flow.vectors import Embedded, Vectors
 from cacheproxy.metrics import Fault, Metrics
-from cacheproxy.model import Match, NearPlan, Neighbour, Plan, Verdict
+from cacheproxy.model import Entry, Match, NearPlan, Neighbour, Plan, Verdict
 from cacheproxy.rules.accept import accept
 from cacheproxy.rules.guards import rehearse
-from cacheproxy.rules.standing import shortcoming
+from cacheproxy.rules.standing import proves, shortcoming
 from cacheproxy.store.apart import Apart
 from cacheproxy.store.semantic import Semantic
 from cacheproxy.trail import Trail
@@ -57,6 +57,8 @@ class Nearness:
     """The nearest entry that may be served, else the nearest one."""
     verdict: Verdict | None = None
     """On `match`."""
+    itself: Entry | None = None
+    """The answer to the very ask, kept since it was looked up by key; nothing was judged then."""
 
     @property
     def acceptable(self) -> bool:
@@ -108,7 +110,12 @@ class Near:
             self.metrics.fault(Fault.REDIS_UNAVAILABLE)
             trail.note("near", "away")
             return Nearness(near, embedded)
-        return await self._judge(near, embedded, [match for match in matches if self.suits(match, plan)], trail)
+        suited = [match for match in matches if self.suits(match, plan)]
+        itself = next((match.entry for match in suited if match.entry.key == plan.key and proves(match.entry, plan)), None)
+        if itself is not None:
+            trail.note("near", "itself")
+            return Nearness(near, embedded, itself=itself)
+        return await self._judge(near, embedded, suited, trail)
 
     async def _nearest(self, near: NearPlan, plan: Plan, embedded: Embedded, *, waited_s: float) -> list[Match]:
         """The neighbours, for an ask that has waited so long for Redis. Raises CacheError.

@@ -63,6 +63,8 @@ class Serve:
             return found
 
         near = await self._look_near(call)
+        if (landed := self._landed(call, near)) is not None:
+            return landed
         if near.acceptable and self.near.serves:
             assert near.match is not None  # noqa: S101 - it is served
             return Hit.near(near.match, near.plan)
@@ -76,6 +78,16 @@ class Serve:
                 raise
             trail.note("upstream", "away")
             return found
+
+    def _landed(self, call: Call, near: Nearness) -> Hit | None:
+        """The answer to an equal ask, where that was kept while this one looked."""
+        if not call.plan.read:
+            return None
+        entry = self.lookup.memory.get(call.plan)
+        if entry is None:
+            return Hit(near.itself, Outcome.EXACT, "redis") if near.itself is not None else None
+        call.trail.note("memory", "landed")
+        return Hit(entry, Outcome.EXACT, "memory")
 
     def is_under_way(self, plan: Plan) -> bool:
         """Whether an equal ask is being answered right now, so that this one would join it."""

@@ -12,7 +12,7 @@ import pytest
 from cacheproxy.demo.ollama import expected_text
 from cacheproxy.model import Entry
 from cacheproxy.wire import canonical
-from tests.fakes.house import MODEL, House, open_house, until
+from tests.fakes.house import MODEL, House, near_ready, open_house, until
 from tests.fakes.ollama import FakeOllama, Fault
 from tests.fakes.redis_server import RedisServer
 
@@ -183,3 +183,31 @@ async def test_what_another_proxy_read_while_a_long_purge_went_on_is_forgotten_t
         await until(lambda: other.app.exact.epoch == house.app.exact.epoch)
 
         assert (await other.chat(stream=False)).header("X-Cache") == "MISS"
+
+
+@pytest.mark.parametrize(("memory", "step"), [("64MB", "memory:landed"), ("0B", "near:itself")])
+async def test_an_answer_that_lands_while_an_equal_ask_looks_is_an_exact_hit(
+    fake_ollama: FakeOllama, clean_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, memory: str, step: str
+) -> None:
+    """Found by meaning, it would lack its context; asked for again, it would cost Ollama the same once more."""
+    async with open_house(
+        fake_ollama, clean_redis, cache={"memory": memory, "headers": "trail"}, semantic={"mode": "serve"}
+    ) as house:
+        await near_ready(house)
+        house.ollama.next(Fault(stall_after_tokens=1))
+        first = asyncio.create_task(house.generate("why is the sky blue?", stream=False))
+        await house.ollama.wait_until(lambda: house.ollama.stalled == 1)
+        gate = Gate()
+        monkeypatch.setattr(house.app.exact, "get", gate.after(house.app.exact.get))
+        second = asyncio.create_task(house.generate("why is the sky blue?", stream=False))
+        await gate.reached.wait()
+        house.ollama.release()
+        await first
+        await until(lambda: len(answers_in(house)) == 1)
+        await until(lambda: not house.app.flights)
+        gate.opened.set()
+        reply = await second
+
+    assert (reply.header("X-Cache"), house.calls("/api/generate")) == ("EXACT", 1)
+    assert step in (reply.header("X-Cache-Trail") or "")
+    assert reply.json()["context"]
