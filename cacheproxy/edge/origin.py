@@ -47,7 +47,7 @@ REQUEST_HEADERS = (
 
 EXPOSED_HEADERS = (
     *("Cache-Status", "X-Cache", "Age", "X-Cache-Similarity", "X-Cache-Entry"),
-    *("Server-Timing", "X-Cache-Trail"),
+    *("X-Cache-Context", "Via", "Server-Timing", "X-Cache-Trail"),
 )
 """What a page's script may read besides the headers every script may read."""
 

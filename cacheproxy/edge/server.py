@@ -4,7 +4,8 @@ It wraps aiohttp's low-level server (no application, no router: a proxy has one 
 Ollama sends and only smugglers do, and bounds how long a client may take over a head. What a request means is for the
 handler, and so is its body (`body.py`).
 
-A client that closes its sending half counts as gone, as with Ollama, and its handler is cancelled.
+A client that closes its sending half gets what is at hand, a hit or a list; what then still waits is cancelled, as with
+Ollama, for it looks the same as a client that has gone.
 """
 
 from __future__ import annotations
@@ -33,18 +34,22 @@ _BACKLOG = 1024
 _READ_BYTES = 64 * 1024
 _LINGER_S = 5.0
 _CANCEL_S = 5.0
+HALF_CLOSED_S = 0.1
+"""What a client that sends no more has asked for may take this long to reach it. A hit takes a millisecond or a few,
+and one that has gone costs Ollama no more than some tokens."""
 
 
 class _Connection(KnownConnection):
     """One client connection. Adds to aiohttp's a deadline for heads and a way to leave after the present request."""
 
-    __slots__ = ("_head_deadline", "_head_timeout_s", "_listener")
+    __slots__ = ("_half_closed", "_head_deadline", "_head_timeout_s", "_listener")
 
     def __init__(self, listener: _Listener, *, head_timeout_s: float, **kwargs: Any) -> None:
         super().__init__(listener, **kwargs)
         self._listener = listener
         self._head_timeout_s = head_timeout_s
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._half_closed = False
 
     @property
     def leaving(self) -> bool:
@@ -59,6 +64,28 @@ class _Connection(KnownConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._await_head()
+
+    def eof_received(self) -> bool:
+        """The caller sends no more: keep the connection for what is under way, if that does not have to wait."""
+        super().eof_received()
+        self._half_closed = True
+        self._loop.call_soon(self._loop.call_soon, self._end_half)  # what came just now has begun by then
+        return True
+
+    def _end_half(self) -> None:
+        if self.idle:
+            self._close_half()
+        else:
+            self._loop.call_later(HALF_CLOSED_S, self._close_half)
+
+    def _close_half(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():  # somebody still reads
+            self._loop.call_later(HALF_CLOSED_S, self._close_half)
+        else:
+            transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_done()
@@ -99,7 +126,7 @@ class _Connection(KnownConnection):
     ) -> tuple[web.StreamResponse, bool]:
         with self._listener.serving():
             outcome = await super()._handle_request(request, start_time, request_handler)
-        if self.leaving:
+        if self.leaving or (self._half_closed and not self._messages):
             self.close()
         return outcome
 

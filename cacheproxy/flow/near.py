@@ -111,10 +111,10 @@ class Near:
             trail.note("near", "away")
             return Nearness(near, embedded)
         suited = [match for match in matches if self.suits(match, plan)]
-        itself = next((match.entry for match in suited if match.entry.key == plan.key and proves(match.entry, plan)), None)
-        if itself is not None:
+        itself = [match.entry for match in suited if match.entry.key == plan.key and proves(match.entry, plan)]
+        if itself:
             trail.note("near", "itself")
-            return Nearness(near, embedded, itself=itself)
+            return Nearness(near, embedded, itself=itself[0])
         return await self._judge(near, embedded, suited, trail)
 
     async def _nearest(self, near: NearPlan, plan: Plan, embedded: Embedded, *, waited_s: float) -> list[Match]:

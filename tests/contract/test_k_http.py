@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.contract.conftest import Proxy
+from tests.fakes.house import MODEL, House
 from tests.fakes.ollama import FakeOllama, Fault, unicode_lines
 from tests.fakes.wire import ask, connect, request
 
@@ -163,3 +164,22 @@ async def test_pipelined_requests_are_answered_while_a_model_is_busy(proxy: Prox
         assert (await wire.response(method="HEAD")).header("content-length") == "17"
     fake_ollama.release()
     assert (await waiting).status == 200
+
+
+async def test_who_closes_the_sending_half_gets_lists_and_hits_and_a_miss_ends(house: House) -> None:
+    """As Ollama has it: what is at hand is delivered, and what would have to be generated is not."""
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "why?"}], "stream": False}
+    await house.ask("POST", "/api/chat", asked)
+    await house.settled()
+    for method, target, body in (("GET", "/api/version", None), ("POST", "/api/chat", asked)):
+        async with await connect(house.port) as wire:
+            wire.writer.write(request(method, target, body or b""))
+            wire.half_close()
+            assert (await wire.response()).status == 200
+            assert await wire.rest(timeout_s=2) == b""
+
+    house.ollama.next(Fault(stall_after_tokens=1))
+    async with await connect(house.port) as wire:
+        wire.writer.write(request("POST", "/api/chat", asked | {"options": {"seed": 1}}))
+        wire.half_close()
+        await house.ollama.wait_until(lambda: house.ollama.aborted == 1, timeout_s=2)

@@ -12,7 +12,7 @@ from cacheproxy.counting.faults import Fault
 from cacheproxy.edge.body import Body, read_body
 from cacheproxy.edge.connection import Handler
 from cacheproxy.edge.plain import REPLY_HEADERS, Plain, PlainStream, error_reply
-from cacheproxy.edge.server import Server
+from cacheproxy.edge.server import HALF_CLOSED_S, Server
 from cacheproxy.errors import BodyTimeoutError, CallerError
 from tests.fakes.stopwatch import Stopwatch
 from tests.fakes.wire import Wire, ask, chunked, connect, request
@@ -396,7 +396,7 @@ async def test_body_whose_chunks_turn_to_garbage_is_the_callers_error() -> None:
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_client_that_leaves_cancels_its_handler(half_closed: bool) -> None:
-    """At once; closing only the sending half is leaving too, as Ollama sees it."""
+    """In a moment; who closes only the sending half and has to wait counts as gone too, as Ollama sees it."""
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
@@ -416,6 +416,38 @@ async def test_client_that_leaves_cancels_its_handler(half_closed: bool) -> None
         else:
             wire.close()
         await asyncio.wait_for(cancelled.wait(), 1.0)
+
+
+@pytest.mark.fault(81)
+async def test_who_sends_no_more_gets_what_is_at_hand() -> None:
+    """Each of its requests is answered, and then the connection ends without a wait."""
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(0.01)
+        return Plain(body=OK)
+
+    async with serving(handler) as server, await connect(server.port) as wire:
+        wire.writer.write(request("GET", "/a") + request("GET", "/b"))
+        wire.half_close()
+        watch = Stopwatch()
+        assert [(await wire.response()).body for _ in range(2)] == [OK, OK]
+        assert await closed(wire) == b""
+        assert watch.seconds < 1.0
+
+
+@pytest.mark.fault(81)
+async def test_who_sends_no_more_may_take_its_time_to_read() -> None:
+    """What lies between server and caller is waited for as for anybody else."""
+    body = bytes(8 * 1024 * 1024)
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        return Plain(body=body)
+
+    async with serving(handler) as server, await connect(server.port) as wire:
+        wire.writer.write(request("GET", "/"))
+        wire.half_close()
+        await asyncio.sleep(5 * HALF_CLOSED_S)
+        assert (await wire.response()).body == body
 
 
 @pytest.mark.fault(80)
