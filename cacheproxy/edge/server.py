@@ -65,7 +65,7 @@ class _Connection(KnownConnection):
         super().connection_made(transport)
         self._await_head()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it, aiohttp says None
         """The caller sends no more: keep the connection for what is under way, if that does not have to wait."""
         super().eof_received()
         self._half_closed = True
