@@ -93,8 +93,7 @@ def test_a_request_has_the_key_of_its_native_twin(members, twin):
         {"reasoning": {"effort": "minimal"}}, {"reasoning": {"effort": "low", "generate_summary": "auto"}},
         {"input": 5}, {"input": ["a"]}, {"input": [{"content": "a"}]}, {"input": [USER | {"content": None}]},
         {"input": [USER | {"content": [{"type": "input_image", "image_url": "data:;base64,QUJD"}]}]},
-        {"input": [{"type": "reasoning", "summary": []}, USER]},
-        {"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]},
+        {"input": [{"type": "item_reference"}, USER]},
     ],
     ids=repr,
 )  # fmt: skip
