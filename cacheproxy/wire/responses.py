@@ -51,7 +51,6 @@ _ECHOED = frozenset(
 )
 _ABSENT = {
     "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "disabled", "background": False, "tools": [],
-    "include": ["reasoning.encrypted_content"],
 }  # fmt: skip
 """Values that mean the same as no value."""
 _MEMBERS = (
@@ -78,6 +77,8 @@ def parse(body: bytes) -> Ask:
     members = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
     if "input" in members:
         members["input"] = responses_input.read(members["input"])
+    if _is_ignored(members.get("include")):
+        members.pop("include", None)
     for name, absent in _ABSENT.items():
         if type(members.get(name)) is type(absent) and members[name] == absent:
             del members[name]
@@ -92,6 +93,11 @@ def parse(body: bytes) -> Ask:
         temperature=given.get("temperature", 1.0),
     )
     return events.ask(parsed, members, _twin, form)
+
+
+def _is_ignored(include: object) -> bool:
+    """Whether it is of the type that Ollama reads, to make nothing of it: its replies always tell the same."""
+    return isinstance(include, list) and all(isinstance(name, str) for name in include)
 
 
 def _check_echo(given: JSONObject) -> None:

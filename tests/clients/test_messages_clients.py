@@ -196,7 +196,7 @@ async def test_openais_sdk_hits_on_every_step_of_a_tool_loop(house: House, model
     """Though the ids that it sends back are new in each reply. Another result of the tool has other answers."""
     house.ollama.calls_tools = True
     client = sdk(house)
-    same: Any = {"model": model, "tools": [SORTED_TOOL]}
+    same: Any = {"model": model, "tools": [SORTED_TOOL], "include": []}
 
     def ask(items: Any) -> Any:
         if not streamed:

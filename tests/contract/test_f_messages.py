@@ -424,6 +424,14 @@ async def test_an_answer_of_chat_after_a_tools_result_serves_responses(house: Ho
     assert said(hit) == said(fresh) == said(native)
 
 
+@pytest.mark.case(87)
+async def test_what_is_to_be_included_is_not_looked_at(house: House) -> None:
+    """Ollama's replies always tell the same."""
+    bodies = [{}, {"include": []}, {"include": None}, {"include": ["message.output_text.logprobs"]}]
+
+    assert await outcomes(house, *bodies, path=RESPONSES) == ["MISS"] + ["EXACT"] * 3
+
+
 @pytest.mark.case(88)
 @pytest.mark.parametrize("how", [{}, STREAM], ids=["whole", "stream"])
 async def test_what_responses_stored_serves_no_other_form(house: House, how: dict[str, Any]) -> None:
