@@ -242,3 +242,29 @@ async def test_langchain_hits_on_every_step_of_a_tool_loop_of_responses(house: H
     assert [reply.tool_calls for reply in first] == [reply.tool_calls for reply in second]
     assert first[1].text
     assert house.calls("/v1/responses") == 3
+
+
+@anthropic.beta_tool
+def weather(place: str) -> str:
+    """Tells it."""
+    return f"rain in {place}"
+
+
+@pytest.mark.case(84)
+async def test_anthropics_tool_runner_hits_on_every_step(house: House) -> None:
+    """Without a thread, where it sends what was said before; a thread of Anthropic's is nothing that Ollama keeps."""
+    house.ollama.calls_tools = True
+    client = claude(house)
+
+    def run(**how: Any) -> list[Any]:
+        same: Any = how | {"model": MODEL, "max_tokens": 100, "tools": [weather], "messages": MESSAGES}
+        return [timeless(reply.model_dump()) for reply in client.beta.messages.tool_runner(**same)]
+
+    first = await asyncio.to_thread(run, thread=False)
+    await house.settled()
+
+    assert await asyncio.to_thread(run, thread=False) == first
+    assert len(first) == 2
+    assert house.calls("/v1/messages") == 2
+    assert (await asyncio.to_thread(run))[0] == first[0]
+    assert house.calls("/v1/messages") == 3

@@ -207,6 +207,15 @@ async def test_what_says_nothing_of_the_answer_is_not_looked_at(house: House) ->
 
 
 @pytest.mark.case(85)
+async def test_a_thread_that_goes_on_shares_with_none(house: House) -> None:
+    """It leaves out what was said before; a new one says all, and is a request like any other."""
+    last: list[dict[str, Any]] = [{"type": "continue", "previous_message_id": f"msg_{number}"} for number in range(2)]
+    bodies = [{}, {"thread": {"type": "create"}}, *({"thread": thread} for thread in last)]
+
+    assert await outcomes(house, *bodies) == ["MISS", "EXACT", "MISS", "MISS"]
+
+
+@pytest.mark.case(85)
 async def test_what_may_change_the_answer_has_its_own(house: House) -> None:
     """Each of these is asked of Ollama once, and then served."""
     user = {"role": "user", "content": "why?"}
