@@ -1,6 +1,7 @@
 """The simulated Ollama's /v1/responses: text, thinking and tools, whole and streamed.
 
-Images, files, reasoning and tool items in the history, and zstd bodies are not read.
+Messages, function calls, their outputs and reasoning are read of the history; images, files, web searches and zstd
+bodies are not.
 """
 
 from __future__ import annotations
@@ -13,12 +14,35 @@ from cacheproxy.demo.asks import Ask
 from cacheproxy.demo.compat import event, joined, members_of, native_tool, objects, plain, send, tokens
 from cacheproxy.demo.engine import Engine, Piece
 from cacheproxy.demo.gohttp import Exchange
-from cacheproxy.demo.gojson import Members
+from cacheproxy.demo.gojson import Members, Struct, Where
+from cacheproxy.demo.goscan import GoJsonError
 from cacheproxy.demo.native import BARE_JSON_TYPE, fold
 from cacheproxy.demo.openai import InvalidRequestError
 
 _LAYOUT = ("type", "name", "schema", "strict")
 _EFFORTS = {"none": False, "low": "low", "medium": "medium", "high": "high", "max": "max"}
+
+# --- Reading ---
+
+_string = (gojson.string, "")
+_any = (gojson.anything, None)
+_summary = gojson.structure("openai.ResponsesReasoningSummary", {"type": _string, "text": _string})
+_summaries = gojson.sequence(_summary, "[]openai.ResponsesReasoningSummary")
+_head = gojson.structure("", {"type": _string, "role": _string})
+_ITEMS = {
+    "message": gojson.structure("openai.ResponsesInputMessage", {"type": _string, "role": _string, "content": _any}),
+    "function_call": gojson.structure(
+        "openai.ResponsesFunctionCall", dict.fromkeys(("id", "type", "call_id", "name", "arguments"), _string)
+    ),
+    "function_call_output": gojson.structure(
+        "openai.ResponsesFunctionCallOutput", {"type": _string, "call_id": _string, "output": _any}
+    ),
+    "reasoning": gojson.structure(
+        "openai.ResponsesReasoningInput",
+        {"id": _string, "type": _string, "summary": (_summaries, None), "encrypted_content": _string},
+    ),
+}
+"""What Ollama reads of each kind of item, by its `type`; all else in one is dropped."""
 
 
 def read_responses(body: bytes) -> Ask:
@@ -27,19 +51,19 @@ def read_responses(body: bytes) -> Ask:
 
 
 def _read(fields: dict[str, Any]) -> Ask:
-    given, effort = fields.get("input"), members_of(fields.get("reasoning")).get("effort")
+    effort = members_of(fields.get("reasoning")).get("effort")
     if effort and effort not in _EFFORTS:
         raise InvalidRequestError(f"invalid reasoning value: '{effort}'")
     options: dict[str, Any] = {"temperature": 1.0 if fields.get("temperature") is None else fields["temperature"]}
     for name, option in (("max_output_tokens", "num_predict"), ("top_p", "top_p")):
         options |= {option: fields[name]} if fields.get(name) is not None else {}
-    messages = [("system", fields["instructions"])] if fields.get("instructions") else []
-    messages += [("user", given)] if isinstance(given, str) and given else []
-    messages += [(str(item.get("role", "")).lower(), joined(item.get("content"))) for item in objects(given)]
+    instructions = fields.get("instructions")
+    messages = [asks.message_fields(role="system", content=instructions)] if instructions else []
+    messages += _native_messages(fields.get("input"))
     layout = members_of(members_of(fields.get("text")).get("format"))
     native = asks.chat_fields(
         model=str(fields.get("model") or ""),
-        messages=[asks.message_fields(role=role, content=content) for role, content in messages],
+        messages=messages,
         options=options,
         format=layout.get("schema") if layout.get("type") == "json_schema" else None,
         think=_EFFORTS.get(str(effort)),
@@ -49,6 +73,61 @@ def _read(fields: dict[str, Any]) -> Ask:
         ],
     )
     return asks.chat_ask(native, stream=fields.get("stream") is True)
+
+
+def _native_messages(given: Any) -> list[Struct]:
+    """Return the messages in an `input`: calls join the turn they stand in, and thinking the next one."""
+    if given is None or isinstance(given, str):
+        return [asks.message_fields(role="user", content=given)] if given else []
+    if not isinstance(given, list):
+        raise InvalidRequestError("input must be a string or array")
+    said: list[Struct] = []
+    thinking = ""
+    for number, item in enumerate(given):
+        kind, fields = _item(item, number)
+        if kind == "reasoning":
+            thinking = fields["encrypted_content"]
+            continue
+        if kind == "function_call_output":
+            output = joined(fields["output"])
+            said.append(asks.message_fields(role="tool", content=output, tool_call_id=fields["call_id"]))
+            continue
+        if kind == "message":
+            said.append(asks.message_fields(role=fields["role"], content=joined(fields["content"])))
+        else:
+            if not said or said[-1]["role"] != "assistant":
+                said.append(asks.message_fields(role="assistant"))
+            said[-1]["tool_calls"] = [*(said[-1]["tool_calls"] or ()), _native_call(fields)]
+        if said[-1]["role"] == "assistant" and thinking:
+            said[-1]["thinking"], thinking = thinking, ""
+    said += [asks.message_fields(role="assistant", thinking=thinking)] if thinking else []
+    return [{**message, "role": message["role"].lower()} for message in said]
+
+
+def _item(item: Any, number: int) -> tuple[str, Struct]:
+    """Return the kind of an item and its members."""
+    try:
+        head = _head(item, None, Where(""))
+        kind = head["type"] or ("message" if head["role"] else "")
+        if kind in _ITEMS:
+            return kind, _ITEMS[kind](item, None, Where(""))
+    except GoJsonError as error:
+        raise InvalidRequestError(f"input[{number}]: {error}") from None
+    trouble = f'unknown input item type: "{kind}"' if kind else "input item missing required 'type' field"
+    raise InvalidRequestError(f"input[{number}]: {trouble}")
+
+
+def _native_call(fields: Struct) -> Struct:
+    try:
+        arguments = gojson.read(fields["arguments"].encode("utf-8", "replace")) if fields["arguments"] else Members()
+        if not isinstance(arguments, Members):
+            Where("").refuse(arguments, "map[string]interface {}")
+    except GoJsonError as error:
+        raise InvalidRequestError(f"failed to parse function call arguments: {error}") from None
+    return {"id": fields["call_id"], "function": {"index": 0, "name": fields["name"], "arguments": arguments}}
+
+
+# --- Writing ---
 
 
 async def responses(engine: Engine, exchange: Exchange) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import orjson
@@ -59,6 +59,19 @@ def read(data: bytes) -> dict[str, Any]:
     `not-an-object`, `trailing-data`, `duplicate-keys`, `number-range`.
     """
     _check_bounds(data)
+    return _object(data)
+
+
+def read_each(texts: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Parse texts that stand in strings of one request, as `read` does and raising as it does.
+
+    What bounds a request bounds all of them together: a text is told from the next by having been parsed.
+    """
+    _check_bounds(b",".join(texts))
+    return [_object(text) for text in texts]
+
+
+def _object(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

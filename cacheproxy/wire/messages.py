@@ -41,9 +41,11 @@ STREAM_TYPE = openai.STREAM_TYPE
 STREAM_HEADERS = events.STREAM_HEADERS
 
 _NOT_IN_KEY = frozenset({"model", "stream", "service_tier"})
+_NEW_THREAD = {"type": "create"}
+"""Says nothing: the history is there. To `continue` one leaves it out, so what is asked is not told: never shared."""
 _MEMBERS = _NOT_IN_KEY | {
     "messages", "system", "max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "tools", "tool_choice",
-    "thinking", "metadata", "output_config", "cache",
+    "thinking", "metadata", "output_config", "thread", "cache",
 }  # fmt: skip
 _TURN_MEMBERS = frozenset({"role", "content"})
 _BLOCK_MEMBERS = frozenset(
@@ -73,6 +75,9 @@ def parse(body: bytes) -> Ask:
         raise UnkeyableError("max-tokens")
     _check_turns(turns)
     tools = events.tools(given.get("tools", []), known=_TOOL_MEMBERS)
+    members = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
+    if members.get("thread") == _NEW_THREAD:
+        del members["thread"]
     form = Form(
         dialect=NAME,
         needs=_NEEDS,
@@ -81,7 +86,7 @@ def parse(body: bytes) -> Ask:
         name_matters=any(str(turn.get("role")).lower() == "assistant" for turn in turns),
         temperature=given.get("temperature"),
     )
-    return events.ask(parsed, {name: value for name, value in given.items() if name not in _NOT_IN_KEY}, _twin, form)
+    return events.ask(parsed, members, _twin, form)
 
 
 def _check_turns(turns: Sequence[JSONObject]) -> None:

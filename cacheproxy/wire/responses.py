@@ -1,7 +1,8 @@
 """`/v1/responses`, the dialect: bytes to `Ask`, replies of Ollama's to `Answer`; `responses_told.py` writes its own.
 
 The native twin is a request to `/api/chat`, whose answers serve here, told with the parameters of this very request.
-The reverse never: a reply of this form hides whether the answer was cut off, and drops text beside tool calls.
+The reverse never: a reply of this form hides whether the answer was cut off, and drops text beside tool calls. What
+Ollama makes of the history is in `responses_input.py`.
 
 Refuses to key a request that Ollama refuses, that makes it search the web, or whose tools it tells in another form.
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from cacheproxy.errors import UnkeyableError
 from cacheproxy.model import ALL_THERE, Ask, JSONObject, Part, Parts
-from cacheproxy.wire import canonical, events, native, openai
+from cacheproxy.wire import canonical, events, native, openai, responses_input
 from cacheproxy.wire.events import EventFold, Form, text_of
 from cacheproxy.wire.jsontext import Number, check_names
 from cacheproxy.wire.openai import Members, NoTwinError
@@ -50,12 +51,10 @@ _ECHOED = frozenset(
 )
 _ABSENT = {
     "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "disabled", "background": False, "tools": [],
-    "include": ["reasoning.encrypted_content"],
 }  # fmt: skip
 """Values that mean the same as no value."""
-_MEMBERS = _NOT_IN_KEY | _ECHOED | _ABSENT.keys() | {"input", "conversation", "previous_response_id", "cache"}
-_ITEM_MEMBERS = frozenset(
-    {"type", "role", "content", "id", "call_id", "name", "arguments", "output", "summary", "encrypted_content"}
+_MEMBERS = (
+    _NOT_IN_KEY | _ECHOED | _ABSENT.keys() | {"input", "include", "conversation", "previous_response_id", "cache"}
 )
 _NEEDS = frozenset({Part.COUNTS})
 _LACKS = frozenset({Part.DURATIONS, Part.ENDING, Part.ENDING_OF_CALLS})
@@ -74,8 +73,12 @@ def parse(body: bytes) -> Ask:
     if not all(tool.get("type") == "function" and tool.keys() <= {*TOOL_MEMBERS} for tool in tools):
         raise UnkeyableError("tools")
     _check_echo(given)
-    _check_items(given.get("input"))
+    responses_input.check(given.get("input"))
     members = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
+    if "input" in members:
+        members["input"] = responses_input.read(members["input"])
+    if _is_ignored(members.get("include")):
+        members.pop("include", None)
     for name, absent in _ABSENT.items():
         if type(members.get(name)) is type(absent) and members[name] == absent:
             del members[name]
@@ -86,18 +89,15 @@ def parse(body: bytes) -> Ask:
         needs=_NEEDS | beside if streamed else _NEEDS,
         lacks=_LACKS if streamed else _LACKS | beside,
         echo={name: given[name] for name in _ECHOED if name in given},
-        name_matters=_assistant_spoke(given.get("input")),
+        name_matters=responses_input.assistant_spoke(given.get("input")),
         temperature=given.get("temperature", 1.0),
     )
     return events.ask(parsed, members, _twin, form)
 
 
-def _assistant_spoke(given: object) -> bool:
-    if not isinstance(given, list):
-        return False
-    return any(
-        not isinstance(item, dict) or str(item.get("role", "assistant")).lower() == "assistant" for item in given
-    )
+def _is_ignored(include: object) -> bool:
+    """Whether it is of the type that Ollama reads, to make nothing of it: its replies always tell the same."""
+    return isinstance(include, list) and all(isinstance(name, str) for name in include)
 
 
 def _check_echo(given: JSONObject) -> None:
@@ -129,13 +129,6 @@ def _check_echo(given: JSONObject) -> None:
         raise UnkeyableError("parameters")
 
 
-def _check_items(given: object) -> None:
-    """Refuse names that Ollama takes for others: an assistant's turn must be seen as one. Raises UnkeyableError."""
-    for item in given if isinstance(given, list) else ():
-        if isinstance(item, dict):
-            check_names(item, _ITEM_MEMBERS)
-
-
 def _twin(given: Members) -> Members:
     """The members of the native request. Raises NoTwinError."""
     options: Members = {"temperature": given.pop("temperature", 1.0)}
@@ -145,7 +138,7 @@ def _twin(given: Members) -> Members:
         options["num_predict"] = openai.whole_number(given.pop("max_output_tokens"))
     instructions = given.pop("instructions", "")
     first = [{"role": "system", "content": instructions}] if instructions else []
-    messages = first + _input(given.pop("input", ""))
+    messages = first + responses_input.messages(given.pop("input", ""))
     members: Members = {"options": canonical.options(options), "messages": canonical.messages(messages)}
     if tools := [_tool(tool) for tool in given.pop("tools", ())]:
         members["tools"] = tools
@@ -158,37 +151,6 @@ def _twin(given: Members) -> Members:
     if given:
         raise NoTwinError
     return members
-
-
-def _input(given: object) -> list[Members]:
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}] if given else []
-    if not isinstance(given, list):
-        raise NoTwinError
-    return [_message(item) for item in given]
-
-
-def _message(item: object) -> Members:
-    """A message of the history; any other item has no certain twin."""
-    match item:
-        case {"role": str(role), "content": content, **rest} if rest.keys() <= {"type", "id", "status"}:
-            if rest.get("type", "message") == "message":
-                return {"role": role, "content": content if isinstance(content, str) else _joined(content)}
-    raise NoTwinError
-
-
-def _joined(parts: object) -> str:
-    if not isinstance(parts, list):
-        raise NoTwinError
-    return "".join(map(_text, parts))
-
-
-def _text(part: object) -> str:
-    match part:
-        case {"type": "input_text" | "output_text", "text": str(text), **rest}:
-            if rest.keys() <= {"annotations", "logprobs"}:
-                return text
-    raise NoTwinError
 
 
 def _tool(tool: JSONObject) -> Members:

@@ -9,6 +9,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
 
 from cacheproxy.model import Outcome
 from tests.fakes.house import MODEL, House
@@ -22,6 +24,12 @@ QUESTION = "Why is the sky blue?"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 SCHEMA: Any = {"type": "object", "properties": {"place": {"type": "string"}, "day": {"type": "string"}}}
 ANTHROPIC_TOOL: Any = {"name": "weather", "description": "Tells it.", "input_schema": SCHEMA}
+SORTED_TOOL: Any = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"day": {"type": "string"}, "place": {"type": "string"}}},
+    "strict": False,
+}
 OPENAI_TOOL: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
 MODELS = pytest.mark.parametrize("model", [MODEL, "qwen3"])
 
@@ -166,3 +174,97 @@ async def test_openais_sdk_gets_equal_function_calls(house: House, streamed: boo
     assert timeless(miss.model_dump()) == timeless(hit.model_dump())
     assert hit.output[0].arguments.startswith('{"')
     assert hit.output[0].call_id == miss.output[0].call_id
+
+
+def loop(ask: Callable[[Any], Any], output: str) -> list[Any]:
+    """The replies of a loop as apps write it: what came is put into the history as it came, with what the tool gave."""
+    items: list[Any] = [{"role": "user", "content": QUESTION}]
+    replies = []
+    while not replies or any(item.type == "function_call" for item in replies[-1].output):
+        assert len(replies) < 4, "the model does not see what its tool gave"
+        replies.append(ask(items))
+        calls = [item for item in replies[-1].output if item.type == "function_call"]
+        items += replies[-1].output
+        items += [{"type": "function_call_output", "call_id": call.call_id, "output": output} for call in calls]
+    return [*replies, ask([*items, {"role": "user", "content": "Are you sure?"}])]
+
+
+@MODELS
+@pytest.mark.case(87)
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+async def test_openais_sdk_hits_on_every_step_of_a_tool_loop(house: House, model: str, streamed: bool) -> None:
+    """Though the ids that it sends back are new in each reply. Another result of the tool has other answers."""
+    house.ollama.calls_tools = True
+    client = sdk(house)
+    same: Any = {"model": model, "tools": [SORTED_TOOL], "include": []}
+
+    def ask(items: Any) -> Any:
+        if not streamed:
+            return client.responses.create(input=items, **same)
+        with client.responses.stream(input=items, **same) as stream:
+            return stream.get_final_response()
+
+    runs, seen = [], []
+    for output in ("rain", "rain", "sun"):
+        runs.append(await asyncio.to_thread(loop, ask, output))
+        await house.settled()
+        seen.append(house.calls("/v1/responses"))
+    first, second, other = [[timeless(reply.model_dump()) for reply in run] for run in runs]
+
+    assert first == second
+    assert first[0] == other[0]
+    assert all(reply["output"] != sunny["output"] for reply, sunny in zip(first[1:], other[1:], strict=True))
+    assert len(first) == 3
+    assert seen == [3, 3, 5]
+
+
+@pytest.mark.case(87)
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
+async def test_langchain_hits_on_every_step_of_a_tool_loop_of_responses(house: House, streaming: bool) -> None:
+    """It writes the items of its history itself."""
+    house.ollama.calls_tools = True
+    url = f"{house.app.proxy_url}/v1"
+    chat = ChatOpenAI(model="qwen3", base_url=url, api_key="any", use_responses_api=True, streaming=streaming)  # type: ignore[arg-type]
+    model = chat.bind_tools([OPENAI_TOOL])
+
+    def run() -> list[Any]:
+        history: list[Any] = [HumanMessage(QUESTION)]
+        called = model.invoke(history)
+        history += [called, ToolMessage("rain", tool_call_id=called.tool_calls[0]["id"])]
+        answered = model.invoke(history)
+        return [called, answered, model.invoke([*history, answered, HumanMessage("Are you sure?")])]
+
+    first = await asyncio.to_thread(run)
+    await house.settled()
+    second = await asyncio.to_thread(run)
+
+    assert [reply.text for reply in first] == [reply.text for reply in second]
+    assert [reply.tool_calls for reply in first] == [reply.tool_calls for reply in second]
+    assert first[1].text
+    assert house.calls("/v1/responses") == 3
+
+
+@anthropic.beta_tool
+def weather(place: str) -> str:
+    """Tells it."""
+    return f"rain in {place}"
+
+
+@pytest.mark.case(84)
+async def test_anthropics_tool_runner_hits_on_every_step(house: House) -> None:
+    """Without a thread, where it sends what was said before; a thread of Anthropic's is nothing that Ollama keeps."""
+    house.ollama.calls_tools = True
+    client = claude(house)
+
+    def run(**how: Any) -> list[Any]:
+        same: Any = how | {"model": MODEL, "max_tokens": 100, "tools": [weather], "messages": MESSAGES}
+        return [timeless(reply.model_dump()) for reply in client.beta.messages.tool_runner(**same)]
+
+    first = await asyncio.to_thread(run, thread=False)
+    await house.settled()
+
+    assert await asyncio.to_thread(run, thread=False) == first
+    assert len(first) == 2
+    assert house.calls("/v1/messages") == 2
+    assert (await asyncio.to_thread(run))[0] == first[0]
+    assert house.calls("/v1/messages") == 3

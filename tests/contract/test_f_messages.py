@@ -207,6 +207,15 @@ async def test_what_says_nothing_of_the_answer_is_not_looked_at(house: House) ->
 
 
 @pytest.mark.case(85)
+async def test_a_thread_that_goes_on_shares_with_none(house: House) -> None:
+    """It leaves out what was said before; a new one says all, and is a request like any other."""
+    last: list[dict[str, Any]] = [{"type": "continue", "previous_message_id": f"msg_{number}"} for number in range(2)]
+    bodies = [{}, {"thread": {"type": "create"}}, *({"thread": thread} for thread in last)]
+
+    assert await outcomes(house, *bodies) == ["MISS", "EXACT", "MISS", "MISS"]
+
+
+@pytest.mark.case(85)
 async def test_what_may_change_the_answer_has_its_own(house: House) -> None:
     """Each of these is asked of Ollama once, and then served."""
     user = {"role": "user", "content": "why?"}
@@ -366,6 +375,70 @@ async def test_a_waiting_ask_is_told_its_own_parameters(house: House) -> None:
     assert told(led.body)[-1]["response"]["instructions"] == "be brief"
     assert told(joined.body)[-1]["response"]["instructions"] is None
     assert house.calls(RESPONSES) == 1
+
+
+def tool_round(number: int = 1, output: str = "rain", place: str = "Oslo") -> list[dict[str, Any]]:
+    """A question, a call and its output, with the ids that a reply of that number would give its items."""
+    arguments = json.dumps({"place": place})
+    call = {"type": "function_call", "id": f"fc_{number}", "call_id": "call_1", "name": "weather"}
+    return [
+        {"role": "user", "content": "why?"},
+        {"type": "reasoning", "id": f"rs_{number}", "summary": [], "encrypted_content": "hm"},
+        call | {"arguments": arguments, "status": "completed"},
+        {"type": "function_call_output", "call_id": "call_1", "output": output},
+    ]
+
+
+@pytest.mark.case(87)
+@pytest.mark.parametrize("tools", [TOOLS[RESPONSES], {"tool_choice": "required"}], ids=["twin", "own form"])
+async def test_the_ids_of_a_replys_items_are_not_looked_at(house: House, tools: dict[str, Any]) -> None:
+    """They are new in each reply, and Ollama drops them when they come back."""
+    first, second = tool_round(1), tool_round(2)
+    for name in ("id", "status"):
+        second[2].pop(name)
+    seen = await outcomes(house, *({"input": items} | tools for items in (first, second)), path=RESPONSES)
+
+    assert seen == ["MISS", "EXACT"]
+
+
+@pytest.mark.case(87)
+async def test_what_a_tool_gave_has_its_own_answer(house: House) -> None:
+    """Another output, another argument, a call without its output: each is asked of Ollama once, and then served."""
+    rounds = [tool_round(), tool_round(output="sun"), tool_round(place="Bergen"), tool_round()[:-1]]
+    bodies: list[dict[str, Any]] = [{"input": items} for items in rounds]
+    misses = [await ask(house, RESPONSES, **body) for body in bodies]
+    hits = [await ask(house, RESPONSES, **body) for body in bodies]
+
+    assert [reply.header("X-Cache") for reply in misses + hits] == ["MISS"] * 4 + ["EXACT"] * 4
+    assert [said(reply) for reply in hits] == [said(reply) for reply in misses]
+    assert len({said(reply) for reply in hits}) == 4
+
+
+@pytest.mark.case(87)
+@pytest.mark.parametrize("how", [{}, STREAM], ids=["whole", "stream"])
+async def test_an_answer_of_chat_after_a_tools_result_serves_responses(house: House, how: dict[str, Any]) -> None:
+    """The items are the native conversation that Ollama makes of them, so its answer is the same."""
+    call = {"id": "call_1", "function": {"name": "weather", "arguments": {"place": "Oslo"}}}
+    history = [
+        {"role": "user", "content": "why?"},
+        {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+    ]
+    native = await ask(house, "/api/chat", messages=history, options={"temperature": 1}, **TOOLS["/api/chat"])
+    members = {"input": tool_round()} | TOOLS[RESPONSES] | how
+    hit = await ask(house, RESPONSES, **members)
+    fresh = await ask(house, RESPONSES, **members, headers=[("Cache-Control", "no-store")])
+
+    assert hit.header("X-Cache") == "EXACT"
+    assert said(hit) == said(fresh) == said(native)
+
+
+@pytest.mark.case(87)
+async def test_what_is_to_be_included_is_not_looked_at(house: House) -> None:
+    """Ollama's replies always tell the same."""
+    bodies = [{}, {"include": []}, {"include": None}, {"include": ["message.output_text.logprobs"]}]
+
+    assert await outcomes(house, *bodies, path=RESPONSES) == ["MISS"] + ["EXACT"] * 3
 
 
 @pytest.mark.case(88)

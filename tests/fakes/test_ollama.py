@@ -607,6 +607,82 @@ async def test_responses_end_with_completed(fake_ollama: FakeOllama) -> None:
     assert last["response"]["output"][0]["content"] == whole["output"][0]["content"]
 
 
+_USER = {"role": "user", "content": "Weather?"}
+_CALL = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"b": 1, "a": [2]}'}
+_OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+_THOUGHT = {"type": "reasoning", "encrypted_content": "hm", "summary": []}
+_SAID = {"role": "assistant", "content": "let me see"}
+_CALLED = {"id": "call_1", "function": {"name": "weather", "arguments": {"b": 1, "a": [2]}}}
+_RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+
+
+@pytest.mark.parametrize(
+    ("items", "messages"),
+    [
+        ([_USER, _CALL, _OUTPUT], [_USER, {"role": "assistant", "tool_calls": [_CALLED]}, _RESULT]),
+        (
+            [_USER, _CALL | {"id": "fc_1", "status": "completed"}, _OUTPUT | {"id": "fco_1"}],
+            [_USER, {"role": "assistant", "tool_calls": [_CALLED]}, _RESULT],
+        ),
+        (
+            [_USER, _CALL, _CALL | {"call_id": "call_2", "arguments": ""}, _OUTPUT],
+            [
+                _USER,
+                {"role": "assistant", "tool_calls": [_CALLED, {"id": "call_2", "function": {
+                    "name": "weather", "arguments": {}}}]},
+                _RESULT,
+            ],
+        ),
+        ([_USER, _SAID, _CALL, _OUTPUT], [_USER, _SAID | {"tool_calls": [_CALLED]}, _RESULT]),
+        (
+            [_USER, _THOUGHT | {"encrypted_content": "older"}, _THOUGHT, _CALL, _OUTPUT],
+            [_USER, {"role": "assistant", "thinking": "hm", "tool_calls": [_CALLED]}, _RESULT],
+        ),
+        ([_THOUGHT, _USER, _SAID, _USER], [_USER, _SAID | {"thinking": "hm"}, _USER]),
+        ([_USER, _THOUGHT], [_USER, {"role": "assistant", "thinking": "hm"}]),
+        (
+            [_USER, _CALL, _OUTPUT | {"output": [{"type": "input_text", "text": text} for text in ("ra", "in")]}],
+            [_USER, {"role": "assistant", "tool_calls": [_CALLED]}, _RESULT],
+        ),
+    ],
+    ids=["call", "ids", "two calls", "beside text", "thought", "thought before", "thought last", "parts"],
+)  # fmt: skip
+async def test_responses_read_the_items_of_a_history(
+    fake_ollama: FakeOllama, items: list[Any], messages: list[Any]
+) -> None:
+    """The answer is that to the native conversation which they become, and each item counts."""
+
+    async def told(items: list[Any]) -> str:
+        body = {"model": "llama3", "input": items}
+        reply = (await wire.ask(fake_ollama.port, "POST", "/v1/responses", body)).json()
+        text: str = reply["output"][0]["content"][0]["text"]
+        return text
+
+    native = {"model": "llama3", "messages": messages, "options": {"temperature": 1}}
+    assert await told(items) == await _mark(fake_ollama, native)
+    assert await told([_USER]) != await told(items) != await told(items[:-1])
+
+
+@pytest.mark.parametrize(
+    ("item", "trouble"),
+    [
+        ({"type": "item_reference", "id": "msg_1"}, 'input[1]: unknown input item type: "item_reference"'),
+        ({"content": "a"}, "input[1]: input item missing required 'type' field"),
+        (_CALL | {"arguments": "{"}, "failed to parse function call arguments: "),
+        (_CALL | {"call_id": 5}, "input[1]: json: cannot unmarshal number"),
+        (_THOUGHT | {"summary": "hm"}, "input[1]: json: cannot unmarshal string"),
+    ],
+)
+async def test_responses_refuse_items_that_they_cannot_read(
+    fake_ollama: FakeOllama, item: dict[str, Any], trouble: str
+) -> None:
+    """In the words of Ollama's compatibility layer."""
+    refused = await wire.ask(fake_ollama.port, "POST", "/v1/responses", {"model": "llama3", "input": [_USER, item]})
+
+    assert refused.status == 400
+    assert refused.json()["error"]["message"].startswith(trouble)
+
+
 async def test_messages_have_errors_of_their_own(fake_ollama: FakeOllama) -> None:
     """Anthropic's object, with overloaded_error for 503."""
     fake_ollama.next(Fault(error_after_tokens=(0, "boom")))

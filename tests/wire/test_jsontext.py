@@ -20,6 +20,7 @@ from cacheproxy.wire.jsontext import (
     check_names,
     read,
     read_answer,
+    read_each,
     write,
 )
 from tests.fakes.speed import slowness
@@ -108,6 +109,17 @@ def test_a_text_that_go_might_read_otherwise_is_refused_within_50_ms(data, expec
 
     assert found == expected
     assert best_s < STALL_MAX_S * slowness()
+
+
+@pytest.mark.fault(86)
+def test_texts_within_one_request_are_bounded_together():
+    """However many there are; one that is no object ends the reading."""
+    half = b'{"a":[' + b"[]," * (CONTAINERS_MAX // 2) + b"0]}"
+
+    assert read_each([b"{}", b'{"a":1.50}']) == [{}, {"a": 1.5}]
+    assert reason(read_each, [half]) == ""
+    assert reason(read_each, [half, half]) == "too-many-values"
+    assert reason(read_each, [b'{"a":1},{"b":2', b'"c":3}']) == "trailing-data"
 
 
 @pytest.mark.fault(86)

@@ -80,6 +80,7 @@ def said(*blocks, role="user"):
         ({"tools": []}, native()),
         ({"metadata": {"user_id": "u"}, "tool_choice": {"type": "auto"}, "service_tier": "auto"}, native()),
         ({"thinking": {"type": "adaptive"}, "output_config": {}}, native()),
+        ({"thread": {"type": "create"}}, native()),
     ],
 )  # fmt: skip
 def test_a_request_has_the_key_of_its_native_twin(members, twin):
@@ -116,6 +117,7 @@ def test_thinking_has_a_key_that_native_requests_do_not_have(members, think):
 @pytest.mark.parametrize(
     "members",
     [
+        {"thread": {"type": "continue", "previous_message_id": "msg_1"}}, {"thread": "create"}, {"thread": {}},
         {"tomorrow": 1}, {"temperature": "1"}, {"top_k": 1.5}, {"top_k": 2**63}, {"max_tokens": 2**63},
         {"stop_sequences": "a"}, {"stop_sequences": [1]},
         {"tool_choice": {"type": "any"}}, {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
