@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cacheproxy.config import GUARD_NAMES
 from cacheproxy.rules import guards
+from cacheproxy.rules.guard.capitals import other_capitals
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import compare
 from cacheproxy.rules.guard.reading import read
@@ -51,6 +52,7 @@ TABLE = [
     ("tokens", "Is a == b true?", "Is a != b true?"),
     ("tokens", "Open report_v1.pdf", "Open report_v2.pdf"),
     ("tokens", "What does 'open' mean here?", "What does 'ajar' mean here?"),
+    ("tokens", "Is /srv/Data full?", "Is /srv/data full?"),
     ("tokens", "Correct the grammar: I has a dog", "Correct the grammar: I have a dog"),
     ("tokens", "Solve for a: a + b = c", "Solve for b: a + b = c"),
     ("negation", "Is it void unless I sign?", "Is it void if I sign?"),
@@ -235,5 +237,19 @@ def test_an_exact_text_is_looked_for_in_linear_time(piece):
     reading = read(text)
     start_s = time.perf_counter()
     exact_text.__wrapped__(reading)
+
+    assert time.perf_counter() - start_s < 50e-3 * slowness()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["A a ", "aA", "aA ", "a_ ", "[a-", "[", "/a", "://a/", "$a ", "x.y ", "'ab' ", '"', "Turkey turkey ", "a9A"],
+)
+def test_capitals_are_compared_in_linear_time(piece):
+    """However a prompt of 8 kB is crafted."""
+    text = piece * (8000 // len(piece))
+    a, b = read(text), read(text.swapcase())
+    start_s = time.perf_counter()
+    other_capitals(a, b)
 
     assert time.perf_counter() - start_s < 50e-3 * slowness()
