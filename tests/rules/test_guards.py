@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cacheproxy.config import GUARD_NAMES
 from cacheproxy.rules import guards
 from cacheproxy.rules.guard.capitals import other_capitals
+from cacheproxy.rules.guard.labelled import other_value
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import compare
 from cacheproxy.rules.guard.reading import read
@@ -53,6 +54,7 @@ TABLE = [
     ("tokens", "Open report_v1.pdf", "Open report_v2.pdf"),
     ("tokens", "What does 'open' mean here?", "What does 'ajar' mean here?"),
     ("tokens", "Is /srv/Data full?", "Is /srv/data full?"),
+    ("tokens", "My login is tmiller", "My login is tmilelr"),
     ("tokens", "Correct the grammar: I has a dog", "Correct the grammar: I have a dog"),
     ("tokens", "Solve for a: a + b = c", "Solve for b: a + b = c"),
     ("negation", "Is it void unless I sign?", "Is it void if I sign?"),
@@ -251,5 +253,18 @@ def test_capitals_are_compared_in_linear_time(piece):
     a, b = read(text), read(text.swapcase())
     start_s = time.perf_counter()
     other_capitals(a, b)
+
+    assert time.perf_counter() - start_s < 50e-3 * slowness()
+
+
+@pytest.mark.parametrize(
+    "piece", ["password: ", "password is a ", "the branch ", "grep -a ", "grep ", "set A to ", "name "]
+)
+def test_labelled_values_are_compared_in_linear_time(piece):
+    """However a prompt of 8 kB is crafted."""
+    text = piece * (8000 // len(piece))
+    a, b = read(text), read(f"{text}b")
+    start_s = time.perf_counter()
+    other_value(a, b)
 
     assert time.perf_counter() - start_s < 50e-3 * slowness()
