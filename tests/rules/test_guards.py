@@ -71,6 +71,7 @@ TABLE = [
     ("direction", "Did Samuel miss the estate?", "Was Samuel missed by the estate?"),
     ("direction", "Would he leave her?", "Would she leave him?"),
     ("direction", "On what date did Rome attack Carthage?", "On what date did Carthage attack Rome?"),
+    ("direction", "Who paid Anna?", "Whom did Anna pay?"),
     ("direction", "What do spiders eat?", "What eats spiders?"),
     ("names", "Who runs the city of Lima today?", "Who runs the city of Quito today?"),
     ("names", "Who is the president?", "Who is the president of Kenya?"),
