@@ -56,6 +56,7 @@ TABLE = [
     ("tokens", "Is /srv/Data full?", "Is /srv/data full?"),
     ("tokens", "My login is tmiller", "My login is tmilelr"),
     ("tokens", "Correct the grammar: I has a dog", "Correct the grammar: I have a dog"),
+    ("tokens", "Is this formal? I cannot come", "Is this formal? I can't come"),
     ("tokens", "Solve for a: a + b = c", "Solve for b: a + b = c"),
     ("negation", "Is it void unless I sign?", "Is it void if I sign?"),
     ("negation", "Speak in favour of the tax", "Speak against the tax"),
