@@ -17,7 +17,7 @@ from cacheproxy.rules.guard.function_words import FUNCTION_WORDS, PREPOSITIONS, 
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.reading import READINGS_MAX, Reading, Token
 
-OTHER_WITH_CAPITAL = words("polish turkey china nice lent jersey")
+OTHER_WITH_CAPITAL = words("polish turkey nice lent jersey")
 """Nouns and verbs that a capital makes a place, a language or a name, as far as both may stand in one sentence."""
 _BRANDS = words(
     """javascript typescript youtube whatsapp linkedin paypal facebook macos watchos mysql nosql mongodb postgresql
@@ -40,12 +40,19 @@ _CODE = re.compile(
     rf"|\w\w\.(?:{_FILE})$|://[^/]{{1,80}}/\w|^[a-z]{{2,}}(?:[A-Z][a-z\d]*)+$"
 )
 """What makes a chunk a path, a file, an identifier, an escape or a range of letters."""
-_SERIAL = re.compile(r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?!.*[a-z]{3}\d)[A-Za-z\d]{5,64}$")
+_SERIAL = re.compile(
+    r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?!.*[a-z]{3}\d|[a-z]?[A-Z][a-z]+\d+$)[A-Za-z\d]{5,64}$"
+)
 """Both cases and digits, which is no word with a number (`iPhone13`)."""
+_HEADING_WORDS_MIN = 3
+_HEADING_SHARE = 0.8
+"""Of the words of a heading, so many begin with a capital at least."""
 _TWICE_MAX = 20
 """Words in two ways that are looked at; prose has none or few."""
 _AROUND = ".,;:!?\"'`*“”()"
 _FRESH_AFTER = ".?!:;\"'`“("
+_Spellings = dict[str, dict[str, bool]]
+"""By small letters: each way a chunk is written, and whether it stands so only where all have a capital."""
 _QUOTED_WORD = re.compile(r"\"(\w{2,40})\"|“(\w{2,40})”|(?<!\w)'(\w{2,40})'(?!\w)")
 
 
@@ -53,7 +60,17 @@ def other_capitals(a: Reading, b: Reading) -> bool:
     """The same letters with other capitals, where these mean something. A text in capitals throughout has none."""
     if a.text.isupper() or b.text.isupper():
         return False
-    return _other_code(a.text, b.text) or _other_turn(a, b) or _other_quoted(a, b) or _other_noun(a, b)
+    if _other_code(a.text, b.text):
+        return True
+    told = _other_turn(a, b) or _other_quoted(a, b) or _other_noun(a, b)
+    return told and not (heading(a.text) or heading(b.text))
+
+
+@lru_cache(maxsize=READINGS_MAX)
+def heading(text: str) -> bool:
+    """In A Text Written Like This Capitals Mark Nothing."""
+    said = [chunk[0] for chunk in text.split() if chunk[0].isalpha()]
+    return len(said) >= _HEADING_WORDS_MIN and sum(map(str.isupper, said)) >= _HEADING_SHARE * len(said)
 
 
 def _other_code(a: str, b: str) -> bool:
@@ -61,7 +78,14 @@ def _other_code(a: str, b: str) -> bool:
     if not (lowers := _code(a) | _code(b)):
         return False
     one, other = _spellings(a), _spellings(b)
-    return any(_unlike(one[lower], other[lower]) for lower in lowers if lower in one and lower in other)
+    unlike = [lower for lower in lowers if lower in one and lower in other and _unlike(one[lower], other[lower])]
+    return bool(unlike) and not (all(map(str.isalnum, unlike)) and _sloppy(one, other, lowers))
+
+
+def _sloppy(one: _Spellings, other: _Spellings, lowers: frozenset[str]) -> bool:
+    """Words of prose have other capitals too, so that it is the writer who has, and not the thing."""
+    words_too = (lower for lower in one.keys() & other.keys() if lower.isalpha() and lower not in lowers)
+    return any(one[lower].keys() != other[lower].keys() for lower in words_too)
 
 
 def _unlike(one: dict[str, bool], other: dict[str, bool]) -> bool:
@@ -96,21 +120,21 @@ def _is_code(core: str) -> bool:
 
 
 @lru_cache(maxsize=READINGS_MAX)
-def _spellings(text: str) -> dict[str, dict[str, bool]]:
-    """Each chunk in small letters with the ways it is written, and of each whether only at the start of a sentence."""
-    found: dict[str, dict[str, bool]] = {}
-    fresh = True
+def _spellings(text: str) -> _Spellings:
+    """The chunks of a text and how they are written."""
+    found: _Spellings = {}
+    fresh, all_fresh = True, heading(text)
     for chunk in text.split():
         if core := _core(chunk):
             ways = found.setdefault(core.lower(), {})
             ways[core] = ways.get(core, True) and fresh
-        fresh = chunk[-1] in _FRESH_AFTER
+        fresh = all_fresh or chunk[-1] in _FRESH_AFTER
     return found
 
 
 def _other_turn(a: Reading, b: Reading) -> bool:
     """In the same words, both write one in two ways, and not in the same order (`rename readme to README`)."""
-    one, other = _in_two_ways(a.text), _in_two_ways(b.text)
+    one, other = _in_two_ways(a), _in_two_ways(b)
     if not one or not other or [token.form for token in a.content] != [token.form for token in b.content]:
         return False
     if not (SYMMETRIC.isdisjoint(a.texts) or SYMMETRIC.isdisjoint(b.texts)):
@@ -119,8 +143,11 @@ def _other_turn(a: Reading, b: Reading) -> bool:
 
 
 @lru_cache(maxsize=READINGS_MAX)
-def _in_two_ways(text: str) -> dict[str, list[str]]:
+def _in_two_ways(reading: Reading) -> dict[str, list[str]]:
     """Words that stand in a text with other capitals as well, each as it comes."""
+    if len({token.text for token in reading.content}) == len(reading.content):
+        return {}
+    text = reading.text
     ways = {word for chunk in set(text.split()) if (word := chunk.strip(_AROUND))}
     twice = {lower for lower, count in Counter(map(str.lower, ways)).items() if count > 1} - FUNCTION_WORDS
     if not twice:
@@ -130,11 +157,13 @@ def _in_two_ways(text: str) -> dict[str, list[str]]:
 
 
 def _other_quoted(a: Reading, b: Reading) -> bool:
-    """A single word in quotes, unless one of the two is in small letters throughout and the other is not."""
+    """A single word in quotes, unless one of the two writers is sloppy."""
     if not a.quoted or not b.quoted or a.text[:1].islower() != b.text[:1].islower():
         return False
     one, other = _quoted_words(a.text), _quoted_words(b.text)
-    return any(one[lower] != other[lower] for lower in one.keys() & other.keys())
+    if all(one[lower] == other[lower] for lower in one.keys() & other.keys()):
+        return False
+    return not _sloppy(_spellings(a.text), _spellings(b.text), a.quoted | b.quoted)
 
 
 @lru_cache(maxsize=READINGS_MAX)
@@ -151,7 +180,9 @@ def _other_noun(a: Reading, b: Reading) -> bool:
     shared = a.texts & b.texts & OTHER_WITH_CAPITAL
     if not shared or not (a.text.lstrip()[:1].isupper() and b.text.lstrip()[:1].isupper()):
         return False
-    return any((word in _as_names(one) and word in _small(other)) for word in shared for one, other in ((a, b), (b, a)))
+    if shared.isdisjoint(_as_names(a) & _small(b)) and shared.isdisjoint(_as_names(b) & _small(a)):
+        return False
+    return not _sloppy(_spellings(a.text), _spellings(b.text), shared)
 
 
 @lru_cache(maxsize=READINGS_MAX)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from cacheproxy.rules.guard.capitals import heading
 from cacheproxy.rules.guard.function_words import ARTICLES, FUNCTION_WORDS
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.reading import READINGS_MAX, Reading
@@ -62,17 +63,23 @@ def other_value(a: Reading, b: Reading) -> bool:
     one, other = _labelled(a.text), _labelled(b.text)
     if any(one.named[lower] != other.named[lower] for lower in one.named.keys() & other.named.keys()):
         return True
+    cased = not (_even(a.text) or _even(b.text))
     return any(
-        _misspelled(one.secrets[label], other.secrets[label], label)
+        _misspelled(one.secrets[label], other.secrets[label], named=label in _ANY_CASE, cased=cased)
         for label in one.secrets.keys() & other.secrets.keys()
     )
 
 
+def _even(text: str) -> bool:
+    """In capitals throughout, or a heading: there no value has letters of its own."""
+    return text.isupper() or heading(text)
+
+
 @lru_cache(maxsize=READINGS_MAX)
 def _labelled(text: str) -> Labelled:
-    """The values of a text with their labels. In capitals throughout, and in a heading, no name has its own letters."""
+    """The values of a text with their labels."""
     chunks = [part for chunk in text.split() for part in _parted(chunk)]
-    named = {} if text.isupper() or text.istitle() else {value.lower(): value for value in _names(chunks)}
+    named = {} if _even(text) else {value.lower(): value for value in _names(chunks)}
     return Labelled(dict(_secrets(chunks)), named)
 
 
@@ -128,13 +135,13 @@ def _bare(chunks: Sequence[str]) -> list[str]:
     return found
 
 
-def _misspelled(one: tuple[str, ...], other: tuple[str, ...], label: str) -> bool:
+def _misspelled(one: tuple[str, ...], other: tuple[str, ...], *, named: bool, cased: bool) -> bool:
     """Other letters in words that are read as one elsewhere."""
-    if label in _ANY_CASE:
+    if named:
         return any(_slip(mine.lower(), yours.lower()) for mine, yours in zip(one, other, strict=False))
     mine, yours = one[0], other[0]
     if mine.lower() == yours.lower():
-        return mine != yours and not mine.endswith(_SAID_OF)
+        return cased and mine != yours and not mine.endswith(_SAID_OF)
     return _slip(mine.lower(), yours.lower())
 
 
