@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from cacheproxy.config import GUARD_NAMES
 from cacheproxy.rules import guards
+from cacheproxy.rules.guard.capitals import other_capitals
+from cacheproxy.rules.guard.labelled import other_value
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import compare
 from cacheproxy.rules.guard.reading import read
@@ -51,7 +53,10 @@ TABLE = [
     ("tokens", "Is a == b true?", "Is a != b true?"),
     ("tokens", "Open report_v1.pdf", "Open report_v2.pdf"),
     ("tokens", "What does 'open' mean here?", "What does 'ajar' mean here?"),
+    ("tokens", "Is /srv/Data full?", "Is /srv/data full?"),
+    ("tokens", "My login is tmiller", "My login is tmilelr"),
     ("tokens", "Correct the grammar: I has a dog", "Correct the grammar: I have a dog"),
+    ("tokens", "Is this formal? I cannot come", "Is this formal? I can't come"),
     ("tokens", "Solve for a: a + b = c", "Solve for b: a + b = c"),
     ("negation", "Is it void unless I sign?", "Is it void if I sign?"),
     ("negation", "Speak in favour of the tax", "Speak against the tax"),
@@ -67,6 +72,7 @@ TABLE = [
     ("direction", "Did Samuel miss the estate?", "Was Samuel missed by the estate?"),
     ("direction", "Would he leave her?", "Would she leave him?"),
     ("direction", "On what date did Rome attack Carthage?", "On what date did Carthage attack Rome?"),
+    ("direction", "Who paid Anna?", "Whom did Anna pay?"),
     ("direction", "What do spiders eat?", "What eats spiders?"),
     ("names", "Who runs the city of Lima today?", "Who runs the city of Quito today?"),
     ("names", "Who is the president?", "Who is the president of Kenya?"),
@@ -235,5 +241,32 @@ def test_an_exact_text_is_looked_for_in_linear_time(piece):
     reading = read(text)
     start_s = time.perf_counter()
     exact_text.__wrapped__(reading)
+
+    assert time.perf_counter() - start_s < 50e-3 * slowness()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["A a ", "aA", "aA ", "a_ ", "[a-", "[", "/a", "://a/", "$a ", "x.y ", "'ab' ", '"', "Turkey turkey ", "a9A"],
+)
+def test_capitals_are_compared_in_linear_time(piece):
+    """However a prompt of 8 kB is crafted."""
+    text = piece * (8000 // len(piece))
+    a, b = read(text), read(text.swapcase())
+    start_s = time.perf_counter()
+    other_capitals(a, b)
+
+    assert time.perf_counter() - start_s < 50e-3 * slowness()
+
+
+@pytest.mark.parametrize(
+    "piece", ["password: ", "password is a ", "the branch ", "grep -a ", "grep ", "set A to ", "name "]
+)
+def test_labelled_values_are_compared_in_linear_time(piece):
+    """However a prompt of 8 kB is crafted."""
+    text = piece * (8000 // len(piece))
+    a, b = read(text), read(f"{text}b")
+    start_s = time.perf_counter()
+    other_value(a, b)
 
     assert time.perf_counter() - start_s < 50e-3 * slowness()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
+from cacheproxy.rules.guard.askers import asker_exchanged
 from cacheproxy.rules.guard.causing import other_effect
 from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.doers import befell, done_or_suffered, other_than_doer, other_voice
@@ -67,6 +68,7 @@ def direction(pair: Pair) -> bool:
         return True
     if (
         parties_exchanged(pair)
+        or asker_exchanged(pair.a, pair.b)
         or befell(pair)
         or _asked_owner_changed(pair)
         or given_and_got(pair)

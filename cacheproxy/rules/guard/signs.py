@@ -165,7 +165,7 @@ def _spelled_otherwise(a: str, b: str, one: Marks, other: Marks) -> bool:
     """A question about letters, marks or words in which just these differ."""
     about = one.about | other.about
     if about & _ON_CASE and a != b and a.lower() == b.lower():
-        return True
+        return about & _ON_CASE != {"capital"} or "capital of" not in a.lower()
     if about & _ON_MARKS and _MARK.findall(a.strip().rstrip("?. ")) != _MARK.findall(b.strip().rstrip("?. ")):
         return True
     return bool(about & _ON_WORDS) and one.accented != other.accented

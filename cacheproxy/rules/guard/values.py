@@ -7,9 +7,11 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cacheproxy.rules.guard.amounts import measured
+from cacheproxy.rules.guard.capitals import other_capitals
 from cacheproxy.rules.guard.commands import reordered
 from cacheproxy.rules.guard.converse import converse
 from cacheproxy.rules.guard.function_words import SYMMETRIC
+from cacheproxy.rules.guard.labelled import other_value
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.pair import Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading
@@ -106,8 +108,8 @@ def dates(pair: Pair) -> bool:
 
 
 def tokens(pair: Pair) -> bool:
-    """Other code, operators, brackets, identifiers, paths, layout, single letters, quoted words or exact texts."""
-    if reworded(pair.a, pair.b):
+    """Other code, capitals of code, operators, layout, single letters, quoted or labelled words, or exact texts."""
+    if reworded(pair.a, pair.b) or other_capitals(pair.a, pair.b) or other_value(pair.a, pair.b):
         return True
     if _forms(pair.a, Kind.CODE) != _forms(pair.b, Kind.CODE):
         return True

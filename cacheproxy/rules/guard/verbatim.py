@@ -1,4 +1,4 @@
-"""The exact text that an instruction has for its object: what is to be translated, corrected, counted or spelled.
+"""The exact text that an instruction has for its object: what to translate, correct, judge, count, copy or spell.
 
 There the wording is the question: *I has a dog* and *I have a dog* are two to correct, *banana* and *bananas* two to
 count the letters of, though all other rules read them as the same words. The instruction around the text may be worded
@@ -12,6 +12,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from cacheproxy.rules.guard.capitals import OTHER_WITH_CAPITAL
 from cacheproxy.rules.guard.function_words import ARTICLES
 from cacheproxy.rules.guard.kinds import LANGUAGES
 from cacheproxy.rules.guard.lists import words
@@ -28,29 +29,37 @@ _NOUNS = words(
 _VERBS = words(
     """translate proofread rewrite rephrase reword paraphrase transliterate transcribe conjugate decline abbreviate
     capitalize capitalise punctuate hyphenate reverse spell pronounce extract quote scan count encode decode tokenize
-    shorten simplify correct unscramble
+    shorten simplify correct unscramble parse copy repeat echo
     ubersetze ubersetzen übersetze übersetzen übersetz korrigiere korrigier verbessere berichtige buchstabiere
     konjugiere traduis traduisez traduire corrige corrigez traduce traduzca traducir traduci traduza traduzir vertaal"""
 )
 """Verbs that do so where the lead is their command."""
 _MENDING = words(
     """correct fix check improve edit polish revise right wrong find identify underline label mistake mistakes error
-    errors many count word convert change turn put make"""
+    errors many count word convert change turn put make detect rate judge classify"""
 )
 """Words of which a lead needs one with one of `_MENDED`."""
 _MENDED = words(
     """sentence sentences paragraph phrase wording mistake mistakes errors say english text words case voice polite
     formal informal letters characters subject noun nouns verb verbs adverb adjective pronoun"""
 )
+_JUDGED = words("""formal informal polite politeness rude tone register american british contraction contractions""")
+"""What a text is asked to be, or to have: told of the text as it stands."""
 _PRESENTED = words("sentence sentences phrase phrases word words string line verse blank blanks")
 """What a lead ends with that presents one of them (*Diagram this sentence:*)."""
 _KEYS = (
-    _NOUNS | _VERBS | _MENDING | _PRESENTED | LANGUAGES | words("another letter speech sagt heißt heisst dit dice diz")
+    _NOUNS
+    | _VERBS
+    | _MENDING
+    | _PRESENTED
+    | _JUDGED
+    | LANGUAGES
+    | words("another letter speech sagt heißt heisst dit dice diz")
 )
 """A text with none of these has no exact text."""
 _LITERAL = words(
     """grammar grammatical grammatically punctuation punctuate correct fix check proofread mistake mistakes hash md5
-    sha1 sha256 base64 encode decode reverse capitalize capitalise characters regex"""
+    sha1 sha256 base64 encode decode reverse capitalize capitalise characters regex copy repeat echo"""
 )
 """Of an instruction with one of these capitals count too."""
 _POLITE = words(
@@ -59,8 +68,9 @@ _POLITE = words(
 )
 _POINTING = words("following below this these above that it")
 _PLAIN = (
-    _POLITE | _POINTING | _NOUNS | _VERBS | _MENDING | _MENDED | LANGUAGES | ARTICLES
-    | words("into in of for text texts my any all its is are from word words line lines ins auf en al")
+    _POLITE | _POINTING | _NOUNS | _VERBS | _MENDING | _MENDED | _JUDGED | LANGUAGES | ARTICLES
+    | words("into in of for or text texts my any all its is are how from word words line lines ins auf en al")
+    | words("correctly which does do use uses have contain contains")
 )  # fmt: skip
 """All that an instruction consists of which has its text elsewhere."""
 _ASKING = words("is are was does do which what whats how")
@@ -145,6 +155,10 @@ _INLINE = tuple(
                 rf"(?:(?:appear|occur)s? )?in {_SHORT}{_END}"
             ),
         ),
+        (
+            "string word phrase sentence",
+            rf"\b(?:how long is|length of) the (?:string|word|phrase|sentence) {_SHORT}{_END}",
+        ),
         ("many", rf"\bhow many [a-z](?:'?s)? (?:(?:are|there) ){{0,2}}in {_SHORT}{_END}"),
         (
             "uppercase lowercase case",
@@ -152,10 +166,10 @@ _INLINE = tuple(
         ),
         ("reverse", rf"(?P<command>\breverse) (?:the )?(?:string|word|phrase|sentence|text) {_OBJECT}{_END}"),
         (
-            "grammatically grammatical grammar english spelled",
+            "grammatically grammatical grammar english spelled spelt",
             (
                 rf"\b(?:is|are) {_OBJECT} (?:grammatically correct|grammatical|(?:correct|proper) (?:grammar|english)"
-                r"|spelled (?:correctly|right))\b"
+                r"|spel(?:led|t) (?:correctly|right))\b"
             ),
         ),
         ("correct grammatical right", rf"\b(?:correct|grammatical|right) to say {_OBJECT}{_END}"),
@@ -191,7 +205,8 @@ def reworded(a: Reading, b: Reading) -> bool:
     if not one or not other:
         return False
     if _LITERAL.isdisjoint(a.texts) and _LITERAL.isdisjoint(b.texts):
-        one, other = one.casefold().rstrip("!"), other.casefold().rstrip("!")
+        lower, other_lower = one.casefold().rstrip("!"), other.casefold().rstrip("!")
+        return lower != other_lower or (lower in OTHER_WITH_CAPITAL and one != other)
     return one != other
 
 
@@ -236,7 +251,8 @@ def _leads(lead: str) -> bool:
         return False
     if said[-1] in _PRESENTED and said[-2:-1] and said[-2] in _POINTING | {"the"}:
         return True
-    return not _NOUNS.isdisjoint(said) or not (_MENDING.isdisjoint(said) or _MENDED.isdisjoint(said))
+    judged = not _JUDGED.isdisjoint(said) and (said[0] in _ASKING or not _MENDING.isdisjoint(said))
+    return judged or not _NOUNS.isdisjoint(said) or not (_MENDING.isdisjoint(said) or _MENDED.isdisjoint(said))
 
 
 def _complete(lead: str) -> bool:
