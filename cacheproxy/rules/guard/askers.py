@@ -1,4 +1,4 @@
-"""Who does it and to whom, where *who* or *whom* stands for one of them: *who sued Apple*, *who did Apple sue*.
+"""Who does it and to whom, where a question word stands for one of them: *who sued Apple*, *who did Apple sue*.
 
 The same verb with the same party stands before it in one text and behind it in the other. Refuses to judge the passive
 (*who was sued by Apple* is *who did Apple sue*) and verbs without a direction. Called by the guard over order.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from cacheproxy.rules.guard.function_words import PASSIVE_BE, PREPOSITIONS
 from cacheproxy.rules.guard.lists import words
@@ -15,15 +16,25 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
 from cacheproxy.rules.guard.stems import stems
 from cacheproxy.rules.guard.words import same_word
 
-_ASKERS = words("who whom that")
+_ASKERS = words("who whom that what")
 _HELPERS = words("do does did will would can could should shall may might must has have had")
+_DO = words("do does did")
 _DETERMINERS = words("the a an my our your his her their this these those")
-_MUTUAL = stems("marry meet date resemble divorce fight face play")
-"""Deeds that both do."""
-_ROW_MAX = 6
+_MUTUAL = stems("marry meet date resemble divorce fight face play mean equal")
+"""Deeds that both do, or that learners of English turn round (`what means X`)."""
+_ROW_MAX = 9
 """Words of a deed with its party; a longer clause says more than that."""
 _DEEDS_MAX = 8
-"""Clauses with *who* that are compared with those of the other text one by one."""
+"""Clauses with one that are compared with those of the other text one by one."""
+
+
+class _Deed(NamedTuple):
+    """One clause with a question word."""
+
+    row: tuple[str, ...]
+    """The verb and the party, in the order they have."""
+    asks_object: bool
+    """*Do* stands before, as it does where the question word is not the doer."""
 
 
 def asker_exchanged(a: Reading, b: Reading) -> bool:
@@ -33,30 +44,35 @@ def asker_exchanged(a: Reading, b: Reading) -> bool:
     return any(_turned(one, other) or _turned(other, one) for one in _deeds(a) for other in _deeds(b))
 
 
-def _turned(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """The verb stands first in one and last in the other, and the same party beside it."""
-    if one[1:] != other[:-1] or not _MUTUAL.isdisjoint(one):
+def _turned(one: _Deed, other: _Deed) -> bool:
+    """The verb stands before the party in one and behind it in the other."""
+    if one.asks_object:
         return False
-    return same_word(one[0], other[-1]) or one[0] in (f"{other[-1]}d", f"{other[-1]}s")
+    verb, *after = one.row
+    at = next((at for at, word in enumerate(other.row) if same_word(verb, word) or verb in (f"{word}d", f"{word}s")), 0)
+    if not at or not _MUTUAL.isdisjoint(one.row):
+        return False
+    return all(mine == yours for mine, yours in zip(after, other.row[:at], strict=False))
 
 
 @lru_cache(maxsize=READINGS_MAX)
-def _deeds(reading: Reading) -> tuple[tuple[str, ...], ...]:
-    """After each *who*: the verb and the party, in the order they have."""
+def _deeds(reading: Reading) -> tuple[_Deed, ...]:
+    """What is done, after each question word."""
     places = [at for at, token in enumerate(reading.tokens) if token.text in _ASKERS][:_DEEDS_MAX]
-    rows = (tuple(_row(reading.tokens[at + 1 : at + 2 + _ROW_MAX])) for at in places)
-    return tuple(row for row in rows if len(row) > 1)
+    clauses = (reading.tokens[at + 1 : at + 2 + _ROW_MAX] for at in places)
+    deeds = (_Deed(tuple(_row(clause)), not _DO.isdisjoint(token.text for token in clause[:1])) for clause in clauses)
+    return tuple(deed for deed in deeds if len(deed.row) > 1)
 
 
 def _row(tokens: tuple[Token, ...]) -> Iterator[str]:
-    """The content of a clause up to its end, one helper before and one preposition within passed over."""
+    """The content of a clause up to its end, helpers and one preposition within passed over."""
     passed = False
     going = bool(tokens) and tokens[0].text in PASSIVE_BE
     if going and not any(token.text.endswith("ing") for token in tokens):
         return
     for at, token in enumerate(tokens):
-        if token.valued or (token.kind is Kind.FUNCTION and token.text not in _DETERMINERS):
-            if at == 0 and (going or token.text in _HELPERS):
+        if token.kind is Kind.FUNCTION and token.text not in _DETERMINERS:
+            if token.text in _HELPERS or (going and not at):
                 continue
             if passed or not at or token.text not in PREPOSITIONS:
                 return

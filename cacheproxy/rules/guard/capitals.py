@@ -44,6 +44,9 @@ _SERIAL = re.compile(
     r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?!.*[a-z]{3}\d|[a-z]?[A-Z][a-z]+\d+$)[A-Za-z\d]{5,64}$"
 )
 """Both cases and digits, which is no word with a number (`iPhone13`)."""
+_PATTERN = re.compile(r"\\[dDwWsSbB]|\[\^?\w-\w")
+"""A regular expression, beside which a word with digits is what it is to match."""
+_LETTERS_AND_DIGITS = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z\d]{2,64}$")
 _HEADING_WORDS_MIN = 3
 _HEADING_SHARE = 0.8
 """Of the words of a heading, so many begin with a capital at least."""
@@ -106,7 +109,9 @@ def _code(text: str) -> frozenset[str]:
     """The chunks of a text that are no prose, in small letters."""
     if not any(odd.search(text) for odd in _ODD):
         return frozenset()
-    return frozenset(core.lower() for chunk in text.split() if _is_code(core := _core(chunk)))
+    cores = [_core(chunk) for chunk in text.split()]
+    matched = _PATTERN.search(text) is not None
+    return frozenset(core.lower() for core in cores if _is_code(core) or (matched and _LETTERS_AND_DIGITS.match(core)))
 
 
 def _core(chunk: str) -> str:

@@ -21,6 +21,12 @@ from cacheproxy.rules.guard.words import same_word
 _UNSURE = words("know sure understand certain see")
 """*Not sure how* asks how; it denies nothing."""
 _EXCLUSIVE = words("only except instead formerly simultaneously previous previously former originally everyother")
+_NOTHING: frozenset[str] = frozenset()
+_SAID_OTHERWISE = {
+    "only": words("just solely merely single exclusively"),
+    "instead": words("substitute substitutes replace replacing replacement alternative alternatives"),
+}
+"""How else it is said (`just a single file`, `a substitute for eggs`)."""
 _QUANTIFIERS = {
     word: share
     for share, group in {
@@ -33,7 +39,7 @@ _QUANTIFIERS = {
 _ANY_ONE = ({"one", "any"}, {"one", "some"})
 """Shares that are one: *can one* is *can anyone*."""
 _WHOLE = words("all every each both multiple")
-_LONE = words("single one minimum")
+_LONE = words("single one minimum current")
 """Of the things asked about: what is done to each need not be done to one, or to *at least one*."""
 _PLACES_MAX = 3
 """Places of a pair in which the words differ, up to which one such word stands for the other."""
@@ -103,7 +109,7 @@ def comparison(pair: Pair) -> bool:
 
 def scope(pair: Pair) -> bool:
     """Another share of the things asked about: *all* for *any*, *only* for *except*, *or* for *and*."""
-    if (pair.a.texts ^ pair.b.texts) & _EXCLUSIVE or (pair.a.forms ^ pair.b.forms) & _EXCLUSIVE:
+    if _excludes(pair.a, pair.b) or _excludes(pair.b, pair.a):
         return True
     if other_focus(pair) or other_manner(pair):
         return True
@@ -117,6 +123,12 @@ def scope(pair: Pair) -> bool:
             return True
     there = _conjunctions(pair.b)
     return any(there.get(sides, how) != how for sides, how in _conjunctions(pair.a).items())
+
+
+def _excludes(one: Reading, other: Reading) -> bool:
+    """One has such a word where the other has neither it nor another way to say it."""
+    own = _EXCLUSIVE & ((one.texts - other.texts) | (one.forms - other.forms))
+    return any(_SAID_OTHERWISE.get(word, _NOTHING).isdisjoint(other.texts) for word in own)
 
 
 def tense(pair: Pair) -> bool:

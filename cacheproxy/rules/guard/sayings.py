@@ -59,8 +59,19 @@ _TABLE = rewrites(
     eli5 = explain like i am 5
     use as a substitute for = use instead of
     use as a replacement for = use instead of
+    substitute for = instead of
+    substitutes for = instead of
+    replacement for = instead of
+    replacements for = instead of
     """
 )
+_LEFT_OUT = words(
+    """gluten wheat sugar salt fat dairy lactose milk egg nut peanut soy meat alcohol caffeine oil yeast grain fragrance
+    latex plastic"""
+)
+_TABLE |= {
+    saying: ("without", thing) for thing in _LEFT_OUT for saying in ((thing, "free"), ("free", "of", thing))
+}  # fmt: skip
 _NAMED = words("worldwar1 worldwar2")
 """Names, whoever writes them."""
 _FRACTIONS = {"1/2": "5", "1/4": "25", "3/4": "75", "half": "5"}
