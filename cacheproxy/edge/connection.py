@@ -172,7 +172,7 @@ class KnownConnection(web.RequestHandler):
         super()._process_keepalive()
 
     def eof_received(self) -> None:
-        """The caller sends no more, and the connection is closed next: what is made for it goes out before."""
+        """The caller sends no more: what is made for it goes out before the connection may close."""
         if self._unsent is not None:
             self._outbox.flush()
 

@@ -73,17 +73,21 @@ class _Connection(KnownConnection):
         return True
 
     def _end_half(self) -> None:
-        if self.idle:
-            self._close_half()
+        waiter = self._sleeper or self._waiter  # there while aiohttp's task waits for a request
+        if self.idle and waiter is not None and not waiter.done():
+            self._close_half(after_writing=False)
         else:
-            self._loop.call_later(HALF_CLOSED_S, self._close_half)
+            self._loop.call_later(HALF_CLOSED_S, self._close_half, False)
 
-    def _close_half(self) -> None:
+    def _close_half(self, after_writing: bool) -> None:
+        """Close, unless the reply is on its way: `after_writing`, who waited for room has its turn first."""
         transport = self.transport
         if transport is None:
             return
         if transport.get_write_buffer_size():  # somebody still reads
-            self._loop.call_later(HALF_CLOSED_S, self._close_half)
+            self._loop.call_later(HALF_CLOSED_S, self._close_half, True)
+        elif after_writing and not self.idle:
+            self._loop.call_later(HALF_CLOSED_S, self._close_half, False)
         else:
             transport.close()
 

@@ -174,7 +174,8 @@ def _message(item: JSONObject) -> Members:
 
 
 def _thinking(item: JSONObject) -> str:
-    thinking = item.get("encrypted_content") or ""  # Ollama's own holds the thinking itself
+    thinking = item.get("encrypted_content")  # Ollama's own holds the thinking itself
+    thinking = "" if thinking is None else thinking
     if not item.keys() <= _READ["reasoning"] or not isinstance(thinking, str):
         raise NoTwinError
     return thinking

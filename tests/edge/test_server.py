@@ -419,18 +419,21 @@ async def test_client_that_leaves_cancels_its_handler(half_closed: bool) -> None
 
 
 @pytest.mark.fault(81)
-async def test_who_sends_no_more_gets_what_is_at_hand() -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+async def test_who_sends_no_more_gets_what_is_at_hand(seconds: float, count: int) -> None:
     """Each of its requests is answered, and then the connection ends without a wait."""
 
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
-        await asyncio.sleep(0.01)
+        if seconds:
+            await asyncio.sleep(seconds)
         return Plain(body=OK)
 
     async with serving(handler) as server, await connect(server.port) as wire:
-        wire.writer.write(request("GET", "/a") + request("GET", "/b"))
+        wire.writer.write(request("GET", "/") * count)
         wire.half_close()
         watch = Stopwatch()
-        assert [(await wire.response()).body for _ in range(2)] == [OK, OK]
+        assert [(await wire.response()).body for _ in range(count)] == [OK] * count
         assert await closed(wire) == b""
         assert watch.seconds < 1.0
 
@@ -438,16 +441,28 @@ async def test_who_sends_no_more_gets_what_is_at_hand() -> None:
 @pytest.mark.fault(81)
 async def test_who_sends_no_more_may_take_its_time_to_read() -> None:
     """What lies between server and caller is waited for as for anybody else."""
-    body = bytes(8 * 1024 * 1024)
+    body, piece = bytes(8 * 1024 * 1024), bytes(20_000)
 
-    async def handler(_: web.BaseRequest) -> web.StreamResponse:
-        return Plain(body=body)
+    async def handler(req: web.BaseRequest) -> web.StreamResponse:
+        if req.path == "/whole":
+            return Plain(body=body)
+        stream = PlainStream()
+        await stream.prepare(req)
+        for _ in range(len(body) // len(piece)):
+            await stream.write(piece)
+        return stream
 
-    async with serving(handler) as server, await connect(server.port) as wire:
-        wire.writer.write(request("GET", "/"))
-        wire.half_close()
-        await asyncio.sleep(5 * HALF_CLOSED_S)
-        assert (await wire.response()).body == body
+    async def read(server: Server, path: str) -> int:
+        async with await connect(server.port) as wire:
+            wire.writer.write(request("GET", path))
+            wire.half_close()
+            await asyncio.sleep(5 * HALF_CLOSED_S)
+            return len((await wire.response()).body)
+
+    async with serving(handler) as server:
+        assert await read(server, "/whole") == len(body)
+        sizes = await asyncio.gather(*(read(server, "/pieces") for _ in range(8)))
+    assert sizes == [len(body) // len(piece) * len(piece)] * 8
 
 
 @pytest.mark.fault(80)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from cacheproxy.rules.guard.units import MULTIPLES, ONES, SCALE_SIGNS, SCALES, TENS, UNIT_OF
 
@@ -18,13 +18,14 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _ISO_DATE = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})")
-_DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
+_DOTTED_DATE = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})")
 """Day, month, year: who writes dots begins with the day."""
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2})?(am|pm)?", re.IGNORECASE)
 _ORDINAL_ENDINGS = frozenset(("st", "nd", "rd", "th"))
 _MONEY_SCALES = {"k": 1000, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9}
 _DIGITS_MAX = 30
 """Digits up to which a number is read as one; longer ones are compared as they stand."""
+_EXACT = Context(prec=2 * _DIGITS_MAX)
 _WORDS_MAX = 12
 """Words one spelled-out number may have."""
 
@@ -37,7 +38,7 @@ def parse_numeral(text: str) -> tuple[str, str] | None:
     if match := _ISO_DATE.fullmatch(text):
         year, month, day = (int(part) for part in match.groups())
         return f"{year:04}-{month:02}-{day:02}", "date"
-    if (match := _DOTTED_DATE.fullmatch(text)) and 1 <= int(match[2]) <= 12:
+    if (match := _DOTTED_DATE.fullmatch(text)) and 1 <= int(match[2]) <= 12 and 1 <= int(match[1]) <= 31:
         return f"{match[3]}-{int(match[2]):02}-{int(match[1]):02}", "date"
     if match := _CLOCK.fullmatch(text):
         return clock(int(match[1]), int(match[2]), (match[3] or "").lower()), "clock"
@@ -110,13 +111,13 @@ def trimmed(digits: str) -> str:
 
 
 def measured(digits: str, unit: str) -> str:
-    """An amount as it may be compared: `500` milligrams are `0.5 gram`."""
-    if unit not in MULTIPLES or len(digits) > _DIGITS_MAX:
-        return f"{trimmed(digits)} {unit}"
-    base, factor = MULTIPLES[unit]
-    amount = format(Decimal(digits) * factor, "f")
-    sign = "-" if amount.startswith("-") else ""
-    return f"{sign}{trimmed(amount.removeprefix('-'))} {base}"
+    """An amount as it may be compared: `500` milligrams and `0.5` grams are `.5 gram`."""
+    sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
+    if unit in MULTIPLES and len(digits) <= _DIGITS_MAX:
+        unit, factor = MULTIPLES[unit]
+        digits = format(_EXACT.multiply(Decimal(digits), factor), "f")
+    amount = trimmed(digits)
+    return f"{sign if amount != '0' else ''}{amount} {unit}"
 
 
 def scaled(digits: str, scale: int) -> str:

@@ -53,14 +53,16 @@ class Piece(NamedTuple):
 def cut(text: str) -> list[Piece]:
     """The pieces of a text, in order. Any string is accepted."""
     pieces: list[Piece] = []
-    fresh, comma = True, False
+    fresh, comma, shouted = True, False, text.isupper()
     for chunk in _CHUNK.findall(text if text.isascii() else _unaccented(text)):
         if chunk == "\n":
             fresh = True
             continue
         core = chunk.strip(_OUTER)
-        if core[:1].isdigit() and _POINT.search(chunk):
-            core = f"0.{core}"
+        if core[:1].isdigit():
+            if _POINT.search(chunk):
+                core = f"0.{core}"
+            core = core if shouted else _MILLIONS.sub("mn", core)
         lower = core.lower()
         if core.isalpha() and core.isascii() and lower not in CONTRACTIONS:
             pieces.append(Piece(lower, core, _is_proper(core, fresh=fresh), apposed=comma))
@@ -155,5 +157,4 @@ def _compound(chunk: str, core: str, *, fresh: bool) -> list[Piece]:
     if chunk[chunk.find(core) + len(core) :].startswith("%"):
         core += "%"
     core = _VERSION.sub("", core, count=1)
-    core = _MILLIONS.sub("mn", core)
     return [Piece(core.lower(), core, word=False)]

@@ -50,10 +50,10 @@ _SAID_OF = ("ed", "ing", "ble")
 class Labelled(NamedTuple):
     """The values of a text."""
 
-    secrets: dict[str, tuple[str, ...]]
-    """Each label in small letters, with the words of its value."""
-    named: dict[str, str]
-    """Names of things, by their small letters."""
+    secrets: dict[str, list[tuple[str, ...]]]
+    """Each label in small letters, with the words of its values, in the order they come."""
+    named: dict[str, set[str]]
+    """Names of things as they are written, by their small letters."""
 
 
 def other_value(a: Reading, b: Reading) -> bool:
@@ -65,8 +65,9 @@ def other_value(a: Reading, b: Reading) -> bool:
         return True
     cased = not (_even(a.text) or _even(b.text))
     return any(
-        _misspelled(one.secrets[label], other.secrets[label], named=label in _ANY_CASE, cased=cased)
+        _misspelled(mine, yours, any_case=label in _ANY_CASE, cased=cased)
         for label in one.secrets.keys() & other.secrets.keys()
+        for mine, yours in zip(one.secrets[label], other.secrets[label], strict=False)
     )
 
 
@@ -79,8 +80,13 @@ def _even(text: str) -> bool:
 def _labelled(text: str) -> Labelled:
     """The values of a text with their labels."""
     chunks = [part for chunk in text.split() for part in _parted(chunk)]
-    named = {} if _even(text) else {value.lower(): value for value in _names(chunks)}
-    return Labelled(dict(_secrets(chunks)), named)
+    secrets: dict[str, list[tuple[str, ...]]] = {}
+    for label, value in _secrets(chunks):
+        secrets.setdefault(label, []).append(value)
+    named: dict[str, set[str]] = {}
+    for name in () if _even(text) else _names(chunks):
+        named.setdefault(name.lower(), set()).add(name)
+    return Labelled(secrets, named)
 
 
 def _parted(chunk: str) -> list[str]:
@@ -135,9 +141,9 @@ def _bare(chunks: Sequence[str]) -> list[str]:
     return found
 
 
-def _misspelled(one: tuple[str, ...], other: tuple[str, ...], *, named: bool, cased: bool) -> bool:
+def _misspelled(one: tuple[str, ...], other: tuple[str, ...], *, any_case: bool, cased: bool) -> bool:
     """Other letters in words that are read as one elsewhere."""
-    if named:
+    if any_case:
         return any(_slip(mine.lower(), yours.lower()) for mine, yours in zip(one, other, strict=False))
     mine, yours = one[0], other[0]
     if mine.lower() == yours.lower():

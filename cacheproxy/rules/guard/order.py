@@ -43,8 +43,9 @@ _ROWS = words("concatenate concat append prepend words strings letters")
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
 """The same of what comes after a colon."""
-_ORDERED = words("then order sequence before after rank ranking step steps position")
-"""Words that make the order of a list count."""
+_AT_HAND = words("cook bake recipe ingredients leftovers allergic contains containing")
+"""Words by which a list says what there is, and not in which order."""
+_ORDERED = words("first second third last next then order before after step")
 _OPENING_MAX = 7
 """Tokens in which a question shows what its question word stands for."""
 _CLAUSE_MAX = 7
@@ -89,12 +90,14 @@ def _exchanged(pair: Pair) -> bool:
 
 
 def _relisted(pair: Pair) -> bool:
-    """All that differs is one list of three or more, with the same items in an order that says nothing."""
+    """All that differs is one list of three or more things at hand, in another order."""
     a, b = pair.a.tokens, pair.b.tokens
-    if len(a) != len(b) or not (_PLACES | _ORDERED).isdisjoint(pair.a.texts):
+    if len(a) != len(b) or _AT_HAND.isdisjoint(pair.a.texts & pair.b.texts) or not _ORDERED.isdisjoint(pair.a.texts):
         return False
     start = next((at for at, (one, other) in enumerate(zip(a, b, strict=True)) if one.form != other.form), len(a))
     end = next((at for at in range(len(a), start, -1) if a[at - 1].form != b[at - 1].form), start)
+    if any(token.proper or token.kind is Kind.DATE for token in a[start:end]):
+        return False
     items = [_items(tokens[start:end]) for tokens in (a, b)]
     return len(items[0]) > 2 and sorted(items[0]) == sorted(items[1])
 

@@ -23,7 +23,7 @@ _UNSURE = words("know sure understand certain see")
 _EXCLUSIVE = words("only except instead formerly simultaneously previous previously former originally everyother")
 _NOTHING: frozenset[str] = frozenset()
 _SAID_OTHERWISE = {
-    "only": words("just solely merely single exclusively"),
+    "only": words("solely merely single exclusively"),
     "instead": words("substitute substitutes replace replacing replacement alternative alternatives"),
 }
 """How else it is said (`just a single file`, `a substitute for eggs`)."""
@@ -128,7 +128,7 @@ def scope(pair: Pair) -> bool:
 def _excludes(one: Reading, other: Reading) -> bool:
     """One has such a word where the other has neither it nor another way to say it."""
     own = _EXCLUSIVE & ((one.texts - other.texts) | (one.forms - other.forms))
-    return any(_SAID_OTHERWISE.get(word, _NOTHING).isdisjoint(other.texts) for word in own)
+    return any(_SAID_OTHERWISE.get(word, _NOTHING).isdisjoint(other.texts - one.texts) for word in own)
 
 
 def tense(pair: Pair) -> bool:

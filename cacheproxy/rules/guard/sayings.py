@@ -69,9 +69,12 @@ _LEFT_OUT = words(
     """gluten wheat sugar salt fat dairy lactose milk egg nut peanut soy meat alcohol caffeine oil yeast grain fragrance
     latex plastic"""
 )
-_TABLE |= {
-    saying: ("without", thing) for thing in _LEFT_OUT for saying in ((thing, "free"), ("free", "of", thing))
-}  # fmt: skip
+"""Things of which *free* says that there is none, where a noun follows; *is milk free at school* asks for a price."""
+_FREE_OF_IT = words(
+    """bread cake cakes cookies pancakes pasta pizza recipe recipes food foods diet meal meals dish dishes dessert drink
+    drinks beer wine chili soup sauce lemonade snack snacks chocolate cheese cheesecake flour bar bars product products
+    version option options alternative alternatives vegan vegetarian menu"""
+)
 _NAMED = words("worldwar1 worldwar2")
 """Names, whoever writes them."""
 _FRACTIONS = {"1/2": "5", "1/4": "25", "3/4": "75", "half": "5"}
@@ -129,6 +132,14 @@ def _piece(text: str, *, proper: bool) -> Piece:
 
 def _number(text: str) -> bool:
     return text.isdigit() or text in NUMBER_WORDS
+
+
+def _free(texts: Sequence[str], index: int) -> _Saying | None:
+    """`gluten-free bread`, `free of gluten`."""
+    if texts[index + 1 : index + 2] == ["of"] and "".join(texts[index + 2 : index + 3]) in _LEFT_OUT:
+        return index, index + 3, ("without", texts[index + 2])
+    named = index > 0 and texts[index - 1] in _LEFT_OUT and not _FREE_OF_IT.isdisjoint(texts[index + 1 : index + 3])
+    return (index - 1, index + 1, ("without", texts[index - 1])) if named else None
 
 
 def _era(pieces: Sequence[Piece], index: int) -> bool:
@@ -271,7 +282,7 @@ _RULES: MappingProxyType[str, _Rule] = MappingProxyType(
     {
         "aged": _aged, "years": _of_age, "year": _of_age, "single": _single, "return": _handed, "short": _short_for,
         "update": _updated, "substitute": _instead, "book": _booked, "booking": _booking,
-        "left": _left, "highest": _highest,
+        "left": _left, "highest": _highest, "free": _free,
         "held": _event, "fought": _event, **dict.fromkeys(_FRACTIONS, _part), **dict.fromkeys(_BOUNDS, _bound),
     }
 )  # fmt: skip

@@ -97,16 +97,25 @@ def language(pair: Pair) -> bool:
 
 def answer_format(pair: Pair) -> bool:
     """Another shape or length of the answer (`as JSON`, `YYYY-MM-DD`, `briefly`, `a short explanation`)."""
-    masks = _masks(pair.a), _masks(pair.b)
-    if all(masks) and masks[0] != masks[1]:
+    if _other_mask(_masks(pair.a), _masks(pair.b)):
         return True
     return _shaped(pair.left, pair.a) or _shaped(pair.right, pair.b) or _sizes(pair.a) != _sizes(pair.b)
 
 
 @lru_cache(maxsize=READINGS_MAX)
 def _masks(reading: Reading) -> frozenset[str]:
-    """How days and times are to be written (`YYYY-MM-DD`, `hh:mm`), in small letters."""
-    return frozenset(found.lower() for found in _MASK.findall(reading.text))
+    """How days and times are to be written (`YYYY-MM-DD`, `hh:mm`)."""
+    return frozenset(_MASK.findall(reading.text))
+
+
+def _other_mask(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Who writes large and small letters in one knows months (`MM`) from minutes (`mm`)."""
+    mixed = any(mask not in (mask.lower(), mask.upper()) for mask in one) and any(
+        mask not in (mask.lower(), mask.upper()) for mask in other
+    )
+    if not mixed:
+        one, other = (frozenset(mask.lower() for mask in masks) for masks in (one, other))
+    return bool(one and other) and one != other
 
 
 def _shaped(unmatched: Sequence[Token], reading: Reading) -> bool:

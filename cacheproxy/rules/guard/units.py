@@ -14,7 +14,7 @@ centimetre cm cms centimeter centimeters centimetre centimetres;
 millimetre mm millimeter millimeters millimetre millimetres; micrometre µm micrometer;
 nanometre nm nanometer nanometers; mile mi mile miles; inch inch inches; foot ft foot feet; yard yd yard yards;
 lightyear lightyear lightyears; kilogram kg kgs kilo kilos kilogram kilograms; gram g gram grams gm gms;
-milligram mg milligram milligrams; microgram µg mcg; tonne tonne tonnes ton tons; pound lb lbs pound pounds £ gbp quid;
+milligram mg milligram milligrams; microgram µg mcg; tonne tonne tonnes; ton tons; pound lb lbs pound pounds £ gbp quid;
 ounce oz ounce ounces; stone stones; litre l liter liters litre litres;
 millilitre ml milliliter milliliters millilitre; gallon gal gallon gallons; cup cup cups;
 tablespoon tbsp tablespoon tablespoons; teaspoon tsp teaspoon teaspoons; pint pint pints;
