@@ -20,10 +20,14 @@ _ASKERS = words("who whom that what")
 _HELPERS = words("do does did will would can could should shall may might must has have had")
 _DO = words("do does did")
 _DETERMINERS = words("the a an my our your his her their this these those")
-_MUTUAL = stems("marry meet date resemble divorce fight face play mean equal")
+_OF_BOTH = words("of with")
+"""After its first word a clause with one of these has no direction (`what breed of dog`, `what rhymes with orange`)."""
+_MUTUAL = stems("cost look border marry meet date resemble divorce fight face play mean equal")
 """Deeds that both do, or that learners of English turn round (`what means X`)."""
 _ROW_MAX = 9
 """Words of a deed with its party; a longer clause says more than that."""
+_NOUN_MAX = 4
+"""Words in which *do* stands behind a question word and its noun (`what research did Curie do`)."""
 _DEEDS_MAX = 8
 """Clauses with one that are compared with those of the other text one by one."""
 
@@ -59,9 +63,12 @@ def _turned(one: _Deed, other: _Deed) -> bool:
 def _deeds(reading: Reading) -> tuple[_Deed, ...]:
     """What is done, after each question word."""
     places = [at for at, token in enumerate(reading.tokens) if token.text in _ASKERS][:_DEEDS_MAX]
-    clauses = (reading.tokens[at + 1 : at + 2 + _ROW_MAX] for at in places)
-    deeds = (_Deed(tuple(_row(clause)), not _DO.isdisjoint(token.text for token in clause[:1])) for clause in clauses)
+    deeds = (_deed(reading.tokens[at + 1 : at + 2 + _ROW_MAX]) for at in places)
     return tuple(deed for deed in deeds if len(deed.row) > 1)
+
+
+def _deed(clause: tuple[Token, ...]) -> _Deed:
+    return _Deed(tuple(_row(clause)), not _DO.isdisjoint(token.text for token in clause[:_NOUN_MAX]))
 
 
 def _row(tokens: tuple[Token, ...]) -> Iterator[str]:
@@ -70,11 +77,13 @@ def _row(tokens: tuple[Token, ...]) -> Iterator[str]:
     going = bool(tokens) and tokens[0].text in PASSIVE_BE
     if going and not any(token.text.endswith("ing") for token in tokens):
         return
+    if not going and tokens and tokens[0].text.endswith("ing"):
+        return  # *that smoking causes*: no question word's own deed
     for at, token in enumerate(tokens):
         if token.kind is Kind.FUNCTION and token.text not in _DETERMINERS:
             if token.text in _HELPERS or (going and not at):
                 continue
-            if passed or not at or token.text not in PREPOSITIONS:
+            if passed or not at or token.text not in PREPOSITIONS or (at == 1 and token.text in _OF_BOTH):
                 return
             passed = True
         elif token.text not in _DETERMINERS:

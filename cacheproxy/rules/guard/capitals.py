@@ -19,9 +19,12 @@ from cacheproxy.rules.guard.reading import READINGS_MAX, Reading, Token
 
 OTHER_WITH_CAPITAL = words("polish turkey nice lent jersey")
 """Nouns and verbs that a capital makes a place, a language or a name, as far as both may stand in one sentence."""
+_SLIPS_AFTER = words("a an i you we new nail shoe football")
+"""Words after which a capital there is the slip of a telephone (`a Nice gift`, `nail Polish`)."""
 _BRANDS = words(
     """javascript typescript youtube whatsapp linkedin paypal facebook macos watchos mysql nosql mongodb postgresql
-    github gitlab chatgpt openai"""
+    github gitlab chatgpt openai tensorflow nodejs tiktok airdrop airpods powerpoint powershell playstation macbook
+    fastapi mcdonalds openssl"""
 )
 """Written with a capital inside by those who know, so that other letters are a slip."""
 _FILE = (
@@ -41,15 +44,19 @@ _CODE = re.compile(
 )
 """What makes a chunk a path, a file, an identifier, an escape or a range of letters."""
 _SERIAL = re.compile(
-    r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?!.*[a-z]{3}\d|[a-z]?[A-Z][a-z]+\d+$)[A-Za-z\d]{5,64}$"
+    r"(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?!.*[a-z]{3}\d|[a-z]?[A-Z][a-z]+\d+$|\d+[A-Za-z]{1,4}$"
+    r"|i?OS\d+$|GPT|RTX|HbA|CaCO)[A-Za-z\d]{5,64}$"
 )
-"""Both cases and digits, which is no word with a number (`iPhone13`)."""
+"""Both cases and digits, which is no word with a number (`iPhone13`), no amount (`5000mAh`) and no common name."""
 _PATTERN = re.compile(r"\\[dDwWsSbB]|\[\^?\w-\w")
 """A regular expression, beside which a word with digits is what it is to match."""
 _LETTERS_AND_DIGITS = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z\d]{2,64}$")
 _HEADING_WORDS_MIN = 3
 _HEADING_SHARE = 0.8
 """Of the words of a heading, so many begin with a capital at least."""
+_SENTENCE = re.compile(r"[.?!] ")
+_SEARCHED = words("occur occurs contain contains find replace search string match matches password")
+"""Words by which the first letter of a quoted word counts, too."""
 _TWICE_MAX = 20
 """Words in two ways that are looked at; prose has none or few."""
 _AROUND = ".,;:!?\"'`*“”()"
@@ -149,10 +156,16 @@ def _other_turn(a: Reading, b: Reading) -> bool:
 
 @lru_cache(maxsize=READINGS_MAX)
 def _in_two_ways(reading: Reading) -> dict[str, list[str]]:
-    """Words that stand in a text with other capitals as well, each as it comes."""
+    """Words that stand in one sentence with other capitals as well, each as it comes."""
     if len({token.text for token in reading.content}) == len(reading.content):
         return {}
-    text = reading.text
+    found: dict[str, list[str]] = {}
+    for sentence in _SENTENCE.split(reading.text):
+        found |= _ways(sentence)
+    return found
+
+
+def _ways(text: str) -> dict[str, list[str]]:
     ways = {word for chunk in set(text.split()) if (word := chunk.strip(_AROUND))}
     twice = {lower for lower, count in Counter(map(str.lower, ways)).items() if count > 1} - FUNCTION_WORDS
     if not twice:
@@ -166,7 +179,9 @@ def _other_quoted(a: Reading, b: Reading) -> bool:
     if not a.quoted or not b.quoted or a.text[:1].islower() != b.text[:1].islower():
         return False
     one, other = _quoted_words(a.text), _quoted_words(b.text)
-    if all(one[lower] == other[lower] for lower in one.keys() & other.keys()):
+    as_searched = not (_SEARCHED.isdisjoint(a.texts) or _SEARCHED.isdisjoint(b.texts))
+    unlike = [(one[lower], other[lower]) for lower in one.keys() & other.keys() if one[lower] != other[lower]]
+    if not (unlike if as_searched else [pair for pair in unlike if _uncapped(pair[0]) != _uncapped(pair[1])]):
         return False
     return not _sloppy(_spellings(a.text), _spellings(b.text), a.quoted | b.quoted)
 
@@ -202,4 +217,4 @@ def _small(reading: Reading) -> frozenset[str]:
 
 
 def _free(before: Token) -> bool:
-    return before.text not in PREPOSITIONS
+    return before.text not in PREPOSITIONS | _SLIPS_AFTER

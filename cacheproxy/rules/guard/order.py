@@ -39,7 +39,9 @@ _PREFIXES = words(
 )
 """What comes off German and Dutch verbs and ends the clause."""
 _GERMAN_CLAUSES = words("und oder aber wenn weil damit bevor nachdem ohne obwohl falls")
-_ROWS = words("concatenate concat append prepend words strings letters")
+_ROWS = words(
+    "concatenate concat append prepend words strings letters rotate respectively index middle push pushing pop sorted"
+)
 """Words that make the order of what they are about count."""
 _PLACES = words("first second third fourth fifth last next")
 """The same of what comes after a colon."""
@@ -172,7 +174,7 @@ def _symmetric(reading: Reading) -> bool:
 
 def _asked_side_changed(pair: Pair) -> bool:
     """One asks who does it, the other to whom it is done (`what eats spiders`, `what do spiders eat`)."""
-    if {_asks_for_doer(pair.a), _asks_for_doer(pair.b)} != {True, False}:
+    if {_asks_for_doer(pair.a), _asks_for_doer(pair.b)} != {True, False} or "with" in pair.a.texts & pair.b.texts:
         return False
     there = [token.form for token in pair.b.tokens if token.kind is not Kind.FUNCTION]
     here = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -23,7 +24,7 @@ _UNSURE = words("know sure understand certain see")
 _EXCLUSIVE = words("only except instead formerly simultaneously previous previously former originally everyother")
 _NOTHING: frozenset[str] = frozenset()
 _SAID_OTHERWISE = {
-    "only": words("solely merely single exclusively"),
+    "only": words("just solely merely single exclusively"),
     "instead": words("substitute substitutes replace replacing replacement alternative alternatives"),
 }
 """How else it is said (`just a single file`, `a substitute for eggs`)."""
@@ -67,6 +68,12 @@ _NECESSITY = words("must should required ought necessary obliged mandatory")
 _POSSIBILITY = words("may can could might allowed permitted possible")
 _DUTY = words("must required obliged obligatory mandatory compulsory")
 """*Have to* and *need to* are read as *must*."""
+_POLITE = words("can could may might would will")
+_TELLING = words("tell ask know explain give list show help check recommend write")
+_MEASURED = words("long many much often")
+_HAVING = words("have has had need needs")
+"""Verbs which with *to* are read as *must*."""
+_FIRST_SENTENCE = re.compile(r"[.?!](?:\s|$)")
 _NEED = words("need needs needed")
 """In a question that opens with its verb, of a duty as well."""
 
@@ -128,7 +135,14 @@ def scope(pair: Pair) -> bool:
 def _excludes(one: Reading, other: Reading) -> bool:
     """One has such a word where the other has neither it nor another way to say it."""
     own = _EXCLUSIVE & ((one.texts - other.texts) | (one.forms - other.forms))
+    if own == {"only"} and any(map(_belittles, other.tokens, other.tokens[1:], other.tokens[2:])):
+        return True
     return any(_SAID_OTHERWISE.get(word, _NOTHING).isdisjoint(other.texts - one.texts) for word in own)
+
+
+def _belittles(word: Token, article: Token, thing: Token) -> bool:
+    """*Just a doctor* is not *the only doctor*."""
+    return word.text == "just" and article.text in ("a", "an") and thing.text not in ("single", "one")
 
 
 def tense(pair: Pair) -> bool:
@@ -163,8 +177,21 @@ def _mode(reading: Reading) -> tuple[str, str]:
     opening = [token.text for token in reading.tokens[:2]]
     asked = opening.pop(0) if opening and opening[0] in QUESTION_WORDS - {"how"} else ""
     mode = _MODES.get(opening[0], "") if opening else ""
-    called_for = mode == "fact" and not asked and not reading.texts.isdisjoint(_DUTY | _NEED)
-    return asked, "duty" if called_for else mode
+    if _asks_to_tell(reading):
+        return asked, ""
+    if mode != "fact" or asked:
+        return asked, mode
+    first = set(_FIRST_SENTENCE.split(reading.text.lower(), maxsplit=1)[0].split())
+    due = not first.isdisjoint(_DUTY | _NEED | _NECESSITY - {"should", "ought"}) or (
+        "must" in reading.texts and not first.isdisjoint(_HAVING)
+    )
+    return asked, "duty" if due else mode
+
+
+def _asks_to_tell(reading: Reading) -> bool:
+    """`could you tell me`, `may I ask`: a polite opening, whose verb is no part of the question."""
+    opening = [token.text for token in reading.tokens[:3]]
+    return len(opening) == 3 and opening[0] in _POLITE and opening[1] in ("you", "i") and opening[2] in _TELLING
 
 
 def _may_or_must(pair: Pair) -> bool:
@@ -172,12 +199,21 @@ def _may_or_must(pair: Pair) -> bool:
 
     *How* one can is how one must, and what one can *do to* get there is what one must.
     """
-    if "how" in (pair.a.texts | pair.b.texts) or (_asks_for_means(pair.a) and _asks_for_means(pair.b)):
+    if _asks_how(pair.a) or _asks_how(pair.b) or (_asks_for_means(pair.a) and _asks_for_means(pair.b)):
         return False
-    can, must = (
-        [not reading.texts.isdisjoint(helpers) for reading in (pair.a, pair.b)] for helpers in (_POSSIBILITY, _DUTY)
-    )
+    can, must = ([_says(reading, helpers) for reading in (pair.a, pair.b)] for helpers in (_POSSIBILITY, _DUTY))
     return can[0] != can[1] and must[0] != must[1] and can[0] != must[0]
+
+
+def _says(reading: Reading, helpers: frozenset[str]) -> bool:
+    """One of these stands there, as a verb of what is asked: the month of May and a polite opening are left out."""
+    start = 1 if _asks_to_tell(reading) else 0
+    return any(token.text in helpers and token.kind is not Kind.DATE for token in reading.tokens[start:])
+
+
+def _asks_how(reading: Reading) -> bool:
+    """*How*, and not *how many*."""
+    return any(one.text == "how" and other.text not in _MEASURED for one, other in pairwise(reading.tokens))
 
 
 def _asks_for_means(reading: Reading) -> bool:

@@ -63,18 +63,24 @@ _TABLE = rewrites(
     substitutes for = instead of
     replacement for = instead of
     replacements for = instead of
+    in place of = instead of
+    with no = without
+    non dairy = without dairy
+    nondairy = without dairy
+    non alcoholic = without alcohol
+    nonalcoholic = without alcohol
+    sugarless = without sugar
+    eggless = without egg
+    nonfat = without fat
     """
 )
 _LEFT_OUT = words(
     """gluten wheat sugar salt fat dairy lactose milk egg nut peanut soy meat alcohol caffeine oil yeast grain fragrance
     latex plastic"""
 )
-"""Things of which *free* says that there is none, where a noun follows; *is milk free at school* asks for a price."""
-_FREE_OF_IT = words(
-    """bread cake cakes cookies pancakes pasta pizza recipe recipes food foods diet meal meals dish dishes dessert drink
-    drinks beer wine chili soup sauce lemonade snack snacks chocolate cheese cheesecake flour bar bars product products
-    version option options alternative alternatives vegan vegetarian menu"""
-)
+"""Things of which *free* says that there is none; *is milk free at school* asks for a price."""
+_GIVEN_FREE = words("is are get gets got have my the some any your want")
+"""Words before a thing that may be had for nothing."""
 _NAMED = words("worldwar1 worldwar2")
 """Names, whoever writes them."""
 _FRACTIONS = {"1/2": "5", "1/4": "25", "3/4": "75", "half": "5"}
@@ -138,7 +144,8 @@ def _free(texts: Sequence[str], index: int) -> _Saying | None:
     """`gluten-free bread`, `free of gluten`."""
     if texts[index + 1 : index + 2] == ["of"] and "".join(texts[index + 2 : index + 3]) in _LEFT_OUT:
         return index, index + 3, ("without", texts[index + 2])
-    named = index > 0 and texts[index - 1] in _LEFT_OUT and not _FREE_OF_IT.isdisjoint(texts[index + 1 : index + 3])
+    before = texts[index - 2] if index > 1 else ""
+    named = index > 0 and texts[index - 1] in _LEFT_OUT and before not in _GIVEN_FREE
     return (index - 1, index + 1, ("without", texts[index - 1])) if named else None
 
 

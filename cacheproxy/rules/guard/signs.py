@@ -34,6 +34,8 @@ _BACKTICKED = re.compile(r"`([^`\n]{1,200})`")
 _WORD = re.compile(r"[^\W\d_]+")
 _SYMBOL_MAX = 3
 """Letters up to which other capitals make another symbol (`mW`, `MW`; `Co`, `CO`)."""
+_EVERYDAY = words("tv pc id ai pdf jpg png gif atm phd ios usa uk nyc api sql url css xml usb gps ceo faq app")
+"""Abbreviations that are one in any letters."""
 _RATE = "ps"
 """Ending of a longer one in which they do (`Mbps`, `MBps`)."""
 _MARK = re.compile(r"[^\w\s]|(?<=\S) {2,}")
@@ -44,6 +46,11 @@ _OPERATION = re.compile(r"(?<!\S)(\w+) (-|/|//|%|<|>|<=|>=|=|<<|>>|\*\*|\^|->) (
 """Two names and what stands between them, where it matters which comes first."""
 _ON_CASE = words(
     "case uppercase lowercase capital capitals capitalize capitalized capitalised capitalization caps equal"
+)
+_ALSO_OTHER = words("capital case equal caps")
+"""Those of them that mostly mean something else (`the capital of France`, `in case of fire`), unless beside one of"""
+_ON_LETTERS = words(
+    "letter letters sensitive insensitive upper lower title camel snake string strings word words text python sql"
 )
 _ON_MARKS = words(
     """punctuation punctuate comma commas exclamation grammatical grammatically spaces whitespace bracket brackets
@@ -158,14 +165,14 @@ def _is_symbol(word: str) -> bool:
 
 def _other_symbol(one: dict[str, str], other: dict[str, str]) -> bool:
     """The same letters with other capitals. Who writes small letters alone is sloppy, and means any of them."""
-    return any(one[lower] != other[lower] for lower in one.keys() & other.keys())
+    return any(one[lower] != other[lower] for lower in (one.keys() & other.keys()) - _EVERYDAY)
 
 
 def _spelled_otherwise(a: str, b: str, one: Marks, other: Marks) -> bool:
     """A question about letters, marks or words in which just these differ."""
     about = one.about | other.about
     if about & _ON_CASE and a != b and a.lower() == b.lower():
-        return about & _ON_CASE != {"capital"} or "capital of" not in a.lower()
+        return not about & _ON_CASE <= _ALSO_OTHER or not _ON_LETTERS.isdisjoint(_WORD.findall(a.lower()))
     if about & _ON_MARKS and _MARK.findall(a.strip().rstrip("?. ")) != _MARK.findall(b.strip().rstrip("?. ")):
         return True
     return bool(about & _ON_WORDS) and one.accented != other.accented

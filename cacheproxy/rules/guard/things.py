@@ -110,9 +110,7 @@ def _masks(reading: Reading) -> frozenset[str]:
 
 def _other_mask(one: frozenset[str], other: frozenset[str]) -> bool:
     """Who writes large and small letters in one knows months (`MM`) from minutes (`mm`)."""
-    mixed = any(mask not in (mask.lower(), mask.upper()) for mask in one) and any(
-        mask not in (mask.lower(), mask.upper()) for mask in other
-    )
+    mixed = any(mask not in (mask.lower(), mask.upper()) for mask in one | other)
     if not mixed:
         one, other = (frozenset(mask.lower() for mask in masks) for masks in (one, other))
     return bool(one and other) and one != other

@@ -45,7 +45,6 @@ MULTIPLES = {
         "metre": "nanometre 1e-9 micrometre 1e-6 millimetre 1e-3 centimetre 1e-2 kilometre 1e3",
         "second": "nanosecond 1e-9 microsecond 1e-6 millisecond 1e-3 minute 60 hour 3600",
         "day": "week 7", "month": "year 12", "watt": "kilowatt 1e3", "hertz": "megahertz 1e6 gigahertz 1e9",
-        "calorie": "kcal 1e3",
     }.items()
     for unit, factor in zip(multiples.split()[::2], multiples.split()[1::2], strict=True)
 }  # fmt: skip
