@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -13,6 +12,7 @@ from cacheproxy.rules.guard.function_words import ARTICLES, NEGATORS, PREPOSITIO
 from cacheproxy.rules.guard.hindsight import other_time
 from cacheproxy.rules.guard.lists import words
 from cacheproxy.rules.guard.manners import other_manner
+from cacheproxy.rules.guard.modals import may_or_must, other_mode
 from cacheproxy.rules.guard.opposites import graded
 from cacheproxy.rules.guard.pair import Change, Pair
 from cacheproxy.rules.guard.reading import READINGS_MAX, Kind, Reading, Token
@@ -52,30 +52,8 @@ _PAST = words("was were did had")
 _DONE = words("have has had already been")
 _AHEAD = words("will shall")
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
-_OPENING_VERBS = words("is are am do does did was were can could may might must should will would shall has have")
-_MODES = {
-    helper: mode
-    for mode, helpers in {
-        "fact": "is are am do does did was were has have had", "chance": "can could may might",
-        "advice": "should ought", "duty": "must", "future": "will would shall",
-    }.items()
-    for helper in helpers.split()
-}  # fmt: skip
-"""What kind of yes a question wants that opens with its helping verb."""
 _INVERTING = words("why when where how")
 """Question words after which verb and subject change places."""
-_NECESSITY = words("must should required ought necessary obliged mandatory")
-_POSSIBILITY = words("may can could might allowed permitted possible")
-_DUTY = words("must required obliged obligatory mandatory compulsory")
-"""*Have to* and *need to* are read as *must*."""
-_POLITE = words("can could may might would will")
-_TELLING = words("tell ask know explain give list show help check recommend write")
-_MEASURED = words("long many much often")
-_HAVING = words("have has had need needs")
-"""Verbs which with *to* are read as *must*."""
-_FIRST_SENTENCE = re.compile(r"[.?!](?:\s|$)")
-_NEED = words("need needs needed")
-"""In a question that opens with its verb, of a duty as well."""
 
 
 def negation(pair: Pair) -> bool:
@@ -147,11 +125,11 @@ def _belittles(word: Token, article: Token, thing: Token) -> bool:
 
 def tense(pair: Pair) -> bool:
     """Another time or another mood of the same sentence: *was* for *is*, *may* for *must*, *won't* for *can't*."""
-    if _excluded(_moods(pair.a), _moods(pair.b)):
+    if may_or_must(pair):
         return True
     if not pair.framed:
         return False
-    if _other_mode(pair) or _may_or_must(pair) or other_time(pair):
+    if other_mode(pair) or other_time(pair):
         return True
     return (
         _excluded(_times(pair.a), _times(pair.b))
@@ -160,64 +138,6 @@ def tense(pair: Pair) -> bool:
         or _phase_only(pair.left, pair.b)
         or _phase_only(pair.right, pair.a)
     )
-
-
-def _other_mode(pair: Pair) -> bool:
-    """One asks what should be, the other what is, can be or will be. *How* one can is how one should."""
-    left, right = _mode(pair.a), _mode(pair.b)
-    if not left[1] or not right[1] or left[0] != right[0] or left[1] == right[1]:
-        return False
-    modes = {left[1], right[1]}
-    called_for = not modes.isdisjoint(("advice", "duty"))
-    return modes == {"chance", "future"} or (called_for and (not left[0] or "future" in modes))
-
-
-def _mode(reading: Reading) -> tuple[str, str]:
-    """The question word it opens with, if it does and it is not *how*, and the mode of the helping verb after it."""
-    opening = [token.text for token in reading.tokens[:2]]
-    asked = opening.pop(0) if opening and opening[0] in QUESTION_WORDS - {"how"} else ""
-    mode = _MODES.get(opening[0], "") if opening else ""
-    if _asks_to_tell(reading):
-        return asked, ""
-    if mode != "fact" or asked:
-        return asked, mode
-    first = set(_FIRST_SENTENCE.split(reading.text.lower(), maxsplit=1)[0].split())
-    due = not first.isdisjoint(_DUTY | _NEED | _NECESSITY - {"should", "ought"}) or (
-        "must" in reading.texts and not first.isdisjoint(_HAVING)
-    )
-    return asked, "duty" if due else mode
-
-
-def _asks_to_tell(reading: Reading) -> bool:
-    """`could you tell me`, `may I ask`: a polite opening, whose verb is no part of the question."""
-    opening = [token.text for token in reading.tokens[:3]]
-    return len(opening) == 3 and opening[0] in _POLITE and opening[1] in ("you", "i") and opening[2] in _TELLING
-
-
-def _may_or_must(pair: Pair) -> bool:
-    """One is about what one can or may do, the other about what one has to.
-
-    *How* one can is how one must, and what one can *do to* get there is what one must.
-    """
-    if _asks_how(pair.a) or _asks_how(pair.b) or (_asks_for_means(pair.a) and _asks_for_means(pair.b)):
-        return False
-    can, must = ([_says(reading, helpers) for reading in (pair.a, pair.b)] for helpers in (_POSSIBILITY, _DUTY))
-    return can[0] != can[1] and must[0] != must[1] and can[0] != must[0]
-
-
-def _says(reading: Reading, helpers: frozenset[str]) -> bool:
-    """One of these stands there, as a verb of what is asked: the month of May and a polite opening are left out."""
-    start = 1 if _asks_to_tell(reading) else 0
-    return any(token.text in helpers and token.kind is not Kind.DATE for token in reading.tokens[start:])
-
-
-def _asks_how(reading: Reading) -> bool:
-    """*How*, and not *how many*."""
-    return any(one.text == "how" and other.text not in _MEASURED for one, other in pairwise(reading.tokens))
-
-
-def _asks_for_means(reading: Reading) -> bool:
-    return any(one.text == "do" and other.text == "to" for one, other in pairwise(reading.tokens))
 
 
 def _excluded(left: set[str], right: set[str]) -> bool:
@@ -326,17 +246,6 @@ def _times(reading: Reading) -> set[str]:
 def _times_of(tokens: Iterable[Token]) -> set[str]:
     texts = {token.text for token in tokens}
     return {name for name, verbs in (("present", _PRESENT), ("past", _PAST)) if texts & verbs}
-
-
-def _moods(reading: Reading) -> set[str]:
-    """Whether a question that opens with its verb asks what one must, or what one may."""
-    if not reading.tokens or not (reading.tokens[0].text in _OPENING_VERBS or reading.tokens[0].form == "must"):
-        return set()
-    return {
-        name
-        for name, verbs in (("necessity", _NECESSITY), ("possibility", _POSSIBILITY))
-        if (reading.texts | reading.forms) & verbs
-    }
 
 
 def _denied_helpers(reading: Reading) -> set[str]:
