@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from cacheproxy.rules.guard.function_words import PASSIVE_BE, PREPOSITIONS
@@ -71,11 +72,16 @@ def _deed(clause: tuple[Token, ...]) -> _Deed:
     return _Deed(tuple(_row(clause)), not _DO.isdisjoint(token.text for token in clause[:_NOUN_MAX]))
 
 
+def _doing(before: Token, word: Token) -> bool:
+    """*Apple is suing*; in *the opening hours* an article makes it part of a name."""
+    return word.text.endswith("ing") and before.text not in _DETERMINERS
+
+
 def _row(tokens: tuple[Token, ...]) -> Iterator[str]:
     """The content of a clause up to its end, helpers and one preposition within passed over."""
     passed = False
     going = bool(tokens) and tokens[0].text in PASSIVE_BE
-    if going and not any(token.text.endswith("ing") for token in tokens):
+    if going and not any(_doing(*both) for both in pairwise(tokens)):
         return
     if not going and tokens and tokens[0].text.endswith("ing"):
         return  # *that smoking causes*: no question word's own deed
