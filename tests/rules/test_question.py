@@ -220,7 +220,7 @@ any_text = st.lists(st.sampled_from([*LITERALS, *LINES]) | st.text(max_size=8), 
 
 
 @given(st.sampled_from(WRAPPINGS), st.sampled_from(COMPARED), any_text, any_text, any_text)
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 def test_no_context_can_slide_into_the_question(wrapping, pattern, context, other, question):
     """Whatever a document says, all that is compared lies within what was asked."""
     template = Template.of("x", pattern)
