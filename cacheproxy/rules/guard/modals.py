@@ -37,8 +37,8 @@ _MEASURED = words("long many much often")
 _HAVING = words("have has had need needs")
 """Verbs which with *to* are read as *must*."""
 _FIRST_SENTENCE = re.compile(r"[.?!](?:\s|$)")
-_NEED = words("need needs needed")
-"""In a question that opens with its verb, of a duty as well."""
+_CALLED_FOR = _DUTY | words("need needs needed necessary")
+"""In a question that opens with *do*, *is* and the like: it is about a duty."""
 
 
 def may_or_must(pair: Pair) -> bool:
@@ -81,13 +81,14 @@ def _mode(reading: Reading) -> tuple[str, str]:
     mode = _MODES.get(opening[0], "") if opening else ""
     if _asks_to_tell(reading):
         return asked, ""
-    if mode != "fact" or asked:
-        return asked, mode
+    return asked, "duty" if mode == "fact" and not asked and _is_on_duty(reading) else mode
+
+
+def _is_on_duty(reading: Reading) -> bool:
+    """Its first sentence is about what has to be; a later one may tell what for (`I need it for school`)."""
     first = set(_FIRST_SENTENCE.split(reading.text.lower(), maxsplit=1)[0].split())
-    due = not first.isdisjoint(_DUTY | _NEED | _NECESSITY - {"should", "ought"}) or (
-        "must" in reading.texts and not first.isdisjoint(_HAVING)
-    )
-    return asked, "duty" if due else mode
+    has_to = "must" in reading.texts and not first.isdisjoint(_HAVING)
+    return has_to or not first.isdisjoint(_CALLED_FOR)
 
 
 def _asks_to_tell(reading: Reading) -> bool:

@@ -51,6 +51,7 @@ _PRESENT = words("is are am do does will")
 _PAST = words("was were did had")
 _DONE = words("have has had already been")
 _AHEAD = words("will shall")
+"""Helping verbs of what is over, and of what is still to come."""
 _PHASES = frozenset(stem(word) for word in words("become stop quit cease"))
 _INVERTING = words("why when where how")
 """Question words after which verb and subject change places."""
